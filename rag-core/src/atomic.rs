@@ -1,0 +1,168 @@
+//! Files and folders that are there whole or not at all: everything is written beside its target
+//! and moved into place, so that a crash leaves what was there before.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::{Error, Result};
+
+/// Writes a file through `write`, then moves it into place.
+///
+/// # Errors
+/// [`Error::Io`]; the previous file is untouched then.
+pub fn write_file(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> Result<()> {
+    let folder = parent(path);
+    fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    let temporary = tempfile::Builder::new()
+        .prefix(".writing-")
+        .permissions(file_permissions())
+        .tempfile_in(&folder)
+        .map_err(Error::io(&folder))?;
+    let mut buffered = BufWriter::new(temporary.as_file());
+    write(&mut buffered)
+        .and_then(|()| buffered.flush())
+        .and_then(|()| temporary.as_file().sync_all())
+        .map_err(Error::io(path))?;
+    drop(buffered);
+    temporary.persist(path).map_err(|error| Error::Io {
+        path: path.to_owned(),
+        source: error.error,
+    })?;
+    sync_folder(&folder)
+}
+
+/// Fills a new folder through `fill`, then puts it in the place of `path`.
+///
+/// Where a folder stands there already, Linux exchanges the two in one step; elsewhere it is set
+/// aside for the instant between two renames.
+///
+/// # Errors
+/// Those of `fill`, and [`Error::Io`]; the previous folder is untouched then.
+pub fn replace_folder<E: From<Error>>(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let folder = parent(path);
+    fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    let temporary = tempfile::Builder::new()
+        .prefix(".writing-")
+        .tempdir_in(&folder)
+        .map_err(Error::io(&folder))?;
+    fill(temporary.path())?;
+    sync_tree(temporary.path())?;
+    readable(temporary.path())?;
+    if path.exists() {
+        exchange(temporary.path(), path).map_err(Error::io(path))?;
+    } else {
+        fs::rename(temporary.path(), path).map_err(Error::io(path))?;
+    }
+    sync_folder(&folder)?;
+    Ok(())
+}
+
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn exchange(new: &Path, old: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exchange(new: &Path, old: &Path) -> io::Result<()> {
+    let aside = new.with_extension("previous");
+    fs::rename(old, &aside)?;
+    fs::rename(new, old)?;
+    fs::remove_dir_all(aside)
+}
+
+fn sync_tree(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
+        let path = entry.map_err(Error::io(folder))?.path();
+        if path.is_dir() {
+            sync_tree(&path)?;
+        } else {
+            File::open(&path)
+                .and_then(|file| file.sync_all())
+                .map_err(Error::io(&path))?;
+        }
+    }
+    sync_folder(folder)
+}
+
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder)
+        .and_then(|file| file.sync_all())
+        .map_err(Error::io(folder))
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_folder: &Path) -> Result<()> {
+    Ok(())
+}
+
+// Temporary files and folders are private by default; what is kept has the usual permissions.
+#[cfg(unix)]
+fn file_permissions() -> fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o644)
+}
+
+#[cfg(not(unix))]
+fn file_permissions() -> fs::Permissions {
+    unreachable!("tempfile ignores permissions outside Unix")
+}
+
+#[cfg(unix)]
+fn readable(folder: &Path) -> Result<()> {
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(folder, permissions).map_err(Error::io(folder))
+}
+
+#[cfg(not(unix))]
+fn readable(_folder: &Path) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_previous_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b.txt");
+        write_file(&path, |file| file.write_all(b"first")).unwrap();
+        let failed = write_file(&path, |file| {
+            file.write_all(b"half")?;
+            Err(io::Error::other("disk full"))
+        });
+        assert!(matches!(failed, Err(Error::Io { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "first");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_is_replaced_whole() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("model");
+        let write = |name: &'static str| {
+            move |folder: &Path| -> Result<()> { write_file(&folder.join(name), |_| Ok(())) }
+        };
+        replace_folder(&path, write("first")).unwrap();
+        replace_folder(&path, write("second")).unwrap();
+        assert!(path.join("second").exists() && !path.join("first").exists());
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,174 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use burn::module::Module;
+use burn_store::{
+    ApplyError, FloatCastAdapter, ModuleSnapshot, ModuleStore, PytorchStore, SafetensorsStore,
+    burn_pack,
+};
+use burn::tensor::DType;
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::Names;
+use crate::{Error, Result};
+
+/// The tensors of a checkpoint folder, read when a module asks for them.
+#[derive(Debug)]
+pub struct Weights {
+    folder: PathBuf,
+    tensors: BTreeMap<String, burn_pack::Tensor>,
+    used: BTreeSet<String>,
+}
+
+impl Weights {
+    /// Opens `model.safetensors`, `pytorch_model.bin`, or the shards that their index lists.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`], [`Error::DamagedWeights`].
+    pub fn open(folder: &Path) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for file in weight_files(folder)? {
+            tensors.extend(read_tensors(&file)?);
+        }
+        Ok(Self {
+            folder: folder.to_owned(),
+            tensors,
+            used: BTreeSet::new(),
+        })
+    }
+
+    /// Whether the checkpoint has a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// The first of `prefixes` under which the checkpoint has any tensor.
+    pub fn find_prefix<'a>(&self, prefixes: &[&'a str]) -> Option<&'a str> {
+        prefixes
+            .iter()
+            .find(|prefix| self.tensors.keys().any(|name| name.starts_with(**prefix)))
+            .copied()
+    }
+
+    /// Fills every parameter of `module`, as f32, from the tensors called `prefix` + `names`.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensors`], [`Error::Shape`], [`Error::DamagedWeights`].
+    pub fn fill<M: Module>(&mut self, mut module: M, prefix: &str, names: &Names) -> Result<M> {
+        let mut found = Vec::new();
+        let mut missing = Vec::new();
+        for parameter in module.collect(None, None, true) {
+            let name = names.of(prefix, &parameter.name);
+            match self.tensors.get(&name) {
+                Some(tensor) => {
+                    let mut tensor = tensor.clone();
+                    tensor.name = parameter.name;
+                    found.push(tensor);
+                    self.used.insert(name);
+                }
+                None => missing.push(name),
+            }
+        }
+        if !missing.is_empty() {
+            return Err(Error::MissingTensors {
+                folder: self.folder.clone(),
+                names: missing,
+            });
+        }
+        let to_f32 = Box::new(FloatCastAdapter::to(DType::F32));
+        let result = module.apply(found, None, Some(to_f32), true);
+        match result.errors.into_iter().next() {
+            None => Ok(module),
+            Some(ApplyError::ShapeMismatch {
+                path,
+                expected,
+                found,
+            }) => Err(Error::Shape {
+                name: names.of(prefix, &path),
+                expected: expected.to_vec(),
+                found: found.to_vec(),
+            }),
+            Some(error) => Err(Error::DamagedWeights {
+                path: self.folder.clone(),
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// Checks that nothing of the checkpoint was left unread, but for names that `ignored` accepts
+    /// (copies of tied weights, buffers).
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensors`].
+    pub fn finish(self, ignored: impl Fn(&str) -> bool) -> Result<()> {
+        let names: Vec<_> = self
+            .tensors
+            .into_keys()
+            .filter(|name| !self.used.contains(name) && !ignored(name))
+            .collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        Err(Error::UnknownTensors {
+            folder: self.folder,
+            names,
+        })
+    }
+}
+
+/// Reads a JSON file such as `config.json`.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Json`].
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = fs::read_to_string(path).map_err(Error::io(path))?;
+    serde_json::from_str(&text).map_err(Error::json(path))
+}
+
+const SINGLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+const SHARDED: [&str; 2] = [
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+];
+
+fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    #[derive(Deserialize)]
+    struct Shards {
+        weight_map: BTreeMap<String, String>,
+    }
+    for (single, sharded) in SINGLE.iter().zip(SHARDED) {
+        let [single, index] = [single, sharded].map(|name| folder.join(name));
+        if single.is_file() {
+            return Ok(vec![single]);
+        }
+        if index.is_file() {
+            let shards: Shards = read_json(&index)?;
+            let files: BTreeSet<_> = shards.weight_map.into_values().collect();
+            return Ok(files.into_iter().map(|name| folder.join(name)).collect());
+        }
+    }
+    Err(Error::MissingFile {
+        folder: folder.to_owned(),
+        expected: [SINGLE, SHARDED].concat().join(", "),
+    })
+}
+
+fn read_tensors(file: &Path) -> Result<BTreeMap<String, burn_pack::Tensor>> {
+    fs::File::open(file).map_err(Error::io(file))?;
+    let damaged = |reason: String| Error::DamagedWeights {
+        path: file.to_owned(),
+        reason,
+    };
+    if file.extension().is_some_and(|extension| extension == "bin") {
+        let mut store = PytorchStore::from_file(file);
+        let tensors = store.get_all_tensors();
+        Ok(tensors.map_err(|error| damaged(error.to_string()))?.clone())
+    } else {
+        let mut store = SafetensorsStore::from_file(file);
+        let tensors = store.get_all_tensors();
+        Ok(tensors.map_err(|error| damaged(error.to_string()))?.clone())
+    }
+}

@@ -1,0 +1,53 @@
+use burn::tensor::Device;
+
+use crate::{Error, Result};
+
+/// The device that a string names: `cpu`, `wgpu`, `wgpu:1` (the second discrete GPU) or `cuda:0`.
+///
+/// Which of them exist depends on the features that the program was built with; training wants
+/// [`Device::autodiff`] of it.
+///
+/// # Errors
+/// [`Error::Device`] names the strings that this build understands.
+///
+/// ```
+/// # #[cfg(feature = "flex")]
+/// let device = rag_core::device("cpu")?;
+/// assert!(rag_core::device("gpu").is_err());
+/// # Ok::<(), rag_core::Error>(())
+/// ```
+pub fn device(name: &str) -> Result<Device> {
+    let unknown = || Error::Device {
+        found: name.to_owned(),
+        expected: supported(),
+    };
+    let (kind, index) = match name.split_once(':') {
+        Some((kind, index)) => (kind, Some(index.parse::<usize>().map_err(|_| unknown())?)),
+        None => (name, None),
+    };
+    match (kind, index) {
+        #[cfg(feature = "flex")]
+        ("cpu", None) => Ok(Device::flex()),
+        #[cfg(feature = "wgpu")]
+        ("wgpu", None) => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
+        #[cfg(feature = "wgpu")]
+        ("wgpu", Some(index)) => Ok(Device::wgpu(burn::tensor::DeviceKind::DiscreteGpu(index))),
+        #[cfg(feature = "cuda")]
+        ("cuda", index) => Ok(Device::cuda(index.unwrap_or(0))),
+        _ => Err(unknown()),
+    }
+}
+
+fn supported() -> String {
+    let mut names = Vec::new();
+    if cfg!(feature = "flex") {
+        names.push("cpu");
+    }
+    if cfg!(feature = "wgpu") {
+        names.push("wgpu, wgpu:N");
+    }
+    if cfg!(feature = "cuda") {
+        names.push("cuda, cuda:N");
+    }
+    format!("{} (a build with the features flex, wgpu or cuda has more)", names.join(", "))
+}

@@ -1,0 +1,22 @@
+//! What every crate of burn-rag speaks: passages, tokens, transformer blocks, checkpoints in the
+//! Hugging Face layout, and the marginal likelihood of Lewis et al. 2020 (arXiv 2005.11401).
+//!
+//! Nothing here knows how passages are found or answers decoded; see `rag-retrieve` and
+//! `rag-generate`.
+
+pub mod atomic;
+pub mod checkpoint;
+mod device;
+mod error;
+pub mod marginal;
+pub mod nn;
+mod passage;
+mod token_batch;
+mod tokenizer;
+
+pub use burn::tensor::Device;
+pub use device::device;
+pub use error::{Error, Result};
+pub use passage::{Passage, Source};
+pub use token_batch::{TokenBatch, padded};
+pub use tokenizer::{Encoding, Tokenizer};

@@ -1,0 +1,236 @@
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::processors::Processors;
+use super::sample::draw;
+use super::scores::{ask, log_softmax, top_k};
+use super::{Control, DecodeError, EarlyStopping, Ending, GenerationConfig, Hypothesis, NextToken};
+
+/// An unfinished hypothesis.
+struct Beam {
+    tokens: Vec<u32>,
+    /// Sum of log-probabilities.
+    score: f32,
+    /// Which beam of the step before it continues.
+    parent: usize,
+}
+
+/// A way to continue one of the running beams.
+struct Candidate {
+    beam: usize,
+    token: u32,
+    score: f32,
+    ending: Option<Ending>,
+}
+
+/// One search of the batch. It has ended when no beam is running.
+struct Search {
+    /// At most `num_beams`, best first.
+    running: Vec<Beam>,
+    /// At most `num_beams`, best first.
+    finished: Vec<Hypothesis>,
+    random: StdRng,
+}
+
+/// Beam search with the semantics of transformers' `_beam_search`. Ties go to the better beam, then to the lower token.
+///
+/// Where fewer continuations are possible than the search keeps, transformers fills up with sequences of score about -1e9;
+/// here there are just fewer beams, and in the end fewer hypotheses.
+pub(super) fn beam_search(
+    model: &mut dyn NextToken,
+    batch: usize,
+    config: &GenerationConfig,
+    control: Control<'_>,
+) -> Result<Vec<Vec<Hypothesis>>, DecodeError> {
+    let start = config.start_token()?;
+    let vocabulary = model.vocabulary();
+    let processors = Processors::new(config, control.allowed);
+
+    let mut seeds = StdRng::seed_from_u64(config.seed);
+    let mut searches: Vec<Search> = (0..batch)
+        .map(|_| Search {
+            running: vec![Beam {
+                tokens: vec![start],
+                score: 0.0,
+                parent: 0,
+            }],
+            finished: Vec::new(),
+            random: StdRng::from_rng(&mut seeds),
+        })
+        .collect();
+    let mut parents: Vec<usize> = (0..batch).collect();
+    let mut tokens = vec![start; batch];
+
+    while !parents.is_empty() && !control.is_cancelled() {
+        let mut scores = ask(model, &parents, &tokens)?;
+        let mut first_row = 0;
+        parents.clear();
+        tokens.clear();
+        for (batch, search) in searches.iter_mut().enumerate() {
+            let rows = search.running.len();
+            let log_probs = &mut scores[first_row * vocabulary..][..rows * vocabulary];
+            for (beam, row) in search
+                .running
+                .iter()
+                .zip(log_probs.chunks_exact_mut(vocabulary))
+            {
+                log_softmax(row);
+                processors.apply(batch, &beam.tokens, row)?;
+            }
+            search.advance(log_probs, vocabulary, config);
+            for beam in &search.running {
+                parents.push(first_row + beam.parent);
+                tokens.extend(beam.tokens.last());
+            }
+            first_row += rows;
+        }
+    }
+
+    searches
+        .into_iter()
+        .enumerate()
+        .map(|(batch, search)| search.answers(batch, config))
+        .collect()
+}
+
+impl Search {
+    /// One step, from the processed log-probabilities `[running beams, V]` of the next token.
+    fn advance(&mut self, log_probs: &mut [f32], vocabulary: usize, config: &GenerationConfig) {
+        let Some(first) = self.running.first() else {
+            return;
+        };
+        let generated = first.tokens.len();
+
+        for (beam, row) in self
+            .running
+            .iter()
+            .zip(log_probs.chunks_exact_mut(vocabulary))
+        {
+            row.iter_mut().for_each(|log_prob| *log_prob += beam.score);
+        }
+        let candidates = self.candidates(log_probs, vocabulary, config);
+
+        // Only the first num_beams may end here; the others are there to have enough that go on.
+        for candidate in candidates.iter().take(config.num_beams) {
+            if let Some(ending) = candidate.ending {
+                let score = per_length(candidate.score, generated, config);
+                self.finished.push(Hypothesis {
+                    tokens: self.continued(candidate),
+                    score,
+                    ending,
+                });
+            }
+        }
+        keep_best(&mut self.finished, config.num_beams, |hypothesis| {
+            hypothesis.score
+        });
+
+        let mut ongoing: Vec<&Candidate> = candidates
+            .iter()
+            .filter(|candidate| candidate.ending.is_none())
+            .collect();
+        keep_best(&mut ongoing, config.num_beams, |candidate| candidate.score);
+        self.running = ongoing
+            .into_iter()
+            .map(|candidate| Beam {
+                tokens: self.continued(candidate),
+                score: candidate.score,
+                parent: candidate.beam,
+            })
+            .collect();
+
+        if self.cannot_improve(generated, config) {
+            self.running.clear();
+        }
+    }
+
+    /// The best continuations, or as many drawn ones in the order drawn: enough to have `num_beams` that go on even if every
+    /// beam ends in every way it can.
+    fn candidates(
+        &mut self,
+        scores: &[f32],
+        vocabulary: usize,
+        config: &GenerationConfig,
+    ) -> Vec<Candidate> {
+        let count = config.num_beams * config.eos_token_id.len().saturating_add(1).max(2);
+        let places = if config.do_sample {
+            draw(scores.iter().copied(), count, &mut self.random)
+        } else {
+            top_k(scores.iter().copied(), count)
+                .into_iter()
+                .map(|best| best.0)
+                .collect()
+        };
+        places
+            .into_iter()
+            .map(|place| {
+                let (beam, token) = (place / vocabulary, (place % vocabulary) as u32);
+                let ending = if config.eos_token_id.contains(&token) {
+                    Some(Ending::EndOfSequence)
+                } else if self.running[beam].tokens.len() + 1 >= config.longest() {
+                    Some(Ending::Length)
+                } else {
+                    None
+                };
+                Candidate {
+                    beam,
+                    token,
+                    score: scores[place],
+                    ending,
+                }
+            })
+            .collect()
+    }
+
+    fn continued(&self, candidate: &Candidate) -> Vec<u32> {
+        let mut tokens = self.running[candidate.beam].tokens.clone();
+        tokens.push(candidate.token);
+        tokens
+    }
+
+    /// Whether the search may stop, `generated` tokens after the start token.
+    fn cannot_improve(&self, generated: usize, config: &GenerationConfig) -> bool {
+        let (Some(best), Some(worst)) = (self.running.first(), self.finished.last()) else {
+            return false;
+        };
+        if self.finished.len() < config.num_beams {
+            return false;
+        }
+        let horizon = match config.early_stopping {
+            EarlyStopping::WhenFull => return true,
+            EarlyStopping::Never if config.length_penalty > 0.0 => config.longest() - 1,
+            EarlyStopping::Never | EarlyStopping::Heuristic => generated,
+        };
+        per_length(best.score, horizon, config) <= worst.score
+    }
+
+    /// The best `num_return_sequences`: finished hypotheses, then those that a cancellation left running.
+    fn answers(
+        mut self,
+        batch: usize,
+        config: &GenerationConfig,
+    ) -> Result<Vec<Hypothesis>, DecodeError> {
+        let cancelled = self.running.into_iter().map(|beam| Hypothesis {
+            score: per_length(beam.score, beam.tokens.len() - 1, config),
+            tokens: beam.tokens,
+            ending: Ending::Cancelled,
+        });
+        self.finished.extend(cancelled);
+        self.finished.truncate(config.num_return_sequences);
+        if self.finished.is_empty() {
+            return Err(DecodeError::DeadEnd { batch });
+        }
+        Ok(self.finished)
+    }
+}
+
+/// A sum of log-probabilities divided by length^`length_penalty`, for at least one token.
+fn per_length(score: f32, tokens: usize, config: &GenerationConfig) -> f32 {
+    score / (tokens.max(1) as f64).powf(config.length_penalty) as f32
+}
+
+/// Keeps the `count` highest, highest first and of equals the first.
+fn keep_best<T>(items: &mut Vec<T>, count: usize, score: impl Fn(&T) -> f32) {
+    items.sort_by(|a, b| score(b).total_cmp(&score(a)));
+    items.truncate(count);
+}

@@ -1,0 +1,3 @@
+mod markov;
+mod properties;
+mod recorded;

@@ -1,0 +1,39 @@
+use crate::decode::DecodeError;
+
+/// What can go wrong between a question and its answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Checkpoints, tokenizers, files.
+    #[error(transparent)]
+    Core(#[from] rag_core::Error),
+    /// Documents, encoders, the knowledge base.
+    #[error(transparent)]
+    Retrieve(#[from] rag_retrieve::Error),
+    /// Settings of the search, or a model that gives no numbers.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The question leaves no room for a passage.
+    #[error(
+        "the question has {tokens} tokens of the generator, a context holds {longest} with its passage: \
+         ask a shorter question, or raise max_combined_length"
+    )]
+    QuestionTooLong {
+        /// The question's tokens.
+        tokens: usize,
+        /// Longest context.
+        longest: usize,
+    },
+    /// Nothing to choose from.
+    #[error("no candidates were given; give at least one")]
+    NoCandidates,
+    /// No passages to answer from.
+    #[error("no passages were given; give at least one, or retrieve them")]
+    NoPassages,
+    /// A device could not compute what was asked of it.
+    #[error("the device failed: {0}; it may be out of memory, try fewer documents or beams")]
+    Execution(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// `std::result::Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,381 @@
+use burn::{
+    module::{Initializer, Module, Param},
+    nn::{
+        Dropout, DropoutConfig, Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig,
+    },
+    tensor::{Device, FloatDType, Int, Tensor},
+};
+use rag_core::{
+    Result, TokenBatch,
+    checkpoint::{Names, Tensors, Weights},
+    nn::{
+        Attention, AttentionConfig, FeedForward, FeedForwardConfig, Linear, LinearConfig,
+        Precision, activation, padding_bias,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Cache, Memory, causal_bias, cross_attend};
+
+/// `config.json` of BART.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BartConfig {
+    /// Rows of the embeddings.
+    pub vocab_size: usize,
+    /// Size of the states.
+    pub d_model: usize,
+    /// Layers of the encoder.
+    pub encoder_layers: usize,
+    /// Layers of the decoder.
+    pub decoder_layers: usize,
+    /// Heads of the encoder.
+    pub encoder_attention_heads: usize,
+    /// Heads of the decoder.
+    pub decoder_attention_heads: usize,
+    /// Size of the encoder's hidden layers.
+    pub encoder_ffn_dim: usize,
+    /// Size of the decoder's hidden layers.
+    pub decoder_ffn_dim: usize,
+    /// Name of the activation.
+    pub activation_function: String,
+    /// Dropout of the states.
+    pub dropout: f64,
+    /// Dropout of the attention weights.
+    pub attention_dropout: f64,
+    /// Dropout of the hidden layers.
+    pub activation_dropout: f64,
+    /// Longest input in tokens.
+    pub max_position_embeddings: usize,
+    /// Standard deviation of the initial weights.
+    pub init_std: f64,
+    /// Whether embeddings are multiplied with √d_model.
+    pub scale_embedding: bool,
+    /// Whether norms stand before each block instead of after it.
+    pub normalize_before: bool,
+    /// Whether a norm follows the last layer of encoder and decoder.
+    pub add_final_layer_norm: bool,
+    /// Whether the head shares the embeddings' weights.
+    pub tie_word_embeddings: bool,
+    /// Padding.
+    pub pad_token_id: u32,
+    /// Start of a text.
+    pub bos_token_id: u32,
+    /// End of a text.
+    pub eos_token_id: u32,
+    /// What the decoder starts with.
+    pub decoder_start_token_id: u32,
+    /// Always the first token that is decoded.
+    pub forced_bos_token_id: Option<u32>,
+    /// Always the last token when the length runs out.
+    pub forced_eos_token_id: Option<u32>,
+}
+
+impl Default for BartConfig {
+    /// facebook/bart-large.
+    fn default() -> Self {
+        Self {
+            vocab_size: 50_265,
+            d_model: 1024,
+            encoder_layers: 12,
+            decoder_layers: 12,
+            encoder_attention_heads: 16,
+            decoder_attention_heads: 16,
+            encoder_ffn_dim: 4096,
+            decoder_ffn_dim: 4096,
+            activation_function: "gelu".into(),
+            dropout: 0.1,
+            attention_dropout: 0.0,
+            activation_dropout: 0.0,
+            max_position_embeddings: 1024,
+            init_std: 0.02,
+            scale_embedding: false,
+            normalize_before: false,
+            add_final_layer_norm: false,
+            tie_word_embeddings: true,
+            pad_token_id: 1,
+            bos_token_id: 0,
+            eos_token_id: 2,
+            decoder_start_token_id: 2,
+            forced_bos_token_id: None,
+            forced_eos_token_id: Some(2),
+        }
+    }
+}
+
+/// BART (Lewis et al. 2019, arXiv 1910.13461).
+#[derive(Module, Debug)]
+pub struct Bart {
+    shared: Embedding,
+    encoder: Stack,
+    decoder: Stack,
+    lm_head: Option<Linear>,
+    final_logits_bias: Param<Tensor<2>>,
+}
+
+#[derive(Module, Debug)]
+struct Stack {
+    embed_positions: Embedding,
+    layernorm_embedding: LayerNorm,
+    layers: Vec<Layer>,
+    layer_norm: Option<LayerNorm>,
+    dropout: Dropout,
+    embedding_scale: f64,
+}
+
+#[derive(Module, Debug)]
+struct Layer {
+    self_attn: Attention,
+    self_attn_layer_norm: LayerNorm,
+    encoder_attn: Option<Attention>,
+    encoder_attn_layer_norm: Option<LayerNorm>,
+    feed_forward: FeedForward,
+    final_layer_norm: LayerNorm,
+    dropout: Dropout,
+    normalize_before: bool,
+}
+
+/// Learned positions start at this row: fairseq kept the first rows for padding.
+const POSITION_OFFSET: usize = 2;
+
+enum Half {
+    Encoder,
+    Decoder,
+}
+
+impl BartConfig {
+    fn names() -> Names {
+        Names::new(&[
+        (".shared.", ".model.shared."),
+        (".encoder.", ".model.encoder."),
+        (".decoder.", ".model.decoder."),
+        (".query.", ".q_proj."),
+        (".key.", ".k_proj."),
+        (".value.", ".v_proj."),
+        (".output.", ".out_proj."),
+        (".feed_forward.up.", ".fc1."),
+        (".feed_forward.down.", ".fc2."),
+        (".gamma", ".weight"),
+        (".beta", ".bias"),
+    ])
+    }
+
+    /// Freshly initialised weights.
+    ///
+    /// # Errors
+    /// [`rag_core::Error::Config`] for an unknown activation, or heads that do not divide the states.
+    pub fn init(&self, device: &Device) -> Result<Bart> {
+        Ok(Bart {
+            shared: self.embedding(self.vocab_size, device),
+            encoder: self.stack(&Half::Encoder, device)?,
+            decoder: self.stack(&Half::Decoder, device)?,
+            lm_head: (!self.tie_word_embeddings).then(|| {
+                LinearConfig::new(self.d_model, self.vocab_size)
+                    .with_bias(false)
+                    .with_std(self.init_std)
+                    .init(device)
+            }),
+            final_logits_bias: Initializer::Zeros
+                .init([1, self.vocab_size], device)
+                .set_require_grad(false),
+        })
+    }
+
+    fn embedding(&self, rows: usize, device: &Device) -> Embedding {
+        EmbeddingConfig::new(rows, self.d_model)
+            .with_initializer(Initializer::Normal {
+                mean: 0.0,
+                std: self.init_std,
+            })
+            .init(device)
+    }
+
+    fn stack(&self, half: &Half, device: &Device) -> Result<Stack> {
+        let layers = match half {
+            Half::Encoder => self.encoder_layers,
+            Half::Decoder => self.decoder_layers,
+        };
+        let positions = self.max_position_embeddings + POSITION_OFFSET;
+        Ok(Stack {
+            embed_positions: self.embedding(positions, device),
+            layernorm_embedding: self.norm(device),
+            layers: (0..layers)
+                .map(|_| self.layer(half, device))
+                .collect::<Result<_>>()?,
+            layer_norm: self.add_final_layer_norm.then(|| self.norm(device)),
+            dropout: DropoutConfig::new(self.dropout).init(),
+            embedding_scale: if self.scale_embedding {
+                (self.d_model as f64).sqrt()
+            } else {
+                1.0
+            },
+        })
+    }
+
+    fn layer(&self, half: &Half, device: &Device) -> Result<Layer> {
+        let (heads, d_hidden, crosses) = match half {
+            Half::Encoder => (self.encoder_attention_heads, self.encoder_ffn_dim, false),
+            Half::Decoder => (self.decoder_attention_heads, self.decoder_ffn_dim, true),
+        };
+        if heads == 0 || !self.d_model.is_multiple_of(heads) {
+            return Err(rag_core::Error::Config {
+                field: "attention_heads".into(),
+                found: heads.to_string(),
+                expected: format!("a divisor of d_model {}", self.d_model),
+            });
+        }
+        let d_head = self.d_model / heads;
+        let attention =
+            AttentionConfig::new(self.d_model, heads, d_head, (d_head as f64).powf(-0.5))
+                .with_dropout(self.attention_dropout)
+                .with_std(self.init_std);
+        let feed_forward = FeedForwardConfig::new(
+            self.d_model,
+            d_hidden,
+            activation(&self.activation_function)?,
+        )
+        .with_dropout(self.activation_dropout)
+        .with_std(self.init_std);
+        Ok(Layer {
+            self_attn: attention.init(device),
+            self_attn_layer_norm: self.norm(device),
+            encoder_attn: crosses.then(|| attention.init(device)),
+            encoder_attn_layer_norm: crosses.then(|| self.norm(device)),
+            feed_forward: feed_forward.init(device),
+            final_layer_norm: self.norm(device),
+            dropout: DropoutConfig::new(self.dropout).init(),
+            normalize_before: self.normalize_before,
+        })
+    }
+
+    fn norm(&self, device: &Device) -> LayerNorm {
+        LayerNormConfig::new(self.d_model).init(device)
+    }
+}
+
+impl Bart {
+    pub(super) fn fill(self, weights: &mut Weights, prefix: &str) -> Result<Self> {
+        weights.fill(self, prefix, &BartConfig::names())
+    }
+
+    pub(super) fn store(&self, tensors: &mut Tensors, prefix: &str) {
+        tensors.add(self, prefix, &BartConfig::names());
+    }
+
+    /// See [`super::Generator::encode`].
+    pub(super) fn encode(&self, contexts: &TokenBatch, precision: Precision) -> Memory {
+        let bias = padding_bias(&contexts.mask);
+        let embedded = self.encoder.embed(&self.shared, contexts.ids.clone(), 0);
+        let states = self.encoder.layers.iter().fold(embedded, |states, layer| {
+            let attended = layer.sublayer(states, &layer.self_attn_layer_norm, |states| {
+                let memory = layer.self_attn.keys_values(states.clone(), precision);
+                layer
+                    .self_attn
+                    .forward(states, &memory, Some(bias.clone()), precision)
+            });
+            layer.transform(attended, precision)
+        });
+        let states = self.encoder.finish(states);
+        let layers = self
+            .decoder
+            .layers
+            .iter()
+            .filter_map(|layer| layer.encoder_attn.as_ref())
+            .map(|attention| attention.keys_values(states.clone(), precision))
+            .collect();
+        Memory::new(layers, &contexts.mask)
+    }
+
+    /// See [`super::Generator::decode`].
+    pub(super) fn decode(
+        &self,
+        ids: Tensor<2, Int>,
+        memory: &Memory,
+        cache: &mut Cache,
+        precision: Precision,
+    ) -> Tensor<3> {
+        let past = cache.length();
+        let bias = causal_bias(ids.dims()[1], past, &ids.device());
+        let mut states = self.decoder.embed(&self.shared, ids, past);
+        for (i, layer) in self.decoder.layers.iter().enumerate() {
+            states = layer.sublayer(states, &layer.self_attn_layer_norm, |states| {
+                let next = layer.self_attn.keys_values(states.clone(), precision);
+                layer
+                    .self_attn
+                    .forward(states, cache.extend(i, next), bias.clone(), precision)
+            });
+            if let (Some(attention), Some(norm)) =
+                (&layer.encoder_attn, &layer.encoder_attn_layer_norm)
+            {
+                states = layer.sublayer(states, norm, |states| {
+                    cross_attend(attention, states, memory, i, precision)
+                });
+            }
+            states = layer.transform(states, precision);
+        }
+        let states = self.decoder.finish(states);
+        let logits = match &self.lm_head {
+            Some(head) => head.forward(states, precision),
+            None => tied_head(&self.shared, states, precision),
+        };
+        logits.cast(FloatDType::F32) + self.final_logits_bias.val().unsqueeze_dim::<3>(0)
+    }
+
+    pub(super) fn device(&self) -> Device {
+        self.shared.weight.val().device()
+    }
+}
+
+/// The head that shares the embeddings' weights.
+pub(super) fn tied_head(
+    embedding: &Embedding,
+    states: Tensor<3>,
+    precision: Precision,
+) -> Tensor<3> {
+    let weights = precision.cast(embedding.weight.val()).transpose();
+    burn::tensor::module::linear(precision.cast(states), weights, None)
+}
+
+impl Stack {
+    fn embed(&self, shared: &Embedding, ids: Tensor<2, Int>, past: usize) -> Tensor<3> {
+        let [_, length] = ids.dims();
+        let first = (past + POSITION_OFFSET) as i64;
+        let positions = Tensor::<1, Int>::arange(first..first + length as i64, &ids.device());
+        let words = shared.forward(ids).cast(FloatDType::F32) * self.embedding_scale;
+        let positions = self.embed_positions.forward(positions.unsqueeze::<2>());
+        let embedded = words + positions.cast(FloatDType::F32);
+        self.dropout
+            .forward(self.layernorm_embedding.forward(embedded))
+    }
+
+    fn finish(&self, states: Tensor<3>) -> Tensor<3> {
+        match &self.layer_norm {
+            Some(norm) => norm.forward(states),
+            None => states,
+        }
+    }
+}
+
+impl Layer {
+    /// A residual block with its norm after it, or before it.
+    fn sublayer(
+        &self,
+        states: Tensor<3>,
+        norm: &LayerNorm,
+        block: impl FnOnce(Tensor<3>) -> Tensor<3>,
+    ) -> Tensor<3> {
+        if self.normalize_before {
+            let added = block(norm.forward(states.clone()));
+            states + self.dropout.forward(added)
+        } else {
+            let added = block(states.clone());
+            norm.forward(states + self.dropout.forward(added))
+        }
+    }
+
+    fn transform(&self, states: Tensor<3>, precision: Precision) -> Tensor<3> {
+        self.sublayer(states, &self.final_layer_norm, |states| {
+            self.feed_forward.forward(states, precision)
+        })
+    }
+}

@@ -1,0 +1,160 @@
+//! Contexts to token scores: BART and T5 behind one interface.
+
+mod bart;
+mod config;
+mod t5;
+
+use burn::{
+    module::Module,
+    tensor::{Bool, Device, Int, Tensor},
+};
+use rag_core::{
+    TokenBatch,
+    checkpoint::Tensors,
+    nn::{Attention, KeysValues, MASKED, Precision, padding_bias},
+};
+
+pub use bart::{Bart, BartConfig};
+pub use config::GeneratorConfig;
+pub use t5::{T5, T5Config};
+
+/// An encoder-decoder that gives P(y_i|x,z,y_<i).
+#[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)]
+pub enum Generator {
+    /// Lewis et al. 2019.
+    Bart(Bart),
+    /// Raffel et al. 2020, v1.0 and v1.1.
+    T5(T5),
+}
+
+/// Encoded contexts as the decoder sees them: computed once for a question, shared by all beams
+/// and candidates.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// Cross-attention keys and values of each decoder layer, `[contexts, heads, length, d_head]`.
+    layers: Vec<KeysValues>,
+    /// Hides padding, `[contexts, 1, 1, length]`.
+    bias: Tensor<4>,
+}
+
+/// Self-attention keys and values of the tokens decoded so far.
+#[derive(Clone, Debug, Default)]
+pub struct Cache {
+    layers: Vec<KeysValues>,
+}
+
+impl Generator {
+    /// Encodes contexts `[contexts, length]`.
+    pub fn encode(&self, contexts: &TokenBatch, precision: Precision) -> Memory {
+        match self {
+            Self::Bart(model) => model.encode(contexts, precision),
+            Self::T5(model) => model.encode(contexts, precision),
+        }
+    }
+
+    /// Logits `[rows, length, vocabulary]` of the tokens after each of `ids` `[rows, length]`, which
+    /// follow what `cache` holds. The rows of a context are adjacent: row r reads context
+    /// `r / (rows / contexts)`.
+    pub fn decode(
+        &self,
+        ids: Tensor<2, Int>,
+        memory: &Memory,
+        cache: &mut Cache,
+        precision: Precision,
+    ) -> Tensor<3> {
+        match self {
+            Self::Bart(model) => model.decode(ids, memory, cache, precision),
+            Self::T5(model) => model.decode(ids, memory, cache, precision),
+        }
+    }
+
+    /// Adds the parameters to a checkpoint, under `prefix`.
+    pub fn store(&self, tensors: &mut Tensors, prefix: &str) {
+        match self {
+            Self::Bart(model) => model.store(tensors, prefix),
+            Self::T5(model) => model.store(tensors, prefix),
+        }
+    }
+
+    /// Where the parameters are.
+    pub fn device(&self) -> Device {
+        match self {
+            Self::Bart(model) => model.device(),
+            Self::T5(model) => model.device(),
+        }
+    }
+}
+
+impl Memory {
+    fn new(layers: Vec<KeysValues>, mask: &Tensor<2, Int>) -> Self {
+        Self {
+            layers,
+            bias: padding_bias(mask),
+        }
+    }
+
+    /// Number of contexts.
+    pub fn contexts(&self) -> usize {
+        self.bias.dims()[0]
+    }
+
+    /// Keeps the contexts `rows`, in that order.
+    pub fn select(&self, rows: &Tensor<1, Int>) -> Self {
+        let mut kept = self.clone();
+        kept.layers.iter_mut().for_each(|layer| layer.select(rows));
+        kept.bias = kept.bias.select(0, rows.clone());
+        kept
+    }
+}
+
+impl Cache {
+    /// Tokens decoded so far.
+    pub fn length(&self) -> usize {
+        self.layers.first().map_or(0, |layer| layer.keys.dims()[2])
+    }
+
+    /// Row i continues the former row `rows[i]`.
+    pub fn select(&mut self, rows: &Tensor<1, Int>) {
+        self.layers.iter_mut().for_each(|layer| layer.select(rows));
+    }
+
+    fn extend(&mut self, layer: usize, next: KeysValues) -> &KeysValues {
+        match self.layers.get_mut(layer) {
+            Some(known) => known.append(next),
+            None => self.layers.push(next),
+        }
+        &self.layers[layer]
+    }
+}
+
+/// Attends from the rows `[rows, length, d_model]` to their contexts. The rows of one context are
+/// laid out as further queries of it, so that its keys and values need no copies.
+fn cross_attend(
+    attention: &Attention,
+    states: Tensor<3>,
+    memory: &Memory,
+    layer: usize,
+    precision: Precision,
+) -> Tensor<3> {
+    let [rows, length, d_model] = states.dims();
+    let contexts = memory.contexts();
+    let queries = states.reshape([contexts, rows / contexts * length, d_model]);
+    attention
+        .forward(
+            queries,
+            &memory.layers[layer],
+            Some(memory.bias.clone()),
+            precision,
+        )
+        .reshape([rows, length, d_model])
+}
+
+/// Hides later tokens from `length` new ones that follow `past`: `[1, 1, length, past + length]`.
+/// A single new token sees everything.
+fn causal_bias(length: usize, past: usize, device: &Device) -> Option<Tensor<4>> {
+    (length > 1).then(|| {
+        let later = Tensor::<2, Bool>::tril_mask([length, past + length], past as i64, device);
+        (later.float() * MASKED).reshape([1, 1, length, past + length])
+    })
+}

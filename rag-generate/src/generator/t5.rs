@@ -1,0 +1,436 @@
+use burn::{
+    module::{Initializer, Module},
+    nn::{
+        Dropout, DropoutConfig, Embedding, EmbeddingConfig, RmsNorm, RmsNormConfig,
+    },
+    tensor::{Device, FloatDType, Int, Tensor, TensorData},
+};
+use rag_core::{
+    Result, TokenBatch,
+    checkpoint::{Names, Tensors, Weights},
+    nn::{
+        Attention, AttentionConfig, FeedForward, FeedForwardConfig, Linear, LinearConfig,
+        Precision, activation, padding_bias,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Cache, Memory, bart::tied_head, causal_bias, cross_attend};
+
+/// `config.json` of T5.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct T5Config {
+    /// Rows of the embeddings.
+    pub vocab_size: usize,
+    /// Size of the states.
+    pub d_model: usize,
+    /// Size of a head.
+    pub d_kv: usize,
+    /// Size of the hidden layers.
+    pub d_ff: usize,
+    /// Layers of the encoder.
+    pub num_layers: usize,
+    /// Layers of the decoder; as many as the encoder's where it is not given.
+    pub num_decoder_layers: Option<usize>,
+    /// Heads.
+    pub num_heads: usize,
+    /// Buckets of relative positions.
+    pub relative_attention_num_buckets: usize,
+    /// The distance from which positions share the last bucket.
+    pub relative_attention_max_distance: usize,
+    /// Dropout everywhere.
+    pub dropout_rate: f64,
+    /// Epsilon of the norms.
+    pub layer_norm_epsilon: f64,
+    /// Scale of the initial weights.
+    pub initializer_factor: f64,
+    /// `relu` (v1.0), `gated-gelu` (v1.1), or another activation with or without `gated-`.
+    pub feed_forward_proj: String,
+    /// Whether the head shares the embeddings' weights (v1.0).
+    pub tie_word_embeddings: bool,
+    /// Padding.
+    pub pad_token_id: u32,
+    /// End of a text.
+    pub eos_token_id: u32,
+    /// What the decoder starts with.
+    pub decoder_start_token_id: u32,
+}
+
+impl Default for T5Config {
+    /// t5-small.
+    fn default() -> Self {
+        Self {
+            vocab_size: 32_128,
+            d_model: 512,
+            d_kv: 64,
+            d_ff: 2048,
+            num_layers: 6,
+            num_decoder_layers: None,
+            num_heads: 8,
+            relative_attention_num_buckets: 32,
+            relative_attention_max_distance: 128,
+            dropout_rate: 0.1,
+            layer_norm_epsilon: 1e-6,
+            initializer_factor: 1.0,
+            feed_forward_proj: "relu".into(),
+            tie_word_embeddings: true,
+            pad_token_id: 0,
+            eos_token_id: 1,
+            decoder_start_token_id: 0,
+        }
+    }
+}
+
+/// T5 (Raffel et al. 2020, arXiv 1910.10683).
+#[derive(Module, Debug)]
+pub struct T5 {
+    shared: Embedding,
+    encoder: Stack,
+    decoder: Stack,
+    lm_head: Option<Linear>,
+    /// What states are multiplied with before a tied head.
+    head_scale: f64,
+}
+
+#[derive(Module, Debug)]
+struct Stack {
+    position_bias: Embedding,
+    layers: Vec<Layer>,
+    final_layer_norm: RmsNorm,
+    dropout: Dropout,
+    #[module(skip)]
+    buckets: Buckets,
+}
+
+#[derive(Module, Debug)]
+struct Layer {
+    self_attention: Attention,
+    self_attention_norm: RmsNorm,
+    cross_attention: Option<Attention>,
+    cross_attention_norm: Option<RmsNorm>,
+    feed_forward: FeedForward,
+    feed_forward_norm: RmsNorm,
+    dropout: Dropout,
+}
+
+/// How relative positions fall into buckets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Buckets {
+    count: usize,
+    max_distance: usize,
+    direction: Direction,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Direction {
+    Both,
+    Backward,
+}
+
+impl T5Config {
+    /// Layers of the decoder.
+    pub fn decoder_layers(&self) -> usize {
+        self.num_decoder_layers.unwrap_or(self.num_layers)
+    }
+
+    /// Whether the feed-forward blocks are gated.
+    pub fn is_gated(&self) -> bool {
+        self.feed_forward_proj.starts_with("gated-")
+    }
+
+    /// Freshly initialised weights.
+    ///
+    /// # Errors
+    /// [`rag_core::Error::Config`] for an unknown activation.
+    pub fn init(&self, device: &Device) -> Result<T5> {
+        let head = || {
+            LinearConfig::new(self.d_model, self.vocab_size)
+                .with_bias(false)
+                .with_std(self.initializer_factor)
+                .init(device)
+        };
+        Ok(T5 {
+            shared: self.embedding(self.vocab_size, self.d_model, 1.0, device),
+            encoder: self.stack(Direction::Both, device)?,
+            decoder: self.stack(Direction::Backward, device)?,
+            lm_head: (!self.tie_word_embeddings).then(head),
+            head_scale: (self.d_model as f64).powf(-0.5),
+        })
+    }
+
+    fn embedding(&self, rows: usize, width: usize, std: f64, device: &Device) -> Embedding {
+        EmbeddingConfig::new(rows, width)
+            .with_initializer(Initializer::Normal {
+                mean: 0.0,
+                std: std * self.initializer_factor,
+            })
+            .init(device)
+    }
+
+    fn stack(&self, direction: Direction, device: &Device) -> Result<Stack> {
+        let layers = match direction {
+            Direction::Both => self.num_layers,
+            Direction::Backward => self.decoder_layers(),
+        };
+        let buckets = self.relative_attention_num_buckets;
+        let std = (self.d_model as f64).powf(-0.5);
+        Ok(Stack {
+            position_bias: self.embedding(buckets, self.num_heads, std, device),
+            layers: (0..layers)
+                .map(|_| self.layer(direction, device))
+                .collect::<Result<_>>()?,
+            final_layer_norm: self.norm(device),
+            dropout: DropoutConfig::new(self.dropout_rate).init(),
+            buckets: Buckets {
+                count: buckets,
+                max_distance: self.relative_attention_max_distance,
+                direction,
+            },
+        })
+    }
+
+    fn layer(&self, direction: Direction, device: &Device) -> Result<Layer> {
+        let std = self.initializer_factor * (self.d_model as f64).powf(-0.5);
+        let attention = AttentionConfig::new(self.d_model, self.num_heads, self.d_kv, 1.0)
+            .with_bias(false)
+            .with_dropout(self.dropout_rate)
+            .with_std(std);
+        let crosses = direction == Direction::Backward;
+        Ok(Layer {
+            self_attention: self.scale_queries(attention.init(device)),
+            self_attention_norm: self.norm(device),
+            cross_attention: crosses.then(|| self.scale_queries(attention.init(device))),
+            cross_attention_norm: crosses.then(|| self.norm(device)),
+            feed_forward: self.feed_forward(std, device)?,
+            feed_forward_norm: self.norm(device),
+            dropout: DropoutConfig::new(self.dropout_rate).init(),
+        })
+    }
+
+    /// T5 does not scale scores by 1/√d_kv; its initial query weights do.
+    fn scale_queries(&self, mut attention: Attention) -> Attention {
+        let scale = (self.d_kv as f64).powf(-0.5);
+        attention.query.weight = attention.query.weight.init_mapper(move |w| w * scale);
+        attention
+    }
+
+    fn feed_forward(&self, std: f64, device: &Device) -> Result<FeedForward> {
+        let name = self.feed_forward_proj.trim_start_matches("gated-");
+        // The published v1.1 checkpoints say gated-gelu and mean the approximation.
+        let name = if self.feed_forward_proj == "gated-gelu" {
+            "gelu_new"
+        } else {
+            name
+        };
+        Ok(
+            FeedForwardConfig::new(self.d_model, self.d_ff, activation(name)?)
+                .with_gated(self.is_gated())
+                .with_bias(false)
+                .with_dropout(self.dropout_rate)
+                .with_std(std)
+                .init(device),
+        )
+    }
+
+    fn norm(&self, device: &Device) -> RmsNorm {
+        RmsNormConfig::new(self.d_model)
+            .with_epsilon(self.layer_norm_epsilon)
+            .init(device)
+    }
+}
+
+impl T5 {
+    pub(super) fn fill(mut self, weights: &mut Weights, prefix: &str) -> Result<Self> {
+        let [encoder, decoder] = [Direction::Both, Direction::Backward].map(|d| self.names(d));
+        let prefix = |part: &str| format!("{prefix}{part}.");
+        self.shared = weights.fill(self.shared, &prefix("shared"), &Names::default())?;
+        self.encoder = weights.fill(self.encoder, &prefix("encoder"), &encoder)?;
+        self.decoder = weights.fill(self.decoder, &prefix("decoder"), &decoder)?;
+        self.lm_head = match self.lm_head {
+            Some(head) => Some(weights.fill(head, &prefix("lm_head"), &Names::default())?),
+            None => None,
+        };
+        Ok(self)
+    }
+
+    pub(super) fn store(&self, tensors: &mut Tensors, prefix: &str) {
+        let [encoder, decoder] = [Direction::Both, Direction::Backward].map(|d| self.names(d));
+        let prefix = |part: &str| format!("{prefix}{part}.");
+        tensors.add(&self.shared, &prefix("shared"), &Names::default());
+        tensors.add(&self.encoder, &prefix("encoder"), &encoder);
+        tensors.add(&self.decoder, &prefix("decoder"), &decoder);
+        if let Some(head) = &self.lm_head {
+            tensors.add(head, &prefix("lm_head"), &Names::default());
+        }
+    }
+
+    fn names(&self, direction: Direction) -> Names {
+        let gated = (self.encoder.layers.iter()).any(|layer| layer.feed_forward.gate.is_some());
+        let common = Names::new(&[
+            (
+                ".position_bias.",
+                ".block.0.layer.0.SelfAttention.relative_attention_bias.",
+            ),
+            (".layers.", ".block."),
+            (".self_attention.", ".layer.0.SelfAttention."),
+            (".self_attention_norm.", ".layer.0.layer_norm."),
+            (".cross_attention.", ".layer.1.EncDecAttention."),
+            (".cross_attention_norm.", ".layer.1.layer_norm."),
+            (".query.", ".q."),
+            (".key.", ".k."),
+            (".value.", ".v."),
+            (".output.", ".o."),
+            (".down.", ".wo."),
+            (".gate.", ".wi_1."),
+            (".gamma", ".weight"),
+        ]);
+        let common = match direction {
+            Direction::Both => common.and(&[
+                (".feed_forward.", ".layer.1.DenseReluDense."),
+                (".feed_forward_norm.", ".layer.1.layer_norm."),
+            ]),
+            Direction::Backward => common.and(&[
+                (".feed_forward.", ".layer.2.DenseReluDense."),
+                (".feed_forward_norm.", ".layer.2.layer_norm."),
+            ]),
+        };
+        common.and(&[(".up.", if gated { ".wi_0." } else { ".wi." })])
+    }
+
+    /// See [`super::Generator::encode`].
+    pub(super) fn encode(&self, contexts: &TokenBatch, precision: Precision) -> Memory {
+        let [_, length] = contexts.dims();
+        let bias =
+            self.encoder.relative_bias(length, 0, &contexts.ids.device()) + padding_bias(&contexts.mask);
+        let embedded = self.encoder.embed(&self.shared, contexts.ids.clone());
+        let states = self.encoder.layers.iter().fold(embedded, |states, layer| {
+            let attended = layer.sublayer(states, &layer.self_attention_norm, |states| {
+                let memory = layer.self_attention.keys_values(states.clone(), precision);
+                layer
+                    .self_attention
+                    .forward(states, &memory, Some(bias.clone()), precision)
+            });
+            layer.transform(attended, precision)
+        });
+        let states = self.encoder.finish(states);
+        let layers = self
+            .decoder
+            .layers
+            .iter()
+            .filter_map(|layer| layer.cross_attention.as_ref())
+            .map(|attention| attention.keys_values(states.clone(), precision))
+            .collect();
+        Memory::new(layers, &contexts.mask)
+    }
+
+    /// See [`super::Generator::decode`].
+    pub(super) fn decode(
+        &self,
+        ids: Tensor<2, Int>,
+        memory: &Memory,
+        cache: &mut Cache,
+        precision: Precision,
+    ) -> Tensor<3> {
+        let (past, length) = (cache.length(), ids.dims()[1]);
+        let device = ids.device();
+        let mut bias = self.decoder.relative_bias(length, past, &device);
+        if let Some(causal) = causal_bias(length, past, &device) {
+            bias = bias + causal;
+        }
+        let mut states = self.decoder.embed(&self.shared, ids);
+        for (i, layer) in self.decoder.layers.iter().enumerate() {
+            states = layer.sublayer(states, &layer.self_attention_norm, |states| {
+                let next = layer.self_attention.keys_values(states.clone(), precision);
+                let memory = cache.extend(i, next);
+                layer
+                    .self_attention
+                    .forward(states, memory, Some(bias.clone()), precision)
+            });
+            if let (Some(attention), Some(norm)) =
+                (&layer.cross_attention, &layer.cross_attention_norm)
+            {
+                states = layer.sublayer(states, norm, |states| {
+                    cross_attend(attention, states, memory, i, precision)
+                });
+            }
+            states = layer.transform(states, precision);
+        }
+        let states = self.decoder.finish(states);
+        let logits = match &self.lm_head {
+            Some(head) => head.forward(states, precision),
+            None => tied_head(&self.shared, states * self.head_scale, precision),
+        };
+        logits.cast(FloatDType::F32)
+    }
+
+    pub(super) fn device(&self) -> Device {
+        self.shared.weight.val().device()
+    }
+}
+
+impl Stack {
+    fn embed(&self, shared: &Embedding, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.dropout
+            .forward(shared.forward(ids).cast(FloatDType::F32))
+    }
+
+    fn finish(&self, states: Tensor<3>) -> Tensor<3> {
+        self.dropout.forward(self.final_layer_norm.forward(states))
+    }
+
+    /// `[1, heads, length, past + length]`.
+    fn relative_bias(&self, length: usize, past: usize, device: &Device) -> Tensor<4> {
+        let keys = past + length;
+        let buckets: Vec<i64> = (past..keys)
+            .flat_map(|query| (0..keys).map(move |key| (query, key)))
+            .map(|(query, key)| self.buckets.of(key as i64 - query as i64))
+            .collect();
+        let buckets = Tensor::from_data(TensorData::new(buckets, [length, keys]), device);
+        self.position_bias
+            .forward(buckets)
+            .cast(FloatDType::F32)
+            .permute([2, 0, 1])
+            .unsqueeze_dim(0)
+    }
+}
+
+impl Layer {
+    fn sublayer(
+        &self,
+        states: Tensor<3>,
+        norm: &RmsNorm,
+        block: impl FnOnce(Tensor<3>) -> Tensor<3>,
+    ) -> Tensor<3> {
+        let added = block(norm.forward(states.clone()));
+        states + self.dropout.forward(added)
+    }
+
+    fn transform(&self, states: Tensor<3>, precision: Precision) -> Tensor<3> {
+        self.sublayer(states, &self.feed_forward_norm, |states| {
+            self.feed_forward.forward(states, precision)
+        })
+    }
+}
+
+impl Buckets {
+    /// The bucket of a key `offset` tokens after the query: near ones have their own, far ones share
+    /// logarithmically wider ones (section 2.1 of the paper).
+    fn of(self, offset: i64) -> i64 {
+        let (count, first, distance) = match self.direction {
+            Direction::Both => {
+                let half = (self.count / 2) as i64;
+                (half, if offset > 0 { half } else { 0 }, offset.abs())
+            }
+            Direction::Backward => (self.count as i64, 0, (-offset).max(0)),
+        };
+        let exact = count / 2;
+        if distance < exact {
+            return first + distance;
+        }
+        let ratio = (distance as f32 / exact as f32).ln()
+            / (self.max_distance as f32 / exact as f32).ln();
+        let bucket = exact + (ratio * (count - exact) as f32) as i64;
+        first + bucket.min(count - 1)
+    }
+}

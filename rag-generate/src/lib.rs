@@ -1,0 +1,26 @@
+//! Question and passages to an answer: BART and T5, RAG-Token and RAG-Sequence decoding, and where
+//! each answer came from.
+
+mod answer;
+mod checkpoint;
+mod config;
+pub mod decode;
+mod error;
+pub mod generator;
+pub mod likelihood;
+mod pack;
+pub mod plain;
+mod rag;
+pub mod rag_sequence;
+pub mod rag_token;
+mod reader;
+mod search;
+
+pub use answer::{Answer, AnswerToken, Evidence, Outcome};
+pub use checkpoint::Checkpoint;
+pub use config::RagConfig;
+pub use error::{Error, Result};
+pub use pack::pack;
+pub use rag::{Rag, RankBy, Ranked, Threshold};
+pub use rag_sequence::{SequenceDecoding, SequenceSettings};
+pub use reader::{Likelihood, Reader, TokenLikelihood};

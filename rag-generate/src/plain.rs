@@ -1,0 +1,27 @@
+//! Decoding without retrieval: the generator alone, P(y|z).
+
+use rag_core::nn::Precision;
+
+use crate::{
+    Result,
+    decode::{Control, GenerationConfig, Hypothesis, generate},
+    generator::{Generator, GeneratorConfig, Memory},
+    search::Search,
+};
+
+/// The answers of each context in `memory`, best first.
+///
+/// # Errors
+/// [`crate::Error::Decode`].
+pub fn decode(
+    generator: &Generator,
+    memory: Memory,
+    config: &GeneratorConfig,
+    generation: &GenerationConfig,
+    precision: Precision,
+    control: Control<'_>,
+) -> Result<Vec<Vec<Hypothesis>>> {
+    let contexts = memory.contexts();
+    let mut search = Search::independent(generator, memory, config.vocabulary(), precision);
+    Ok(generate(&mut search, contexts, generation, control)?)
+}

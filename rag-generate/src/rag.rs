@@ -1,0 +1,482 @@
+use std::path::Path;
+
+use burn::tensor::Device;
+use rag_core::{
+    Passage, TokenBatch, Tokenizer,
+    atomic::replace_folder,
+    marginal::RagModel,
+    nn::Precision,
+};
+use rag_retrieve::{KnowledgeBase, Retrieved, Retriever, Role, TextEncoder};
+use serde_json::json;
+
+use crate::{
+    Answer, AnswerToken, Checkpoint, Error, Evidence, Outcome, RagConfig, Result,
+    decode::{AllowedAnswers, Control, GenerationConfig},
+    generator::Generator,
+    likelihood::Forced,
+    pack::pack,
+    rag_sequence::{self, SequenceDecoding, SequenceSettings},
+    rag_token,
+    reader::{Likelihood, Reader},
+};
+
+/// A retriever and a generator that answer questions together.
+#[derive(Clone, Debug)]
+pub struct Rag {
+    /// Finds passages: P(z|x).
+    pub retriever: Retriever,
+    /// Writes answers: P(y|x,z).
+    pub generator: Generator,
+    /// The generator's tokenizer.
+    pub tokenizer: Tokenizer,
+    /// What the checkpoint says of both.
+    pub config: RagConfig,
+    /// How answers are decoded.
+    pub generation: GenerationConfig,
+    /// How RAG-Sequence compares what its documents propose.
+    pub sequence_decoding: SequenceDecoding,
+    /// The format of the generator's matrix products.
+    pub precision: Precision,
+}
+
+/// When an answer is accepted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Threshold {
+    /// P(y|x) of at least this.
+    Probability(f32),
+    /// The retriever's similarity of question and answer, an inner product, of at least this.
+    Similarity(f32),
+}
+
+/// What a candidate is compared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RankBy {
+    /// The question: ⟨encode(question), encode(candidate)⟩, the candidate encoded as a passage.
+    #[default]
+    Question,
+    /// The best of the retrieved passages: max ⟨encode(candidate), passage⟩, the candidate encoded as a
+    /// question.
+    Evidence,
+}
+
+/// A candidate answer and what speaks for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ranked {
+    /// The candidate.
+    pub text: String,
+    /// Higher is better.
+    pub score: f32,
+}
+
+/// The folders of a checkpoint's parts.
+const QUESTION_TOKENIZER: &str = "question_encoder_tokenizer";
+const GENERATOR_TOKENIZER: &str = "generator_tokenizer";
+const CONTEXT_ENCODER: &str = "context_encoder";
+
+impl Rag {
+    /// Puts a checkpoint together with its tokenizers, the encoder of passages and the knowledge base
+    /// that it made.
+    ///
+    /// # Errors
+    /// [`rag_core::Error::Vocabulary`]; those of [`Retriever::new`].
+    pub fn new(
+        checkpoint: Checkpoint,
+        question_tokenizer: Tokenizer,
+        generator_tokenizer: Tokenizer,
+        context_encoder: TextEncoder,
+        knowledge: KnowledgeBase,
+    ) -> Result<Self> {
+        let Checkpoint {
+            config,
+            generation,
+            question_encoder,
+            generator,
+        } = checkpoint;
+        generator_tokenizer.fits(config.generator.vocabulary())?;
+        Reader::check(&generation)?;
+        let question_encoder = TextEncoder::new(
+            question_encoder,
+            question_tokenizer,
+            config.question_encoder.clone(),
+        )?;
+        Ok(Self {
+            retriever: Retriever::new(question_encoder, context_encoder, knowledge, config.n_docs)?,
+            generator,
+            tokenizer: generator_tokenizer,
+            config,
+            generation,
+            sequence_decoding: SequenceDecoding::default(),
+            precision: Precision::default(),
+        })
+    }
+
+    /// Reads a folder such as `facebook/rag-token-nq`, with its nested tokenizers, to answer from
+    /// `knowledge`. The encoder of passages is read from `context_encoder/` in it.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::load`], [`Tokenizer::from_folder`], [`TextEncoder::load`] and
+    /// [`Rag::new`].
+    pub fn load(
+        folder: impl AsRef<Path>,
+        knowledge: KnowledgeBase,
+        device: &Device,
+    ) -> Result<Self> {
+        let folder = folder.as_ref();
+        Self::new(
+            Checkpoint::load(folder, device)?,
+            Tokenizer::from_folder(&folder.join(QUESTION_TOKENIZER))?,
+            Tokenizer::from_folder(&folder.join(GENERATOR_TOKENIZER))?,
+            Self::load_context_encoder(folder, device)?,
+            knowledge,
+        )
+    }
+
+    /// Reads the encoder of passages of a checkpoint folder, to build a knowledge base with.
+    ///
+    /// # Errors
+    /// Those of [`TextEncoder::load`]. The tokenizer is the question encoder's where
+    /// `context_encoder/` has none.
+    pub fn load_context_encoder(
+        folder: impl AsRef<Path>,
+        device: &Device,
+    ) -> Result<TextEncoder> {
+        let folder = folder.as_ref();
+        let encoder = folder.join(CONTEXT_ENCODER);
+        if encoder.join("tokenizer.json").is_file() || encoder.join("vocab.txt").is_file() {
+            return Ok(TextEncoder::load(&encoder, device)?);
+        }
+        let tokenizer = Tokenizer::from_folder(&folder.join(QUESTION_TOKENIZER))?;
+        Ok(TextEncoder::load_with(&encoder, tokenizer, device)?)
+    }
+
+    /// Writes the folder that [`Rag::load`] reads and transformers opens; what stood there before is
+    /// replaced whole, or kept where writing fails. The knowledge base is saved by itself.
+    ///
+    /// # Errors
+    /// [`rag_core::Error::Io`].
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        replace_folder(folder.as_ref(), |folder| {
+            let checkpoint = Checkpoint {
+                config: self.config.clone(),
+                generation: self.generation.clone(),
+                question_encoder: self.retriever.question_encoder.encoder.clone(),
+                generator: self.generator.clone(),
+            };
+            checkpoint.save(folder)?;
+            let question = &self.retriever.question_encoder;
+            question.save_tokenizer(&folder.join(QUESTION_TOKENIZER))?;
+            self.tokenizer
+                .save(&folder.join(GENERATOR_TOKENIZER), &self.tokenizer_settings())?;
+            let context = &self.retriever.context_encoder;
+            context.save(&folder.join(CONTEXT_ENCODER), Role::Context)?;
+            Ok(())
+        })
+    }
+
+    fn tokenizer_settings(&self) -> serde_json::Value {
+        let token = |id: Option<u32>| id.and_then(|id| self.tokenizer.token(id));
+        json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "pad_token": token(self.generation.pad_token_id),
+            "bos_token": token(self.generation.bos_token_id),
+            "eos_token": token(self.generation.eos_token_id.first().copied()),
+        })
+    }
+
+    /// Sets how answers are decoded.
+    #[must_use]
+    pub fn with_generation(mut self, generation: GenerationConfig) -> Self {
+        self.generation = generation;
+        self
+    }
+
+    /// Chooses RAG-Sequence or RAG-Token; the weights serve both.
+    #[must_use]
+    pub fn with_model(mut self, model: RagModel) -> Self {
+        self.config.set_model(model);
+        self
+    }
+
+    /// Sets how RAG-Sequence compares what its documents propose.
+    #[must_use]
+    pub fn with_sequence_decoding(mut self, decoding: SequenceDecoding) -> Self {
+        self.sequence_decoding = decoding;
+        self
+    }
+
+    /// The best answer, with its passages.
+    ///
+    /// # Errors
+    /// [`rag_retrieve::Error::EmptyQuestion`], [`rag_retrieve::Error::QuestionTooLong`],
+    /// [`Error::QuestionTooLong`], [`Error::Decode`].
+    pub fn ask(&self, question: &str) -> Result<Answer> {
+        self.ask_with(question, Control::default())
+    }
+
+    /// Like [`Rag::ask`], with a constraint on the tokens, a callback that streams them (RAG-Token,
+    /// greedy and sampling), or a way to cancel.
+    ///
+    /// # Errors
+    /// Those of [`Rag::ask`].
+    pub fn ask_with(&self, question: &str, control: Control<'_>) -> Result<Answer> {
+        let passages = self.retrieve(question)?;
+        let mut answers = self.answers(question, &passages, control)?;
+        Ok(answers.swap_remove(0))
+    }
+
+    /// The best `num_return_sequences` answers, best first.
+    ///
+    /// # Errors
+    /// Those of [`Rag::ask`].
+    pub fn ask_several(&self, question: &str) -> Result<Vec<Answer>> {
+        self.answers(question, &self.retrieve(question)?, Control::default())
+    }
+
+    /// The best `num_return_sequences` answers from passages of the caller's choice, best first.
+    ///
+    /// # Errors
+    /// [`Error::NoPassages`]; those of [`Rag::ask`].
+    pub fn answers(
+        &self,
+        question: &str,
+        passages: &[Retrieved],
+        control: Control<'_>,
+    ) -> Result<Vec<Answer>> {
+        let reader = self.read(question, passages)?;
+        let sequences: Vec<Vec<u32>> = match self.config.model() {
+            RagModel::Token => rag_token::decode(&reader, &self.generation, control)?
+                .into_iter()
+                .map(|hypothesis| hypothesis.tokens)
+                .collect(),
+            RagModel::Sequence => {
+                let settings = SequenceSettings {
+                    decoding: self.sequence_decoding,
+                    compat: self.config.compat,
+                    deduplicate: self.config.do_deduplication,
+                };
+                rag_sequence::decode(&reader, &self.generation, settings, control)?
+                    .into_iter()
+                    .map(|proposal| proposal.tokens)
+                    .collect()
+            }
+        };
+        let forced: Vec<_> = sequences
+            .iter()
+            .map(|tokens| Forced::decoded(tokens, &self.generation))
+            .collect();
+        reader
+            .likelihoods(self.config.model(), &forced)?
+            .into_iter()
+            .map(|likelihood| self.answer(question, passages, likelihood))
+            .collect()
+    }
+
+    /// log P(y|x) of each candidate answer, with its passages, in the order given.
+    ///
+    /// # Errors
+    /// [`Error::NoCandidates`]; those of [`Rag::ask`].
+    pub fn score(&self, question: &str, candidates: &[&str]) -> Result<Vec<Answer>> {
+        let passages = self.retrieve(question)?;
+        let reader = self.read(question, &passages)?;
+        let forced = candidates
+            .iter()
+            .map(|candidate| Ok(Forced::answer(&self.answer_tokens(candidate)?, &self.generation)))
+            .collect::<Result<Vec<_>>>()?;
+        reader
+            .likelihoods(self.config.model(), &forced)?
+            .into_iter()
+            .map(|likelihood| self.answer(question, &passages, likelihood))
+            .collect()
+    }
+
+    /// The label with the largest log P(y|x): FEVER's verdicts, intents, choices.
+    ///
+    /// # Errors
+    /// [`Error::NoCandidates`]; those of [`Rag::ask`].
+    pub fn classify(&self, question: &str, labels: &[&str]) -> Result<Answer> {
+        self.score(question, labels)?
+            .into_iter()
+            .max_by(|a, b| a.log_likelihood.total_cmp(&b.log_likelihood))
+            .ok_or(Error::NoCandidates)
+    }
+
+    /// The constraint that an answer is one of `answers`, for [`Control::with_allowed`].
+    ///
+    /// # Errors
+    /// Those of the tokenizer.
+    pub fn allowed(&self, answers: &[&str]) -> Result<AllowedAnswers> {
+        let tokens = answers
+            .iter()
+            .map(|answer| self.answer_tokens(answer))
+            .collect::<Result<Vec<_>>>()?;
+        let end = self.generation.eos_token_id.first().copied();
+        let allowed = AllowedAnswers::new(tokens, end.unwrap_or_default());
+        Ok(match self.generation.forced_bos_token_id {
+            Some(bos) => allowed.with_bos(bos),
+            None => allowed,
+        })
+    }
+
+    /// The best answer, or an abstention with that answer inside where it stays below the threshold.
+    ///
+    /// # Errors
+    /// Those of [`Rag::ask`].
+    pub fn ask_or_abstain(&self, question: &str, threshold: Threshold) -> Result<Outcome> {
+        let answer = self.ask(question)?;
+        let accepted = match threshold {
+            Threshold::Probability(least) => answer.probability() >= least,
+            Threshold::Similarity(least) => {
+                let ranked = self.rank_candidates(question, &[&answer.text], RankBy::Question)?;
+                ranked[0].score >= least
+            }
+        };
+        Ok(if accepted {
+            Outcome::Answered(answer)
+        } else {
+            Outcome::Abstained(answer)
+        })
+    }
+
+    /// Generate then rank: candidates by the retriever's similarity, best first.
+    ///
+    /// # Errors
+    /// [`Error::NoCandidates`]; those of the retriever.
+    pub fn rank_candidates(
+        &self,
+        question: &str,
+        candidates: &[&str],
+        by: RankBy,
+    ) -> Result<Vec<Ranked>> {
+        use rag_retrieve::Embedder;
+        if candidates.is_empty() {
+            return Err(Error::NoCandidates);
+        }
+        let Retriever {
+            question_encoder,
+            context_encoder,
+            ..
+        } = &self.retriever;
+        let scores: Vec<f32> = match by {
+            RankBy::Question => {
+                let passages: Vec<_> = candidates
+                    .iter()
+                    .map(|candidate| Passage::new("", "", *candidate))
+                    .collect();
+                let question = question_encoder.embed_questions(&[question])?;
+                let candidates = context_encoder.embed_passages(&passages)?;
+                candidates.dot(&question.row(0)).to_vec()
+            }
+            RankBy::Evidence => {
+                let found = self.retrieve(question)?;
+                let positions: Vec<_> = found.iter().map(|passage| passage.position).collect();
+                let evidence = self.retriever.vectors(&positions);
+                let candidates = question_encoder.embed_questions(candidates)?;
+                let similarity = candidates.dot(&evidence.t());
+                let best = |row: ndarray::ArrayView1<'_, f32>| {
+                    row.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+                };
+                similarity.rows().into_iter().map(best).collect()
+            }
+        };
+        let mut ranked: Vec<_> = candidates
+            .iter()
+            .zip(scores)
+            .map(|(text, score)| Ranked {
+                text: (*text).to_owned(),
+                score,
+            })
+            .collect();
+        ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
+        Ok(ranked)
+    }
+
+    /// The passages for a question.
+    fn retrieve(&self, question: &str) -> Result<Vec<Retrieved>> {
+        let mut found = self.retriever.retrieve(&[question])?;
+        Ok(found.swap_remove(0))
+    }
+
+    /// Encodes the passages with the question, once for all that is asked of them.
+    fn read(&self, question: &str, passages: &[Retrieved]) -> Result<Reader<'_>> {
+        if passages.is_empty() {
+            return Err(Error::NoPassages);
+        }
+        let contexts = pack(
+            question,
+            passages.iter().map(|found| &found.passage),
+            &self.config,
+            &self.tokenizer,
+        )?;
+        let pad = self.config.generator.pad();
+        let contexts = TokenBatch::new(&contexts, pad, &self.generator.device());
+        let scores: Vec<f32> = passages.iter().map(|found| found.score).collect();
+        Ok(Reader::new(
+            &self.generator,
+            &contexts,
+            &scores,
+            &self.config.generator,
+            self.precision,
+        ))
+    }
+
+    /// The tokens of an answer, without start and end.
+    ///
+    /// # Errors
+    /// Those of the tokenizer.
+    pub fn answer_tokens(&self, answer: &str) -> Result<Vec<u32>> {
+        Ok(self.tokenizer.encode_bare(answer)?)
+    }
+
+    fn answer(
+        &self,
+        question: &str,
+        passages: &[Retrieved],
+        likelihood: Likelihood,
+    ) -> Result<Answer> {
+        let priors = softmax(passages.iter().map(|found| found.score));
+        let ids: Vec<u32> = likelihood.tokens.iter().map(|token| token.id).collect();
+        let mut said = String::new();
+        let tokens = likelihood
+            .tokens
+            .into_iter()
+            .enumerate()
+            .map(|(i, token)| {
+                // Several tokens can make one character, so that each adds what the text gains by it.
+                let until = self.tokenizer.decode(&ids[..=i])?;
+                let text = until.strip_prefix(&said).unwrap_or(&until).to_owned();
+                said = until;
+                Ok(AnswerToken {
+                    id: token.id,
+                    text,
+                    log_probability: token.log_probability,
+                    shares: token.shares,
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let evidence = passages
+            .iter()
+            .zip(priors)
+            .zip(likelihood.posterior)
+            .map(|((found, prior), posterior)| Evidence {
+                passage: found.passage.clone(),
+                score: found.score,
+                prior,
+                posterior,
+            })
+            .collect();
+        Ok(Answer {
+            question: question.to_owned(),
+            text: said,
+            log_likelihood: likelihood.log_likelihood,
+            tokens,
+            evidence,
+        })
+    }
+}
+
+fn softmax(scores: impl Iterator<Item = f32> + Clone) -> Vec<f32> {
+    let max = scores.clone().fold(f32::NEG_INFINITY, f32::max);
+    let total: f32 = scores.clone().map(|score| (score - max).exp()).sum();
+    scores.map(|score| (score - max).exp() / total).collect()
+}

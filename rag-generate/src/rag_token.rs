@@ -1,0 +1,29 @@
+//! Decoding from P(y_i|x,y_<i) = Σ_z P(z|x) P(y_i|x,z,y_<i) (section 2.5 of the paper, RAG-Token).
+
+use crate::{
+    Result,
+    decode::{Control, GenerationConfig, Hypothesis, generate},
+    reader::Reader,
+    search::Search,
+};
+
+/// Answers of the marginalised distribution, best first: greedy, beam search or sampling, as
+/// `generation` says.
+///
+/// # Errors
+/// [`crate::Error::Decode`].
+pub fn decode(
+    reader: &Reader<'_>,
+    generation: &GenerationConfig,
+    control: Control<'_>,
+) -> Result<Vec<Hypothesis>> {
+    let mut search = Search::marginalised(
+        reader.generator,
+        reader.memory.clone(),
+        reader.log_prior.clone(),
+        reader.config.vocabulary(),
+        reader.precision,
+    );
+    let answers = generate(&mut search, 1, generation, control)?;
+    Ok(answers.into_iter().flatten().collect())
+}

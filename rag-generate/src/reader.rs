@@ -1,0 +1,153 @@
+use burn::tensor::{Tensor, TensorData};
+use rag_core::{
+    TokenBatch,
+    marginal::{RagModel, Targets, document_log_posterior, log_likelihood, log_prior, token_log_responsibilities},
+    nn::Precision,
+};
+
+use crate::{
+    Error, Result,
+    decode::GenerationConfig,
+    generator::{Generator, GeneratorConfig, Memory},
+    likelihood::{Forced, batch, candidate_log_probs},
+};
+
+/// The generator with the contexts of one question before it, encoded once for all that is asked of
+/// them.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    pub(crate) generator: &'a Generator,
+    pub(crate) memory: Memory,
+    /// log P(z|x), `[1, n_docs]`.
+    pub(crate) log_prior: Tensor<2>,
+    pub(crate) config: &'a GeneratorConfig,
+    pub(crate) precision: Precision,
+}
+
+/// What the contexts say about one answer, `y`.
+#[derive(Clone, Debug)]
+pub struct Likelihood {
+    /// log P(y|x).
+    pub log_likelihood: f32,
+    /// P(z|x,y) of each passage.
+    pub posterior: Vec<f32>,
+    /// Of each token that is not forced.
+    pub tokens: Vec<TokenLikelihood>,
+}
+
+/// What the contexts say about one token of an answer.
+#[derive(Clone, Debug)]
+pub struct TokenLikelihood {
+    /// The token.
+    pub id: u32,
+    /// log P(y_i|x,y_<i).
+    pub log_probability: f32,
+    /// P(z|x,y_i,y_<i) of each passage: RAG-Token's responsibilities. RAG-Sequence draws every token from
+    /// one passage, so that there each is the posterior of the whole answer.
+    pub shares: Vec<f32>,
+}
+
+/// Candidates that are scored in one pass.
+const CANDIDATES: usize = 16;
+
+impl<'a> Reader<'a> {
+    /// Encodes the contexts `[n_docs, length]`, whose retrieval scores are `[n_docs]` inner products.
+    pub fn new(
+        generator: &'a Generator,
+        contexts: &TokenBatch,
+        scores: &[f32],
+        config: &'a GeneratorConfig,
+        precision: Precision,
+    ) -> Self {
+        let scores = TensorData::new(scores.to_vec(), [1, scores.len()]);
+        Self {
+            memory: generator.encode(contexts, precision),
+            log_prior: log_prior(Tensor::from_data(scores, &generator.device())),
+            generator,
+            config,
+            precision,
+        }
+    }
+
+    /// What the contexts say about each answer, in the order given.
+    ///
+    /// # Errors
+    /// [`Error::NoCandidates`], [`Error::Execution`].
+    pub fn likelihoods(
+        &self,
+        model: RagModel,
+        answers: &[Forced],
+    ) -> Result<Vec<Likelihood>> {
+        if answers.is_empty() {
+            return Err(Error::NoCandidates);
+        }
+        let mut likelihoods = Vec::with_capacity(answers.len());
+        for answers in answers.chunks(CANDIDATES) {
+            likelihoods.extend(self.likelihoods_at_once(model, answers)?);
+        }
+        Ok(likelihoods)
+    }
+
+    fn likelihoods_at_once(&self, model: RagModel, answers: &[Forced]) -> Result<Vec<Likelihood>> {
+        let (log_probs, targets) = self.log_probs(answers);
+        let by_document = targets.token_log_probs(&log_probs);
+        let [candidates, n_docs, length] = by_document.dims();
+        let prior = self.log_prior.clone().expand([candidates, n_docs]);
+        let posterior = document_log_posterior(prior.clone(), by_document.clone()).exp();
+        let likelihood = log_likelihood(model, prior.clone(), by_document.clone());
+        let weights = rag_core::marginal::mixture_log_weights(model, prior.clone(), by_document.clone());
+        let tokens = rag_core::marginal::log_sum_exp(weights + by_document.clone(), 1);
+        let shares = match model {
+            RagModel::Token => token_log_responsibilities(prior, by_document).exp(),
+            RagModel::Sequence => posterior
+                .clone()
+                .unsqueeze_dim::<3>(2)
+                .expand([candidates, n_docs, length]),
+        };
+        let [likelihood, posterior, tokens, shares] = [
+            numbers(likelihood)?,
+            numbers(posterior)?,
+            numbers(tokens)?,
+            numbers(shares)?,
+        ];
+        let token = |row: usize, i: usize| TokenLikelihood {
+            id: answers[row].targets[i],
+            log_probability: tokens[row * length + i],
+            shares: (0..n_docs)
+                .map(|z| shares[(row * n_docs + z) * length + i])
+                .collect(),
+        };
+        Ok(answers
+            .iter()
+            .enumerate()
+            .map(|(row, answer)| Likelihood {
+                log_likelihood: likelihood[row],
+                posterior: posterior[row * n_docs..(row + 1) * n_docs].to_vec(),
+                tokens: (0..answer.targets.len())
+                    .filter(|&i| answer.counts[i])
+                    .map(|i| token(row, i))
+                    .collect(),
+            })
+            .collect())
+    }
+
+    /// log P(v|x,z,y_<i) `[answers, n_docs, length, vocabulary]` and the targets.
+    pub(crate) fn log_probs(&self, answers: &[Forced]) -> (Tensor<4>, Targets) {
+        let (inputs, targets) = batch(answers, self.config.pad(), &self.generator.device());
+        let log_probs = candidate_log_probs(self.generator, &self.memory, inputs, self.precision);
+        (log_probs, targets)
+    }
+
+    /// The token that decoding starts with must be known before anything is decoded or scored.
+    pub(crate) fn check(generation: &GenerationConfig) -> Result<()> {
+        generation.start_token()?;
+        Ok(())
+    }
+}
+
+/// The numbers of a tensor, row-major.
+pub(crate) fn numbers<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    tensor
+        .try_into_vec_as()
+        .map_err(|error| Error::Execution(Box::new(error)))
+}

@@ -1,0 +1,195 @@
+use std::borrow::Cow;
+
+use serde::{Deserialize, de::Error as _};
+
+use crate::error::{Error, Result};
+
+/// A document that is a line of a file.
+pub(super) struct Row {
+    pub(super) id: Option<String>,
+    pub(super) title: String,
+    pub(super) text: String,
+}
+
+/// How the lines of one file are read, from the first to the last.
+pub(super) enum RowFormat {
+    JsonLines,
+    /// Its columns, once the header has been read.
+    Tsv(Option<Columns>),
+}
+
+impl RowFormat {
+    /// The row that `text` holds, line `line` of `file`; `None` if it is a header.
+    pub(super) fn parse(&mut self, text: &str, file: &str, line: usize) -> Result<Option<Row>> {
+        match self {
+            Self::JsonLines => match serde_json::from_str(text).and_then(Row::of) {
+                Ok(row) => Ok(Some(row)),
+                Err(source) => Err(Error::JsonLine {
+                    file: file.to_owned(),
+                    line,
+                    source,
+                }),
+            },
+            Self::Tsv(columns) => {
+                tsv_row(text, columns).map_err(|(expected, found)| Error::TsvLine {
+                    file: file.to_owned(),
+                    line,
+                    expected,
+                    found,
+                })
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct JsonRow {
+    #[serde(alias = "_id")]
+    id: Option<JsonId>,
+    title: Option<String>,
+    text: Option<String>,
+    contents: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum JsonId {
+    Text(String),
+    Number(serde_json::Number),
+}
+
+impl Row {
+    fn of(row: JsonRow) -> serde_json::Result<Self> {
+        let text = row.text.or(row.contents);
+        Ok(Self {
+            id: row.id.map(|id| match id {
+                JsonId::Text(id) => id,
+                JsonId::Number(id) => id.to_string(),
+            }),
+            title: row.title.unwrap_or_default(),
+            text: text.ok_or_else(|| {
+                serde_json::Error::custom("neither `text` nor `contents` is a string")
+            })?,
+        })
+    }
+}
+
+pub(super) struct Columns {
+    id: Option<usize>,
+    title: Option<usize>,
+    text: usize,
+    count: usize,
+}
+
+impl Columns {
+    fn of(header: &[Cow<'_, str>]) -> Option<Self> {
+        let column = |name| header.iter().position(|field| field == name);
+        Some(Self {
+            id: column("id"),
+            title: column("title"),
+            text: column("text")?,
+            count: header.len(),
+        })
+    }
+}
+
+/// The row, or what was expected and what was found.
+fn tsv_row(
+    line: &str,
+    columns: &mut Option<Columns>,
+) -> std::result::Result<Option<Row>, (String, String)> {
+    let mut fields = fields(line).ok_or_else(|| {
+        let expected = "every quoted field closed on its line";
+        let found = "a quotation mark that stays open";
+        (expected.to_owned(), found.to_owned())
+    })?;
+    let Some(columns) = columns else {
+        let header = Columns::of(&fields);
+        *columns = Some(header.ok_or_else(|| {
+            let expected = "a header parted by tabs: id, text, title";
+            (expected.to_owned(), fields.join(", "))
+        })?);
+        return Ok(None);
+    };
+    if fields.len() != columns.count {
+        let expected = format!("{} fields parted by tabs", columns.count);
+        return Err((expected, fields.len().to_string()));
+    }
+    let mut take = |column: usize| std::mem::take(&mut fields[column]).into_owned();
+    Ok(Some(Row {
+        id: columns.id.map(&mut take),
+        title: columns.title.map(&mut take).unwrap_or_default(),
+        text: take(columns.text),
+    }))
+}
+
+/// Fields of a line as Python's `csv` reads them, which wrote DPR's file: quoted where they begin
+/// with `"`, with `""` for a quotation mark inside. `None` where a quoted field is not closed, which
+/// would swallow the lines that follow.
+fn fields(line: &str) -> Option<Vec<Cow<'_, str>>> {
+    let mut fields = Vec::new();
+    let mut rest = Some(line);
+    while let Some(field) = rest {
+        let mut tail = field;
+        let mut unquoted = String::new();
+        if let Some(quoted) = field.strip_prefix('"') {
+            tail = quoted;
+            loop {
+                let (content, after) = tail.split_once('"')?;
+                unquoted.push_str(content);
+                tail = after;
+                let Some(after) = tail.strip_prefix('"') else {
+                    break;
+                };
+                unquoted.push('"');
+                tail = after;
+            }
+        }
+        let (content, next) = match tail.split_once('\t') {
+            Some((content, next)) => (content, Some(next)),
+            None => (tail, None),
+        };
+        fields.push(if field.starts_with('"') {
+            Cow::Owned(unquoted + content)
+        } else {
+            Cow::Borrowed(content)
+        });
+        rest = next;
+    }
+    Some(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_those_of_pythons_csv() {
+        let cases: [(&str, &[&str]); 7] = [
+            ("1\ta b\tT", &["1", "a b", "T"]),
+            ("\"a \"\"b\"\"\"\t\"\"\"c\"\"\"", &["a \"b\"", "\"c\""]),
+            ("\"a\tb\"\t", &["a\tb", ""]),
+            ("a \"b\" c\td\"", &["a \"b\" c", "d\""]),
+            ("\"Weird Al\" Yankovic\t\"\"", &["Weird Al Yankovic", ""]),
+            ("", &[""]),
+            ("\t雨", &["", "雨"]),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(fields(line).unwrap(), expected, "{line}");
+        }
+        for open in ["\"", "a\t\"b", "\"a\"\""] {
+            assert!(fields(open).is_none(), "{open}");
+        }
+    }
+
+    #[test]
+    fn columns_are_found_by_name() {
+        let mut tsv = RowFormat::Tsv(None);
+        assert!(tsv.parse("title\ttext", "f", 1).unwrap().is_none());
+        let row = tsv.parse("T\tx", "f", 2).unwrap().unwrap();
+        assert_eq!(
+            (row.id, row.title.as_str(), row.text.as_str()),
+            (None, "T", "x")
+        );
+    }
+}

@@ -1,0 +1,9 @@
+//! Text to vectors: BERT, how its states are pooled, and the encoders of questions and passages.
+
+mod bert;
+mod embedder;
+mod text_encoder;
+
+pub use bert::{Bert, BertConfig};
+pub use embedder::Embedder;
+pub use text_encoder::{Encoder, EncoderConfig, Normalization, Pooling, Role, TextEncoder, load_encoder};

@@ -1,0 +1,221 @@
+use std::path::PathBuf;
+
+use crate::{document::Skipped, knowledge::Fingerprint};
+
+/// What can go wrong between documents and retrieved passages.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Files, tokenizers, checkpoints: what lies below the retriever.
+    #[error(transparent)]
+    Core(#[from] rag_core::Error),
+    /// A question without a word in it.
+    #[error("the question is empty; ask with at least one word")]
+    EmptyQuestion,
+    /// A question that the encoder cannot read whole.
+    #[error(
+        "the question has {tokens} tokens, its encoder reads {longest}; a question is never cut, ask a shorter one"
+    )]
+    QuestionTooLong {
+        /// Of the question, special tokens included.
+        tokens: usize,
+        /// The encoder's limit.
+        longest: usize,
+    },
+    /// More passages are asked for than there are.
+    #[error(
+        "n_docs is {n_docs}, the knowledge base holds {passages} passage(s); ask for 1 to {passages}"
+    )]
+    TooFewPassages {
+        /// Asked for.
+        n_docs: usize,
+        /// Passages there are.
+        passages: usize,
+    },
+    /// A file or folder gave no passage at all.
+    #[error("no passage in {path}: expected text in files ending in {expected}, found {}", skipped_or_nothing(.skipped))]
+    EmptyCorpus {
+        /// The file or folder that was read.
+        path: PathBuf,
+        /// The extensions that are read.
+        expected: &'static str,
+        /// The files that were there.
+        skipped: Vec<Skipped>,
+    },
+    /// A line of a `.jsonl` file is not a document.
+    #[error(
+        "{file}, line {line}: expected {{\"id\"?, \"title\"?, \"text\" or \"contents\"}} as one JSON object: {source}; mend or remove the line"
+    )]
+    JsonLine {
+        /// The file.
+        file: String,
+        /// Counted from 1.
+        line: usize,
+        /// What the parser found; its column counts within the line.
+        source: serde_json::Error,
+    },
+    /// A line of a `.tsv` file is not a document.
+    #[error("{file}, line {line}: expected {expected}, found {found}; mend or remove the line")]
+    TsvLine {
+        /// The file.
+        file: String,
+        /// Counted from 1.
+        line: usize,
+        /// What the line should hold.
+        expected: String,
+        /// What it holds.
+        found: String,
+    },
+    /// Two passages have the same id.
+    #[error("the id {id:?} belongs to both {first} and {second}; give every passage its own")]
+    DuplicateId {
+        /// The id.
+        id: String,
+        /// Where it stands first.
+        first: String,
+        /// Where it stands again.
+        second: String,
+    },
+    /// Chunks that cannot be: without content, or that never advance.
+    #[error(
+        "chunks of {size} {unit} with an overlap of {overlap}: expected a size of at least 1 and an overlap below it"
+    )]
+    Chunking {
+        /// What the size counts: words, tokens or sentences.
+        unit: &'static str,
+        /// Asked for.
+        size: usize,
+        /// Asked for.
+        overlap: usize,
+    },
+    /// The tokenizer that measures chunks failed.
+    #[error("the tokenizer cannot measure a chunk: {source}")]
+    Tokenize {
+        /// The tokenizers crate's answer.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Vectors of another width than the index, or of none.
+    #[error(
+        "{what} of dimension {found}: expected {expected}; were both made by the same encoder?"
+    )]
+    Dimension {
+        /// Whose vectors.
+        what: &'static str,
+        /// The dimension that would do.
+        expected: String,
+        /// The dimension that came.
+        found: usize,
+    },
+    /// A vector or score that is NaN or infinite.
+    #[error(
+        "{what} {row} is NaN or infinite; expected finite numbers, look at the encoder that made it"
+    )]
+    NotFinite {
+        /// Passage vector, query, or score of a query.
+        what: &'static str,
+        /// Its row, counted from 0.
+        row: usize,
+    },
+    /// A number that half precision cannot hold.
+    #[error(
+        "passage vector {row} holds {value}, f16 ends at ±65504; store as f32, or normalise the vectors"
+    )]
+    HalfRange {
+        /// Row of the vector, counted from 0.
+        row: usize,
+        /// The number.
+        value: f32,
+    },
+    /// A knowledge base of nothing.
+    #[error("a knowledge base needs at least one passage, found none")]
+    EmptyKnowledgeBase,
+    /// There must be one vector for each passage.
+    #[error(
+        "expected one vector for each passage, found {passages} passages and {vectors} vectors"
+    )]
+    Counts {
+        /// Passages given.
+        passages: usize,
+        /// Rows of vectors given.
+        vectors: usize,
+    },
+    /// There is no passage at this position.
+    #[error("there is no passage {position}: the knowledge base holds {len}, counted from 0")]
+    Position {
+        /// Asked for.
+        position: usize,
+        /// Passages there are.
+        len: usize,
+    },
+    /// The knowledge base was made by another encoder.
+    #[error(
+        "the knowledge base was encoded by {expected}, this encoder is {found}; load the encoder it was made with, or encode its passages again"
+    )]
+    Encoder {
+        /// Written in the manifest.
+        expected: Fingerprint,
+        /// The encoder at hand.
+        found: Fingerprint,
+    },
+    /// The knowledge base is in a format that this version does not read.
+    #[error(
+        "{file} has format version {found}, this version of rag-retrieve reads {expected}; use the version that wrote it, or build the knowledge base again"
+    )]
+    FormatVersion {
+        /// The manifest.
+        file: PathBuf,
+        /// Read here.
+        expected: u32,
+        /// Found there.
+        found: u32,
+    },
+    /// A file of a knowledge base is shorter or longer than the manifest says.
+    #[error(
+        "{file} is damaged: expected {expected} bytes, found {found}; copy or build the knowledge base again"
+    )]
+    Size {
+        /// The file.
+        file: PathBuf,
+        /// By the manifest.
+        expected: u64,
+        /// On disk.
+        found: u64,
+    },
+    /// A file of a knowledge base is not what was written.
+    #[error(
+        "{file} is damaged: expected BLAKE3 {expected}, found {found}; copy or build the knowledge base again"
+    )]
+    Checksum {
+        /// The file.
+        file: PathBuf,
+        /// By the manifest.
+        expected: String,
+        /// Of the bytes on disk.
+        found: String,
+    },
+    /// A file of a knowledge base contradicts itself or its manifest.
+    #[error("{file} is damaged: {reason}; copy or build the knowledge base again")]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What does not fit.
+        reason: &'static str,
+    },
+    /// Another process is saving to the same folder.
+    #[error("{folder} is being saved to by another process; wait for it, or save elsewhere")]
+    Busy {
+        /// The knowledge base.
+        folder: PathBuf,
+    },
+}
+
+/// `std::result::Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+fn skipped_or_nothing(skipped: &[Skipped]) -> String {
+    if skipped.is_empty() {
+        "no file".to_owned()
+    } else {
+        crate::document::listed(skipped)
+    }
+}

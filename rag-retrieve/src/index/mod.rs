@@ -1,0 +1,66 @@
+//! Indexes over passage vectors: which rows have the largest inner products with a query.
+
+mod flat;
+
+use std::cmp::Ordering;
+
+use ndarray::ArrayView2;
+
+pub use flat::{FlatIndex, Storage};
+
+use crate::error::{Error, Result};
+
+/// Maximum inner product search over vectors of one dimension.
+pub trait Index: Send + Sync {
+    /// Vectors in the index.
+    fn len(&self) -> usize;
+
+    /// Numbers in each vector.
+    fn dimension(&self) -> usize;
+
+    /// For each of `queries: [questions, dimension]` the `k` hits of highest score, best first,
+    /// among equals the lower position; all of them where the index holds fewer than `k`.
+    ///
+    /// # Errors
+    /// [`Error::Dimension`] for queries of another dimension, [`Error::NotFinite`] for a query, or
+    /// a score, that is NaN or infinite.
+    fn search(&self, queries: ArrayView2<f32>, k: usize) -> Result<Vec<Vec<Hit>>>;
+
+    /// Whether the index holds no vector.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A vector that was found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hit {
+    /// Row of the vector, and position of its passage in the knowledge base.
+    pub position: usize,
+    /// Its inner product with the query, as it is: neither normalised nor scaled.
+    pub score: f32,
+}
+
+impl Hit {
+    /// Best first: by falling score, then by rising position.
+    pub fn rank(&self, other: &Self) -> Ordering {
+        let by_score = other.score.total_cmp(&self.score);
+        by_score.then(self.position.cmp(&other.position))
+    }
+}
+
+/// Refuses queries that an index of this dimension cannot answer.
+pub(crate) fn check_queries(queries: ArrayView2<f32>, dimension: usize) -> Result<()> {
+    if queries.ncols() != dimension {
+        return Err(Error::Dimension {
+            what: "queries",
+            expected: dimension.to_string(),
+            found: queries.ncols(),
+        });
+    }
+    let finite = |query: ndarray::ArrayView1<f32>| query.iter().all(|value| value.is_finite());
+    match queries.rows().into_iter().position(|query| !finite(query)) {
+        Some(row) => Err(Error::NotFinite { what: "query", row }),
+        None => Ok(()),
+    }
+}

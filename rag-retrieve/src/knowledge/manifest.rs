@@ -1,0 +1,250 @@
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Result},
+    index::Storage,
+};
+
+pub(super) const FORMAT_VERSION: u32 = 1;
+
+/// Which encoder: two with the same hash give the same vectors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// Over all that decides a vector: weights, tokenizer, pooling, normalisation.
+    pub hash: String,
+    /// For people, such as a model's name or folder.
+    pub description: String,
+}
+
+impl Fingerprint {
+    /// A fingerprint of these two.
+    pub fn new(hash: impl Into<String>, description: impl Into<String>) -> Self {
+        Self {
+            hash: hash.into(),
+            description: description.into(),
+        }
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let short: String = self.hash.chars().take(12).collect();
+        write!(f, "{} ({short})", self.description)
+    }
+}
+
+/// What a knowledge base says of itself: `manifest.json`, whose arrival in a folder is the moment a
+/// new knowledge base takes the place of the previous one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Of the folder's layout.
+    pub format_version: u32,
+    /// Crate and version that made the knowledge base.
+    pub created_by: String,
+    /// Passages, and vectors.
+    pub count: usize,
+    /// Numbers in each vector.
+    pub dimension: usize,
+    /// How the numbers are kept.
+    pub storage: Storage,
+    /// The encoder of the vectors.
+    pub encoder: Fingerprint,
+    /// What is in the folder, by its part: `vectors`, `passages`, `offsets`. Empty in memory.
+    pub files: BTreeMap<String, FileEntry>,
+}
+
+/// A file of a knowledge base, named after its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Name in the folder.
+    pub file: String,
+    /// Length.
+    pub bytes: u64,
+    /// BLAKE3 hash of the content, in hexadecimal.
+    pub blake3: String,
+}
+
+/// The manifest as it stands on disk, with a hash over itself.
+#[derive(Serialize, Deserialize)]
+struct Sealed<M> {
+    blake3: String,
+    manifest: M,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    format_version: u32,
+}
+
+impl Manifest {
+    /// The content of `manifest.json`.
+    pub(super) fn seal(&self) -> serde_json::Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec_pretty(&Sealed {
+            blake3: self.hash()?,
+            manifest: self,
+        })?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    fn hash(&self) -> serde_json::Result<String> {
+        Ok(blake3::hash(&serde_json::to_vec(self)?).to_string())
+    }
+
+    /// Reads `bytes`, the content of `path`, and finds any change to it.
+    pub(super) fn unseal(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let json = |error| rag_core::Error::json(path)(error);
+        let version: Sealed<Version> = serde_json::from_slice(bytes).map_err(json)?;
+        if version.manifest.format_version != FORMAT_VERSION {
+            return Err(Error::FormatVersion {
+                file: path.to_owned(),
+                expected: FORMAT_VERSION,
+                found: version.manifest.format_version,
+            });
+        }
+        let sealed: Sealed<Self> = serde_json::from_slice(bytes).map_err(json)?;
+        let found = sealed.manifest.hash().map_err(json)?;
+        if found != sealed.blake3 {
+            return Err(Error::Checksum {
+                file: path.to_owned(),
+                expected: sealed.blake3,
+                found,
+            });
+        }
+        let damaged = |reason| Error::Damaged {
+            file: path.to_owned(),
+            reason,
+        };
+        if sealed.manifest.seal().map_err(json)? != bytes {
+            return Err(damaged("it is not written as rag-retrieve writes it"));
+        }
+        sealed.manifest.check().map_err(damaged)?;
+        Ok(sealed.manifest)
+    }
+
+    /// Refuses a manifest that contradicts itself, though its hash is right.
+    fn check(&self) -> std::result::Result<(), &'static str> {
+        let size = |part| self.files.get(part).map(|entry| entry.bytes);
+        let product = |factors: [usize; 3]| {
+            let factors = factors.into_iter().map(|factor| factor as u64);
+            factors.reduce(|a, b| a.saturating_mul(b))
+        };
+        if self.count == 0 || self.dimension == 0 {
+            return Err("it says that there are no passages, or no numbers in a vector");
+        }
+        if size("vectors") != product([self.count, self.dimension, self.storage.width()]) {
+            return Err("its vectors are not count × dimension numbers");
+        }
+        if size("offsets") != product([self.count.saturating_add(1), size_of::<u64>(), 1]) {
+            return Err("its offsets are not count + 1 numbers");
+        }
+        if size("passages").is_none() {
+            return Err("it lists no passages");
+        }
+        let plain = |name: &str| Path::new(name).file_name() == Some(name.as_ref());
+        if !self.files.values().all(|entry| plain(&entry.file)) {
+            return Err("it names a file outside its folder");
+        }
+        Ok(())
+    }
+
+    /// Path and entry of a part, which [`Manifest::unseal`] has seen to be there.
+    pub(super) fn part(&self, folder: &Path, part: &str) -> Result<(PathBuf, &FileEntry)> {
+        match self.files.get(part) {
+            Some(entry) => Ok((folder.join(&entry.file), entry)),
+            None => Err(Error::Damaged {
+                file: folder.to_owned(),
+                reason: "its manifest does not list all parts",
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let entry = |file: &str, bytes| FileEntry {
+            file: file.to_owned(),
+            bytes,
+            blake3: String::new(),
+        };
+        Manifest {
+            format_version: FORMAT_VERSION,
+            created_by: "test".to_owned(),
+            count: 2,
+            dimension: 3,
+            storage: Storage::F16,
+            encoder: Fingerprint::new("abc", "tiny “encoder”"),
+            files: BTreeMap::from([
+                ("vectors".to_owned(), entry("vectors.bin", 12)),
+                ("offsets".to_owned(), entry("offsets.bin", 24)),
+                ("passages".to_owned(), entry("passages.jsonl", 1)),
+            ]),
+        }
+    }
+
+    #[test]
+    fn any_changed_byte_is_found() {
+        let path = Path::new("folder/manifest.json");
+        let bytes = manifest().seal().unwrap();
+        assert_eq!(Manifest::unseal(path, &bytes).unwrap(), manifest());
+        for at in 0..bytes.len() {
+            for change in [1, 2, 0x10, 0x20, 0x80] {
+                let mut changed = bytes.clone();
+                changed[at] ^= change;
+                let error = Manifest::unseal(path, &changed).unwrap_err().to_string();
+                assert!(error.contains("manifest.json"), "{error}");
+            }
+            assert!(Manifest::unseal(path, &bytes[..at]).is_err());
+        }
+        assert!(Manifest::unseal(path, &[&bytes[..], b" "].concat()).is_err());
+    }
+
+    #[test]
+    fn a_newer_format_is_named() {
+        let newer = Manifest {
+            format_version: 2,
+            ..manifest()
+        };
+        let error = Manifest::unseal(Path::new("m"), &newer.seal().unwrap()).unwrap_err();
+        assert!(
+            matches!(error, Error::FormatVersion { found: 2, .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let contradictions: [fn(&mut Manifest); 5] = [
+            |m| m.count = 3,
+            |m| m.dimension = 0,
+            |m| m.count = usize::MAX,
+            |m| {
+                m.files
+                    .values_mut()
+                    .for_each(|entry| entry.file.insert_str(0, "../"))
+            },
+            |m| m.files.retain(|part, _| part != "passages"),
+        ];
+        for contradict in contradictions {
+            let mut manifest = manifest();
+            contradict(&mut manifest);
+            let error = Manifest::unseal(Path::new("m"), &manifest.seal().unwrap()).unwrap_err();
+            assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn fingerprints_are_shown_short() {
+        let fingerprint = Fingerprint::new("0123456789abcdef", "facebook/dpr");
+        assert_eq!(fingerprint.to_string(), "facebook/dpr (0123456789ab)");
+    }
+}

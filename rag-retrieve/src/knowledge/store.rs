@@ -1,0 +1,561 @@
+//! The folder of a knowledge base, and why a crash cannot lose it.
+//!
+//! ```text
+//! manifest.json                         counts, encoder, and hash of each file below and of itself
+//! vectors-<first 16 of BLAKE3>.bin      [count, dimension], rows of little-endian f32 or f16
+//! passages-<first 16 of BLAKE3>.jsonl   a passage a line
+//! offsets-<first 16 of BLAKE3>.bin      [count + 1], little-endian u64: where lines start, and the end
+//! .lock                                 held while saving
+//! ```
+//!
+//! Saving writes the data files under names of their own content, so none that the present manifest
+//! lists is ever touched; then it replaces `manifest.json` in one step; then it removes what is no
+//! longer listed. Whenever it is cut off, the folder holds one whole knowledge base, the previous
+//! or the new one.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, TryLockError},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use memmap2::Mmap;
+use rag_core::{Passage, atomic::write_file};
+
+use super::{FileEntry, KnowledgeBase, Manifest, Passages};
+use crate::{
+    error::{Error, Result},
+    index::FlatIndex,
+};
+
+const MANIFEST: &str = "manifest.json";
+const LOCK: &str = ".lock";
+const DIGITS: usize = 16;
+const WRITE_BUFFER: usize = 1 << 20;
+
+impl KnowledgeBase {
+    /// Writes the knowledge base to a folder, in the place of the one that may be there.
+    ///
+    /// A crash, at any moment, leaves the previous one or the new one, whole. Those who have the
+    /// previous one open keep it.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another process saves to the folder; [`Error::Core`] where a file cannot
+    /// be written, with the previous knowledge base untouched.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
+        fs::create_dir_all(folder).map_err(rag_core::Error::io(folder))?;
+        let _lock = Lock::of(folder)?;
+        let mut offsets = Vec::new();
+        let vectors = write_named_by_content(folder, "vectors", "bin", |file| {
+            self.index
+                .encoded()
+                .try_for_each(|rows| file.write_all(&rows))
+        })?;
+        let passages = write_named_by_content(folder, "passages", "jsonl", |file| {
+            offsets = self.passages.write(file)?;
+            Ok(())
+        })?;
+        let offsets = write_named_by_content(folder, "offsets", "bin", |file| {
+            let mut numbers = offsets.iter();
+            numbers.try_for_each(|offset| file.write_all(&offset.to_le_bytes()))
+        })?;
+        let manifest = Manifest {
+            files: BTreeMap::from([
+                ("vectors".to_owned(), vectors),
+                ("passages".to_owned(), passages),
+                ("offsets".to_owned(), offsets),
+            ]),
+            ..self.manifest.clone()
+        };
+        write_file(&folder.join(MANIFEST), |file| {
+            file.write_all(&manifest.seal()?)
+        })?;
+        remove_unlisted(folder, &manifest);
+        Ok(())
+    }
+
+    /// Opens a folder that [`KnowledgeBase::save`] wrote: maps its files and checks every byte of
+    /// them against the manifest, on all cores.
+    ///
+    /// # Errors
+    /// [`Error::Size`], [`Error::Checksum`], [`Error::Damaged`] or [`Error::Core`] naming the file
+    /// that is not what was written, [`Error::FormatVersion`] for another version's folder.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(folder.as_ref(), Verification::Full)
+    }
+
+    /// Opens a folder without reading its data: only the manifest and the files' sizes are checked.
+    /// For knowledge bases so large that reading them once takes too long.
+    ///
+    /// # Errors
+    /// As [`KnowledgeBase::open`], but that changed bytes in data files come to light late or not at
+    /// all.
+    pub fn open_unverified(folder: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(folder.as_ref(), Verification::Sizes)
+    }
+
+    fn open_with(folder: &Path, verification: Verification) -> Result<Self> {
+        let path = folder.join(MANIFEST);
+        open_settled(
+            || Ok(fs::read(&path).map_err(rag_core::Error::io(&path))?),
+            |bytes| Self::load(folder, Manifest::unseal(&path, bytes)?, verification),
+        )
+    }
+
+    fn load(folder: &Path, manifest: Manifest, verification: Verification) -> Result<Self> {
+        let map = |part| -> Result<(PathBuf, Arc<Mmap>)> {
+            let (path, entry) = manifest.part(folder, part)?;
+            let map = map_checked(&path, entry, verification)?;
+            Ok((path, Arc::new(map)))
+        };
+        let (_, vectors) = map("vectors")?;
+        let (path, lines) = map("passages")?;
+        let (_, offsets) = map("offsets")?;
+        Ok(Self {
+            index: FlatIndex::mapped(vectors, manifest.storage, manifest.dimension),
+            passages: Passages::Mapped(MappedPassages {
+                path,
+                lines,
+                offsets,
+            }),
+            manifest,
+        })
+    }
+}
+
+/// Opens what a manifest lists; again where that fails because a save has replaced the manifest, and
+/// removed what it listed, since it was read.
+fn open_settled<T>(
+    read: impl Fn() -> Result<Vec<u8>>,
+    open: impl Fn(&[u8]) -> Result<T>,
+) -> Result<T> {
+    let mut manifest = read()?;
+    loop {
+        let opened = open(&manifest);
+        if opened.is_ok() {
+            return opened;
+        }
+        let now = read()?;
+        if now == manifest {
+            return opened;
+        }
+        manifest = now;
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Verification {
+    Full,
+    Sizes,
+}
+
+/// Passages in a file, a line of JSON each, and where their lines are.
+#[derive(Clone, Debug)]
+pub(super) struct MappedPassages {
+    path: PathBuf,
+    lines: Arc<Mmap>,
+    offsets: Arc<Mmap>,
+}
+
+impl MappedPassages {
+    /// The passage at `position`, which must be below the count.
+    pub(super) fn get(&self, position: usize) -> Result<Passage> {
+        let offsets = self.offsets.as_chunks().0;
+        let at = |position: usize| u64::from_le_bytes(offsets[position]) as usize;
+        let line = self.lines.get(at(position)..at(position + 1));
+        let line = line.ok_or_else(|| Error::Damaged {
+            file: self.path.clone(),
+            reason: "its lines are not where the offsets say",
+        })?;
+        let passage = serde_json::from_slice(line).map_err(rag_core::Error::json(&self.path))?;
+        Ok(passage)
+    }
+}
+
+impl Passages {
+    /// Writes the lines; returns where each starts, and the end.
+    fn write(&self, file: &mut dyn Write) -> io::Result<Vec<u64>> {
+        match self {
+            Self::Memory(passages) => {
+                let mut offsets = vec![0];
+                let mut line = Vec::new();
+                let mut end = 0;
+                for passage in passages.iter() {
+                    line.clear();
+                    serde_json::to_writer(&mut line, passage)?;
+                    line.push(b'\n');
+                    file.write_all(&line)?;
+                    end += line.len() as u64;
+                    offsets.push(end);
+                }
+                Ok(offsets)
+            }
+            Self::Mapped(passages) => {
+                file.write_all(&passages.lines)?;
+                let offsets = passages.offsets.as_chunks().0.iter();
+                Ok(offsets.map(|bytes| u64::from_le_bytes(*bytes)).collect())
+            }
+        }
+    }
+}
+
+/// Writes what `write` gives, which must be the same each time: once to learn its hash and so its
+/// name, once to the file.
+fn write_named_by_content(
+    folder: &Path,
+    part: &str,
+    extension: &str,
+    mut write: impl FnMut(&mut dyn Write) -> io::Result<()>,
+) -> Result<FileEntry> {
+    let mut digest = BufWriter::with_capacity(WRITE_BUFFER, Digest::default());
+    write(&mut digest)
+        .and_then(|()| digest.flush())
+        .map_err(rag_core::Error::io(folder.join(part)))?;
+    let Digest { hasher, bytes } = digest.get_ref();
+    let blake3 = hasher.finalize().to_string();
+    let file = format!("{part}-{}.{extension}", &blake3[..DIGITS]);
+    write_file(&folder.join(&file), |file| write(file))?;
+    Ok(FileEntry {
+        file,
+        bytes: *bytes,
+        blake3,
+    })
+}
+
+#[derive(Default)]
+struct Digest {
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+impl Write for Digest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.hasher.update_rayon(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn map_checked(path: &Path, entry: &FileEntry, verification: Verification) -> Result<Mmap> {
+    let file = File::open(path).map_err(rag_core::Error::io(path))?;
+    let found = file.metadata().map_err(rag_core::Error::io(path))?.len();
+    if found != entry.bytes {
+        return Err(Error::Size {
+            file: path.to_owned(),
+            expected: entry.bytes,
+            found,
+        });
+    }
+    let map = map(&file).map_err(rag_core::Error::io(path))?;
+    if verification == Verification::Full {
+        let found = blake3::Hasher::new()
+            .update_rayon(&map)
+            .finalize()
+            .to_string();
+        if found != entry.blake3 {
+            return Err(Error::Checksum {
+                file: path.to_owned(),
+                expected: entry.blake3.clone(),
+                found,
+            });
+        }
+    }
+    Ok(map)
+}
+
+/// The one place that needs `unsafe`: Rust cannot know that nobody changes the file under the map.
+/// Files of a knowledge base are written under another name, moved into place and never changed
+/// after; they are only removed, which leaves a map as it was. Who edits or truncates one by other
+/// means while it is open breaks this.
+#[allow(unsafe_code)]
+fn map(file: &File) -> io::Result<Mmap> {
+    // SAFETY: as above, the file does not change while it is mapped.
+    unsafe { Mmap::map(file) }
+}
+
+/// The lock of a folder, held until it is dropped, or the process ends, however it ends.
+struct Lock(File);
+
+impl Lock {
+    fn of(folder: &Path) -> Result<Self> {
+        let path = folder.join(LOCK);
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(rag_core::Error::io(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(Error::Busy {
+                folder: folder.to_owned(),
+            }),
+            // Some network file systems have no locks.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                Ok(Self(file))
+            }
+            Err(TryLockError::Error(error)) => Err(rag_core::Error::io(&path)(error).into()),
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// Closing the file would do, but for a process that another thread is just starting: it holds
+    /// a copy of the file until it runs its own program.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::debug!(%error, "the lock of a knowledge base is left to the system");
+        }
+    }
+}
+
+/// Removes what earlier saves left. The new knowledge base is in place, so what cannot be removed
+/// now waits for the next save.
+fn remove_unlisted(folder: &Path, manifest: &Manifest) {
+    let listed = |name: &str| manifest.files.values().any(|entry| entry.file == name);
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if is_ours(&name)
+            && !listed(&name)
+            && let Err(error) = fs::remove_file(entry.path())
+        {
+            tracing::warn!(%error, file = %entry.path().display(), "a file of no use any more stays");
+        }
+    }
+}
+
+fn is_ours(name: &str) -> bool {
+    let named_by_content = |part: &str, extension: &str| {
+        let digits = name
+            .strip_prefix(part)
+            .and_then(|name| name.strip_suffix(extension));
+        digits.is_some_and(|digits| {
+            digits.len() == DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+        })
+    };
+    name.starts_with(".writing-")
+        || named_by_content("vectors-", ".bin")
+        || named_by_content("passages-", ".jsonl")
+        || named_by_content("offsets-", ".bin")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        process::{Command, Stdio},
+        time::Duration,
+    };
+
+    use ndarray::Array2;
+
+    use super::*;
+    use crate::{
+        index::{Index, Storage},
+        knowledge::Fingerprint,
+    };
+
+    const CHILD: &str = "RAG_RETRIEVE_TEST_SAVES_TO";
+
+    fn knowledge(count: usize, storage: Storage) -> KnowledgeBase {
+        let passage = |n| Passage::new(format!("{count}-{n}"), "标题", format!("line\n{n}"));
+        let vectors = Array2::from_shape_fn((count, 3), |(row, column)| (row * 3 + column) as f32);
+        KnowledgeBase::new(
+            (0..count).map(passage).collect(),
+            vectors,
+            storage,
+            Fingerprint::new(format!("{count}"), "test"),
+        )
+        .unwrap()
+    }
+
+    fn same(a: &KnowledgeBase, b: &KnowledgeBase) {
+        assert_eq!(a.manifest().encoder, b.manifest().encoder);
+        assert_eq!(a.index().storage(), b.index().storage());
+        let passages = |base: &KnowledgeBase| base.passages().collect::<Result<Vec<_>>>().unwrap();
+        assert_eq!(passages(a), passages(b));
+        assert_eq!(a.index().rows(0..a.len()), b.index().rows(0..b.len()));
+        let queries = Array2::from_elem((2, 3), 0.5);
+        let search = |base: &KnowledgeBase| base.index().search(queries.view(), 4).unwrap();
+        assert_eq!(search(a), search(b));
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn mapped_equals_in_memory() {
+        for storage in [Storage::F32, Storage::F16] {
+            let folder = tempfile::tempdir().unwrap();
+            let memory = knowledge(7, storage);
+            memory.save(&folder).unwrap();
+            let mapped = KnowledgeBase::open(&folder).unwrap();
+            same(&memory, &mapped);
+            same(&memory, &KnowledgeBase::open_unverified(&folder).unwrap());
+
+            let files = names(folder.path());
+            mapped.save(&folder).unwrap(); // onto itself
+            assert_eq!(names(folder.path()), files);
+            same(&memory, &KnowledgeBase::open(&folder).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_new_one_replaces_the_old_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["vectors-mine.bin", "notes.txt", ".writing-cut-off"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        knowledge(2, Storage::F32).save(&folder).unwrap();
+        let old = KnowledgeBase::open(&folder).unwrap();
+        knowledge(3, Storage::F16).save(&folder).unwrap();
+        same(&old, &knowledge(2, Storage::F32));
+        same(
+            &KnowledgeBase::open(&folder).unwrap(),
+            &knowledge(3, Storage::F16),
+        );
+        let names = names(folder.path());
+        assert_eq!(names.len(), 5 + 2, "{names:?}");
+        assert!(names.contains(&"vectors-mine.bin".to_owned()));
+    }
+
+    #[test]
+    fn any_changed_byte_is_found_and_its_file_named() {
+        let folder = tempfile::tempdir().unwrap();
+        knowledge(2, Storage::F16).save(&folder).unwrap();
+        for name in names(folder.path()).iter().filter(|name| *name != LOCK) {
+            let path = folder.path().join(name);
+            let bytes = fs::read(&path).unwrap();
+            let refuses = |changed: &[u8]| {
+                fs::write(&path, changed).unwrap();
+                let error = KnowledgeBase::open(&folder).unwrap_err().to_string();
+                assert!(error.contains(name.as_str()), "{error}");
+            };
+            for at in 0..bytes.len() {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1;
+                refuses(&changed);
+            }
+            refuses(&bytes[..bytes.len() - 1]);
+            refuses(&[]);
+            refuses(&[&bytes[..], &[0]].concat());
+            fs::remove_file(&path).unwrap();
+            let error = KnowledgeBase::open(&folder).unwrap_err().to_string();
+            assert!(error.contains(name.as_str()), "{error}");
+            fs::write(&path, &bytes).unwrap();
+        }
+        KnowledgeBase::open(&folder).unwrap();
+    }
+
+    #[test]
+    fn damage_in_an_unverified_file_is_an_error_not_a_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        knowledge(2, Storage::F32).save(&folder).unwrap();
+        for part in ["offsets", "passages"] {
+            let names = names(folder.path());
+            let name = names.iter().find(|name| name.starts_with(part)).unwrap();
+            let path = folder.path().join(name);
+            let bytes = fs::read(&path).unwrap();
+            fs::write(&path, vec![0xff; bytes.len()]).unwrap();
+            let opened = KnowledgeBase::open_unverified(&folder).unwrap();
+            assert!(opened.passages().all(|passage| passage.is_err()));
+            fs::write(&path, bytes).unwrap();
+        }
+    }
+
+    #[test]
+    fn two_savers_do_not_meet() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = Lock::of(folder.path()).unwrap();
+        let error = knowledge(2, Storage::F32).save(&folder).unwrap_err();
+        assert!(matches!(error, Error::Busy { .. }), "{error}");
+        drop(held);
+        knowledge(2, Storage::F32).save(&folder).unwrap();
+    }
+
+    #[test]
+    fn readers_of_a_folder_being_replaced_see_one_or_the_other() {
+        let folder = tempfile::tempdir().unwrap();
+        knowledge(2, Storage::F32).save(&folder).unwrap();
+        std::thread::scope(|scope| {
+            let saving = scope.spawn(|| {
+                for round in 0..20 {
+                    knowledge(3 + round, Storage::F32).save(&folder).unwrap();
+                }
+            });
+            while !saving.is_finished() {
+                let opened = KnowledgeBase::open(&folder).unwrap();
+                same(&opened, &knowledge(opened.len(), Storage::F32));
+            }
+        });
+    }
+
+    #[test]
+    fn a_manifest_replaced_under_a_reader_is_read_again() {
+        let replaced_after = |reads: usize| {
+            let count = std::cell::Cell::new(0);
+            move || {
+                count.set(count.get() + 1);
+                Ok(vec![u8::from(count.get() > reads)])
+            }
+        };
+        let open = |manifest: &[u8]| match manifest {
+            [0] => Err(Error::EmptyKnowledgeBase),
+            _ => Ok("new"),
+        };
+        assert_eq!(open_settled(replaced_after(1), open).unwrap(), "new");
+        assert!(open_settled(replaced_after(2), open).is_err());
+    }
+
+    /// The process that [`a_killed_save_leaves_a_whole_knowledge_base`] kills; nothing by itself.
+    #[test]
+    fn saves_until_killed() {
+        let Some(folder) = std::env::var_os(CHILD) else {
+            return;
+        };
+        for round in 0.. {
+            knowledge(40 + round % 3, Storage::F32)
+                .save(&folder)
+                .unwrap();
+        }
+    }
+
+    #[test]
+    fn a_killed_save_leaves_a_whole_knowledge_base() {
+        let folder = tempfile::tempdir().unwrap();
+        knowledge(40, Storage::F32).save(&folder).unwrap();
+        let test = module_path!().split_once("::").unwrap().1.to_owned() + "::saves_until_killed";
+        let mut interrupted = 0;
+        let mut wait = 3;
+        for _ in 0..30 {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args([test.as_str(), "--exact", "--nocapture"])
+                .env(CHILD, folder.path())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            wait = wait * 37 % 61;
+            std::thread::sleep(Duration::from_millis(10 + wait));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            interrupted += usize::from(names(folder.path()).len() != 5);
+            let opened = KnowledgeBase::open(&folder).unwrap();
+            same(&opened, &knowledge(opened.len(), Storage::F32));
+        }
+        assert!(
+            interrupted > 0,
+            "no save was cut off half-way; the test shows nothing"
+        );
+        knowledge(40, Storage::F32).save(&folder).unwrap();
+        assert_eq!(names(folder.path()).len(), 5);
+    }
+}
