@@ -56,7 +56,7 @@ impl JointModel {
         let questions = self
             .question_encoder
             .forward(&batch.questions, batch.segments.clone(), precision);
-        score(questions, batch.documents.clone())
+        batch.score(questions)
     }
 
     /// Marginal negative log-likelihood of each answer, `[batch]`.
@@ -92,10 +92,11 @@ impl JointModel {
     }
 }
 
-/// Inner products `[batch, n_docs]` of questions `[batch, dimension]` and documents
-/// `[batch, n_docs, dimension]`.
-fn score(questions: Tensor<2>, documents: Tensor<3>) -> Tensor<2> {
-    (questions.unsqueeze_dim::<3>(1) * documents)
-        .sum_dim(2)
-        .squeeze_dim(2)
+impl Batch {
+    /// Inner products `[batch, n_docs]` of question vectors `[batch, dimension]` with the passages'.
+    pub fn score(&self, questions: Tensor<2>) -> Tensor<2> {
+        (questions.unsqueeze_dim::<3>(1) * self.documents.clone())
+            .sum_dim(2)
+            .squeeze_dim(2)
+    }
 }

@@ -1,0 +1,223 @@
+//! A small model from nothing but the user's texts: tokenizers trained on them, weights at random.
+
+use burn::tensor::Device;
+use rag_core::{Passage, Tokenizer, marginal::RagModel};
+use rag_generate::{
+    Checkpoint, Rag, RagConfig,
+    generator::{GeneratorConfig, T5Config},
+};
+use rag_retrieve::{
+    EncoderConfig, Normalization, Pooling, Storage, TextEncoder, build_knowledge_base,
+    encoder::BertConfig,
+};
+use tokenizers::{
+    AddedToken,
+    decoders::{metaspace::Metaspace, wordpiece::WordPiece as WordPieceDecoder},
+    models::{
+        TrainerWrapper,
+        bpe::{BPE, BpeTrainer},
+        wordpiece::{WordPiece, WordPieceTrainer},
+    },
+    normalizers::BertNormalizer,
+    pre_tokenizers::{
+        bert::BertPreTokenizer,
+        sequence::Sequence,
+        split::{Split, SplitPattern},
+    },
+    processors::{bert::BertProcessing, template::TemplateProcessing},
+    tokenizer::SplitDelimiterBehavior,
+};
+
+use crate::Result;
+
+/// Sizes of a model that is trained from nothing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScratchConfig {
+    /// RAG-Sequence or RAG-Token.
+    pub model: RagModel,
+    /// Passages retrieved for a question.
+    pub n_docs: usize,
+    /// Size of the question and passage vectors.
+    pub encoder_width: usize,
+    /// Layers of the encoders.
+    pub encoder_layers: usize,
+    /// Size of the generator's states.
+    pub generator_width: usize,
+    /// Layers of the generator's encoder, and of its decoder.
+    pub generator_layers: usize,
+    /// Heads of every attention.
+    pub heads: usize,
+    /// Dropout everywhere.
+    pub dropout: f64,
+    /// Most tokens of each of the two vocabularies.
+    pub vocabulary: usize,
+    /// Longest context in tokens.
+    pub max_combined_length: usize,
+    /// Longest answer in tokens.
+    pub max_answer_length: usize,
+    /// Seed of the weights.
+    pub seed: u64,
+}
+
+impl Default for ScratchConfig {
+    fn default() -> Self {
+        Self {
+            model: RagModel::Sequence,
+            n_docs: 5,
+            encoder_width: 128,
+            encoder_layers: 1,
+            generator_width: 128,
+            generator_layers: 2,
+            heads: 4,
+            dropout: 0.1,
+            vocabulary: 8_000,
+            max_combined_length: 160,
+            max_answer_length: 16,
+            seed: 0,
+        }
+    }
+}
+
+impl ScratchConfig {
+    /// A model with random weights over `passages`, with vocabularies learnt from them and from
+    /// `texts`, such as the training questions and answers.
+    ///
+    /// Both encoders begin as the same random projection of the words of a text, so that texts with
+    /// common words are already near each other.
+    ///
+    /// # Errors
+    /// Those of the tokenizers and of [`build_knowledge_base`].
+    pub fn init(
+        &self,
+        passages: Vec<Passage>,
+        texts: &[&str],
+        device: &Device,
+    ) -> Result<Rag> {
+        device.seed(self.seed);
+        let corpus: Vec<&str> = passages
+            .iter()
+            .flat_map(|passage| [passage.title.as_str(), passage.text.as_str()])
+            .chain(texts.iter().copied())
+            .collect();
+        let encoder_tokenizer = encoder_tokenizer(&corpus, self.vocabulary)?;
+        let generator_tokenizer = generator_tokenizer(&corpus, self.vocabulary)?;
+        let config = self.rag_config(&encoder_tokenizer, &generator_tokenizer);
+        let checkpoint = Checkpoint::new(config, device)?;
+        let context_encoder = TextEncoder::new(
+            checkpoint.question_encoder.clone(),
+            encoder_tokenizer.clone(),
+            checkpoint.config.question_encoder.clone(),
+        )?;
+        let knowledge =
+            build_knowledge_base(passages, &context_encoder, Storage::F32, |_| {})?;
+        let mut rag = Rag::new(
+            checkpoint,
+            encoder_tokenizer,
+            generator_tokenizer,
+            context_encoder,
+            knowledge,
+        )?;
+        rag.generation = rag.generation.with_max_length(self.max_answer_length);
+        Ok(rag)
+    }
+
+    fn rag_config(&self, encoder: &Tokenizer, generator: &Tokenizer) -> RagConfig {
+        let question_encoder = EncoderConfig {
+            bert: BertConfig {
+                vocab_size: encoder.vocabulary(),
+                hidden_size: self.encoder_width,
+                num_hidden_layers: self.encoder_layers,
+                num_attention_heads: self.heads,
+                intermediate_size: 2 * self.encoder_width,
+                hidden_dropout_prob: self.dropout,
+                attention_probs_dropout_prob: self.dropout,
+                ..BertConfig::default()
+            },
+            pooling: Pooling::Mean,
+            normalization: Normalization::None,
+            ..EncoderConfig::default()
+        };
+        let t5 = T5Config {
+            vocab_size: generator.vocabulary(),
+            d_model: self.generator_width,
+            d_kv: self.generator_width / self.heads,
+            d_ff: 2 * self.generator_width,
+            num_layers: self.generator_layers,
+            num_heads: self.heads,
+            dropout_rate: self.dropout,
+            ..T5Config::default()
+        };
+        let mut config = RagConfig::new(self.model, question_encoder, GeneratorConfig::T5(t5));
+        config.n_docs = self.n_docs;
+        config.max_combined_length = self.max_combined_length;
+        config
+    }
+}
+
+/// BERT's kind: lower-cased words and word pieces, Chinese by the character.
+fn encoder_tokenizer(corpus: &[&str], vocabulary: usize) -> Result<Tokenizer> {
+    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+    let model = WordPiece::builder().unk_token("[UNK]".into()).build();
+    let mut tokenizer = tokenizers::Tokenizer::new(model.map_err(failed)?);
+    tokenizer
+        .with_normalizer(Some(BertNormalizer::default()))
+        .with_pre_tokenizer(Some(BertPreTokenizer))
+        .with_decoder(Some(WordPieceDecoder::default()));
+    let trainer = WordPieceTrainer::builder()
+        .vocab_size(vocabulary)
+        .show_progress(false)
+        .special_tokens(special.map(|token| AddedToken::from(token, true)).to_vec())
+        .build();
+    train(&mut tokenizer, trainer.into(), corpus)?;
+    let processing = BertProcessing::new(("[SEP]".into(), 3), ("[CLS]".into(), 2));
+    tokenizer.with_post_processor(Some(processing));
+    Ok(Tokenizer::new(tokenizer, "the encoders' tokenizer"))
+}
+
+/// T5's kind: pieces that keep their spaces, Chinese by the character, an end token.
+fn generator_tokenizer(corpus: &[&str], vocabulary: usize) -> Result<Tokenizer> {
+    let special = ["<pad>", "</s>", "<unk>"];
+    let model = BPE::builder().unk_token("<unk>".into()).build();
+    let mut tokenizer = tokenizers::Tokenizer::new(model.map_err(failed)?);
+    let characters = SplitPattern::Regex(r"\p{Han}|[。，、；：？！《》“”]".into());
+    let characters = Split::new(characters, SplitDelimiterBehavior::Isolated, false);
+    let words = tokenizers::pre_tokenizers::metaspace::Metaspace::default();
+    tokenizer
+        .with_pre_tokenizer(Some(Sequence::new(vec![
+            words.into(),
+            characters.map_err(failed)?.into(),
+        ])))
+        .with_decoder(Some(Metaspace::default()));
+    let trainer = BpeTrainer::builder()
+        .vocab_size(vocabulary)
+        .show_progress(false)
+        .special_tokens(special.map(|token| AddedToken::from(token, true)).to_vec())
+        .build();
+    train(&mut tokenizer, trainer.into(), corpus)?;
+    let processing = TemplateProcessing::builder()
+        .try_single("$A </s>")
+        .map_err(|error| failed(error.into()))?
+        .special_tokens(vec![("</s>", 1)])
+        .build()
+        .map_err(|error| failed(error.into()))?;
+    tokenizer.with_post_processor(Some(processing));
+    Ok(Tokenizer::new(tokenizer, "the generator's tokenizer"))
+}
+
+fn train(
+    tokenizer: &mut tokenizers::Tokenizer,
+    mut trainer: TrainerWrapper,
+    corpus: &[&str],
+) -> Result<()> {
+    tokenizer
+        .train(&mut trainer, corpus.iter())
+        .map_err(failed)?;
+    Ok(())
+}
+
+fn failed(source: tokenizers::Error) -> rag_core::Error {
+    rag_core::Error::Tokenizer {
+        path: "trained on the corpus".into(),
+        source,
+    }
+}
