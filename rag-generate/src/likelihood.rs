@@ -138,3 +138,180 @@ pub fn candidate_log_probs(
         .reshape([n_docs, candidates, length, vocabulary])
         .swap_dims(0, 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use rag_core::{TokenBatch, device};
+
+    use super::*;
+    use crate::generator::{BartConfig, GeneratorConfig, T5Config};
+
+    const VOCABULARY: usize = 12;
+
+    fn generators() -> [(GeneratorConfig, Generator); 2] {
+        let bart = BartConfig {
+            vocab_size: VOCABULARY,
+            d_model: 16,
+            encoder_layers: 1,
+            decoder_layers: 2,
+            encoder_attention_heads: 2,
+            decoder_attention_heads: 2,
+            encoder_ffn_dim: 16,
+            decoder_ffn_dim: 16,
+            max_position_embeddings: 16,
+            init_std: 0.4,
+            ..BartConfig::default()
+        };
+        let t5 = T5Config {
+            vocab_size: VOCABULARY,
+            d_model: 16,
+            d_kv: 8,
+            d_ff: 16,
+            num_layers: 2,
+            num_heads: 2,
+            ..T5Config::default()
+        };
+        let device = device("cpu").unwrap();
+        [GeneratorConfig::Bart(bart), GeneratorConfig::T5(t5)].map(|config| {
+            let generator = config.init(&device).unwrap();
+            (config, generator)
+        })
+    }
+
+    fn contexts(rows: &[&[u32]], pad: u32) -> TokenBatch {
+        TokenBatch::new(rows, pad, &device("cpu").unwrap())
+    }
+
+    fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.try_into_vec_as().unwrap()
+    }
+
+    fn close(found: &[f32], expected: &[f32]) {
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-4, "expected {expected}, found {found}");
+        }
+    }
+
+    #[test]
+    fn an_answer_follows_its_start_and_ends() {
+        let generation = GenerationConfig::default()
+            .with_decoder_start_token_id(2)
+            .with_eos_token_id(1);
+        let answer = Forced::answer(&[7, 8], &generation);
+        assert_eq!(answer.inputs, [2, 7, 8]);
+        assert_eq!(answer.targets, [7, 8, 1]);
+        assert_eq!(answer.counts, [true; 3]);
+        assert_eq!(answer, Forced::decoded(&[2, 7, 8, 1], &generation));
+        let nothing = Forced::answer(&[], &generation);
+        assert_eq!((nothing.inputs, nothing.targets), (vec![2], vec![1]));
+    }
+
+    #[test]
+    fn what_decoding_forces_does_not_count() {
+        let generation = GenerationConfig::default()
+            .with_decoder_start_token_id(2)
+            .with_eos_token_id(2)
+            .with_forced_bos_token_id(0);
+        let answer = Forced::answer(&[7], &generation);
+        assert_eq!(answer.inputs, [2, 0, 7]);
+        assert_eq!(answer.targets, [0, 7, 2]);
+        assert_eq!(answer.counts, [false, true, true]);
+        assert_eq!(answer, Forced::decoded(&[2, 0, 7, 2], &generation));
+        assert_eq!(Forced::decoded(&[2, 5, 0, 2], &generation).counts, [true; 3]);
+    }
+
+    #[test]
+    fn a_start_of_text_starts_where_nothing_else_does() {
+        let generation = GenerationConfig::default().with_bos_token_id(5).with_eos_token_id(1);
+        assert_eq!(Forced::answer(&[7], &generation).inputs, [5, 7]);
+    }
+
+    #[test]
+    fn transformers_shifts_labels_and_drops_padding() {
+        let forced = Forced::transformers(&[0, 7, 8, 2, 1, 1], 1);
+        assert_eq!(forced.inputs, [0, 7, 8, 2, 1, 1]);
+        assert_eq!(forced.targets, [7, 8, 2, 1, 1, 1]);
+        assert_eq!(forced.counts, [true, true, true, false, false, false]);
+    }
+
+    #[test]
+    fn a_batch_is_padded_and_masked() {
+        let generation = GenerationConfig::default()
+            .with_decoder_start_token_id(2)
+            .with_eos_token_id(1);
+        let answers = [&[7, 8][..], &[]].map(|tokens| Forced::answer(tokens, &generation));
+        let (inputs, targets) = batch(&answers, 9, &device("cpu").unwrap());
+        let ints = |tensor: Tensor<2, Int>| tensor.into_data().iter::<i64>().collect::<Vec<_>>();
+        assert_eq!(ints(inputs), [2, 7, 8, 2, 9, 9]);
+        assert_eq!(ints(targets.ids), [7, 8, 1, 1, 9, 9]);
+        assert_eq!(ints(targets.mask), [1, 1, 1, 1, 0, 0]);
+    }
+
+    #[test]
+    fn candidates_are_scored_as_if_each_were_alone() {
+        for (config, generator) in generators() {
+            let memory = generator.encode(&contexts(&[&[3, 4, 5], &[6, 7]], config.pad()), Precision::F32);
+            let generation = config.generation();
+            let answers = [&[7, 8, 9][..], &[], &[4]].map(|tokens| Forced::answer(tokens, &generation));
+            let together = token_log_probs(&generator, &memory, &answers, config.pad(), Precision::F32);
+            let [candidates, n_docs, longest] = together.dims();
+            assert_eq!((candidates, n_docs), (3, 2));
+            let together = numbers(together);
+            for (row, answer) in answers.iter().enumerate() {
+                let length = answer.targets.len();
+                let alone = token_log_probs(
+                    &generator,
+                    &memory,
+                    std::slice::from_ref(answer),
+                    config.pad(),
+                    Precision::F32,
+                );
+                let alone = numbers(alone);
+                for z in 0..n_docs {
+                    let start = (row * n_docs + z) * longest;
+                    close(&together[start..start + length], &alone[z * length..(z + 1) * length]);
+                    assert!(together[start + length..start + longest].iter().all(|&pad| pad == 0.0));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_of_questions_is_each_with_its_own_contexts() {
+        for (config, generator) in generators() {
+            let rows: [&[u32]; 4] = [&[3, 4, 5], &[6, 7], &[8], &[9, 10, 11, 3]];
+            let encode = |rows: &[&[u32]]| generator.encode(&contexts(rows, config.pad()), Precision::F32);
+            let inputs: [&[u32]; 2] = [&[2, 7, 8], &[2, 4, 4]];
+            let device = device("cpu").unwrap();
+            let both = log_probs(
+                &generator,
+                &encode(&rows),
+                padded(&inputs, config.pad(), &device),
+                Precision::F32,
+            );
+            assert_eq!(both.dims(), [2, 2, 3, VOCABULARY]);
+            for question in 0..2 {
+                let own = candidate_log_probs(
+                    &generator,
+                    &encode(&rows[question * 2..question * 2 + 2]),
+                    padded(&inputs[question..=question], config.pad(), &device),
+                    Precision::F32,
+                );
+                close(&numbers(both.clone().narrow(0, question, 1)), &numbers(own));
+            }
+        }
+    }
+
+    #[test]
+    fn log_probabilities_are_those_of_distributions() {
+        for (config, generator) in generators() {
+            let memory = generator.encode(&contexts(&[&[3, 4, 5]], config.pad()), Precision::F32);
+            let device = device("cpu").unwrap();
+            let inputs = padded(&[[2, 7, 8], [2, 9, 9]], config.pad(), &device);
+            let log_probs = candidate_log_probs(&generator, &memory, inputs, Precision::F32);
+            let totals = numbers(log_probs.exp().sum_dim(3));
+            close(&totals, &vec![1.0; totals.len()]);
+        }
+    }
+}

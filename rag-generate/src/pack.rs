@@ -78,3 +78,167 @@ fn shorten(
         length = ids.len();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rag_core::marginal::RagModel;
+    use rag_retrieve::EncoderConfig;
+    use serde_json::json;
+
+    use super::*;
+    use crate::generator::{BartConfig, GeneratorConfig};
+
+    /// A word, a sign or a Chinese character is a token; `</s>` ends a text.
+    fn tokenizer() -> Tokenizer {
+        let words = "a b c d e f g h who wrote it ? / // title text hamlet : _ \" 雨 下 了 吗";
+        let vocabulary: serde_json::Map<_, _> = ["</s>", "<unk>"]
+            .into_iter()
+            .chain(words.split(' '))
+            .enumerate()
+            .map(|(id, word)| (word.to_owned(), id.into()))
+            .collect();
+        let end = json!({"SpecialToken": {"id": "</s>", "type_id": 0}});
+        let first = json!({"Sequence": {"id": "A", "type_id": 0}});
+        let second = json!({"Sequence": {"id": "B", "type_id": 0}});
+        let signs = json!({"type": "Split", "pattern": {"Regex": "\\s+|[\\p{Han}\"]|\\?"}, "behavior": "Isolated", "invert": false});
+        let tokenizer = json!({
+            "version": "1.0",
+            "truncation": null,
+            "padding": null,
+            "added_tokens": [],
+            "normalizer": null,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [signs, {"type": "WhitespaceSplit"}]},
+            "decoder": null,
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [first, end],
+                "pair": [first, second, end],
+                "special_tokens": {"</s>": {"id": "</s>", "ids": [0], "tokens": ["</s>"]}},
+            },
+            "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"},
+        });
+        static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("burn-rag-pack-{}-{count}.json", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, tokenizer.to_string()).unwrap();
+        let tokenizer = Tokenizer::from_file(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        tokenizer
+    }
+
+    fn config(longest: usize) -> RagConfig {
+        let bart = GeneratorConfig::Bart(BartConfig::default());
+        let mut config = RagConfig::new(RagModel::Token, EncoderConfig::default(), bart);
+        config.max_combined_length = longest;
+        config
+    }
+
+    fn packed(question: &str, passage: &Passage, config: &RagConfig) -> Result<String> {
+        let tokenizer = tokenizer();
+        let mut contexts = pack(question, [passage], config, &tokenizer)?;
+        assert_eq!(contexts.len(), 1);
+        let context = contexts.swap_remove(0);
+        assert!(context.len() <= config.max_combined_length);
+        let words: Vec<_> = context.iter().map(|&id| tokenizer.token(id).unwrap()).collect();
+        Ok(words.join(" "))
+    }
+
+    #[test]
+    fn a_context_is_title_text_and_question() {
+        let passage = Passage::new("1", "hamlet", "a b c");
+        let context = packed("who wrote it?", &passage, &config(300)).unwrap();
+        assert_eq!(context, "hamlet / a b c // who wrote it ? </s>");
+        let untitled = Passage::new("1", "", "a b");
+        assert_eq!(packed("who?", &untitled, &config(300)).unwrap(), "/ a b // who ? </s>");
+        let quoted = Passage::new("1", "\"hamlet\"", "a \"b\"");
+        assert_eq!(packed("who?", &quoted, &config(300)).unwrap(), "hamlet / a \" b \" // who ? </s>");
+    }
+
+    #[test]
+    fn separators_and_prefix_are_those_of_the_configuration() {
+        let mut config = config(300);
+        config.title_sep = " : ".into();
+        config.doc_sep = " _ ".into();
+        config.prefix = Some("g h ".into());
+        let passage = Passage::new("1", "title", "text");
+        assert_eq!(packed("who?", &passage, &config).unwrap(), "g h title : text _ who ? </s>");
+    }
+
+    #[test]
+    fn the_question_is_the_string_that_was_asked() {
+        let question = "who  wrote\u{a0}it ?";
+        let passage = Passage::new("1", "title", "a  b");
+        assert_eq!(
+            joined(question, &passage, &passage.text, &config(300)),
+            "title / a b // who  wrote\u{a0}it ?"
+        );
+    }
+
+    #[test]
+    fn the_passage_is_cut_and_the_question_never() {
+        let passage = Passage::new("1", "hamlet", "a b c d e f g h");
+        // hamlet / a b c d e f g h // who wrote it ? </s>
+        const WHOLE: usize = 16;
+        for longest in 8..=WHOLE + 1 {
+            let context = packed("who wrote it?", &passage, &config(longest)).unwrap();
+            let kept: Vec<_> = "a b c d e f g h".split(' ').take(longest - 8).collect();
+            let text = kept.iter().map(|word| format!("{word} ")).collect::<String>();
+            assert_eq!(context, format!("hamlet / {text}// who wrote it ? </s>"), "{longest}");
+        }
+    }
+
+    #[test]
+    fn chinese_is_cut_between_characters() {
+        let passage = Passage::new("1", "雨", "下雨了下雨了");
+        let context = packed("下雨了吗?", &passage, &config(12)).unwrap();
+        assert_eq!(context, "雨 / 下 雨 了 // 下 雨 了 吗 ? </s>");
+    }
+
+    #[test]
+    fn each_passage_is_cut_by_itself() {
+        let passages = [
+            Passage::new("1", "a", "b"),
+            Passage::new("2", "a", "b c d e f g h"),
+            Passage::new("3", "", ""),
+        ];
+        let contexts = pack("who?", &passages, &config(8), &tokenizer()).unwrap();
+        let lengths: Vec<_> = contexts.iter().map(Vec::len).collect();
+        assert_eq!(lengths, [7, 8, 5]);
+    }
+
+    #[test]
+    fn contexts_are_no_longer_than_the_generators_positions() {
+        let mut config = config(300);
+        config.generator = GeneratorConfig::Bart(BartConfig {
+            max_position_embeddings: 9,
+            ..BartConfig::default()
+        });
+        let passage = Passage::new("1", "title", "a b c d e f g h");
+        assert_eq!(packed("who?", &passage, &config).unwrap(), "title / a b c // who ? </s>");
+    }
+
+    #[test]
+    fn a_question_that_leaves_no_room_is_refused() {
+        let passage = Passage::new("1", "", "a b");
+        // / // who wrote it ? </s>
+        assert!(packed("who wrote it?", &passage, &config(7)).is_ok());
+        let error = packed("who wrote it?", &passage, &config(6)).unwrap_err();
+        assert!(matches!(error, Error::QuestionTooLong { longest: 6, .. }), "{error:?}");
+        let message = error.to_string();
+        assert!(message.contains("max_combined_length"), "{message}");
+        assert!(packed("who?", &passage, &config(0)).is_err());
+    }
+
+    #[test]
+    fn a_long_title_is_cut_before_the_question_is_refused() {
+        let passage = Passage::new("1", "a b c d e f g h", "text");
+        let context = packed("who?", &passage, &config(8)).unwrap();
+        assert!(context.ends_with("// who ? </s>"), "{context}");
+    }
+
+    #[test]
+    fn no_passages_give_no_contexts() {
+        assert!(pack("who?", &[], &config(300), &tokenizer()).unwrap().is_empty());
+    }
+}

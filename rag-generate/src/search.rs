@@ -171,3 +171,172 @@ impl NextToken for Search<'_> {
 fn is_identity(indices: &[usize], count: usize) -> bool {
     indices.len() == count && indices.iter().enumerate().all(|(i, &index)| i == index)
 }
+
+#[cfg(test)]
+mod tests {
+    use rag_core::{TokenBatch, device, marginal::log_prior, padded};
+
+    use super::*;
+    use crate::generator::{BartConfig, GeneratorConfig, T5Config};
+
+    const VOCABULARY: usize = 12;
+    const PAD: u32 = 1;
+
+    fn generators() -> [Generator; 2] {
+        let bart = GeneratorConfig::Bart(BartConfig {
+            vocab_size: VOCABULARY,
+            d_model: 16,
+            encoder_layers: 1,
+            decoder_layers: 2,
+            encoder_attention_heads: 2,
+            decoder_attention_heads: 2,
+            encoder_ffn_dim: 16,
+            decoder_ffn_dim: 16,
+            max_position_embeddings: 16,
+            init_std: 0.4,
+            ..BartConfig::default()
+        });
+        let t5 = GeneratorConfig::T5(T5Config {
+            vocab_size: VOCABULARY,
+            d_model: 16,
+            d_kv: 8,
+            d_ff: 16,
+            num_layers: 2,
+            num_heads: 2,
+            ..T5Config::default()
+        });
+        [bart, t5].map(|config| config.init(&device("cpu").unwrap()).unwrap())
+    }
+
+    const CONTEXTS: [&[u32]; 6] = [&[3, 4, 5], &[6, 7], &[8], &[9, 10, 11, 3], &[4, 4], &[5, 11, 2]];
+
+    fn encoded(generator: &Generator, contexts: &[&[u32]]) -> Memory {
+        let contexts = TokenBatch::new(contexts, PAD, &device("cpu").unwrap());
+        generator.encode(&contexts, Precision::F32)
+    }
+
+    fn prior(scores: &[[f32; 2]]) -> Tensor<2> {
+        let numbers: Vec<f32> = scores.iter().flatten().copied().collect();
+        let data = TensorData::new(numbers, [scores.len(), 2]);
+        log_prior(Tensor::from_data(data, &device("cpu").unwrap()))
+    }
+
+    /// The logits after `tokens`, by reading all of them at once.
+    fn logits(generator: &Generator, context: &[u32], tokens: &[u32]) -> Vec<f32> {
+        let memory = encoded(generator, &[context]);
+        let ids = padded(&[tokens], PAD, &device("cpu").unwrap());
+        let logits = generator.decode(ids, &memory, &mut Cache::default(), Precision::F32);
+        let last = logits.narrow(1, tokens.len() - 1, 1);
+        last.into_data().iter::<f32>().collect()
+    }
+
+    fn log_probs(generator: &Generator, context: &[u32], tokens: &[u32]) -> Vec<f64> {
+        let logits = logits(generator, context, tokens);
+        let total: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
+        logits.into_iter().map(|logit| f64::from(logit) - total.ln()).collect()
+    }
+
+    /// Walks a search through steps of parents and tokens, and compares each row's scores with
+    /// those of `expected`, given the search that the row belongs to and its tokens.
+    fn follows(
+        mut search: Search<'_>,
+        searches: usize,
+        steps: &[(&[usize], &[u32])],
+        expected: impl Fn(usize, &[u32]) -> Vec<f64>,
+    ) {
+        let mut rows: Vec<(usize, Vec<u32>)> = (0..searches).map(|i| (i, Vec::new())).collect();
+        for (parents, tokens) in steps {
+            let found = search.next(parents, tokens).unwrap();
+            rows = parents
+                .iter()
+                .zip(*tokens)
+                .map(|(&parent, &token)| {
+                    let (search, tokens) = &rows[parent];
+                    (*search, [tokens.as_slice(), &[token]].concat())
+                })
+                .collect();
+            assert_eq!(found.len(), rows.len() * VOCABULARY);
+            for ((search, tokens), found) in rows.iter().zip(found.chunks(VOCABULARY)) {
+                for (found, expected) in found.iter().zip(expected(*search, tokens)) {
+                    assert!(
+                        (f64::from(*found) - expected).abs() < 1e-4,
+                        "search {search} after {tokens:?}: expected {expected}, found {found}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Three searches: beams that multiply, cross and die out, a search that ends in the middle, and
+    /// searches of unequal width.
+    const STEPS: [(&[usize], &[u32]); 5] = [
+        (&[0, 1, 2], &[2, 2, 2]),
+        (&[0, 0, 1, 2, 2, 2], &[3, 4, 5, 6, 7, 8]),
+        (&[1, 0, 2, 2, 5, 3], &[9, 10, 11, 3, 4, 5]),
+        (&[0, 0, 1, 5, 4], &[6, 7, 8, 9, 10]),
+        (&[3, 3, 4], &[3, 4, 5]),
+    ];
+
+    #[test]
+    fn searches_over_one_context_are_teacher_forcing() {
+        for generator in generators() {
+            let memory = encoded(&generator, &CONTEXTS[..3]);
+            let search = Search::independent(&generator, memory, VOCABULARY, Precision::F32);
+            follows(search, 3, &STEPS, |search, tokens| {
+                let logits = logits(&generator, CONTEXTS[search], tokens);
+                logits.into_iter().map(f64::from).collect()
+            });
+        }
+    }
+
+    #[test]
+    fn searches_over_several_contexts_mix_them_at_every_step() {
+        let scores = [[0.5, -1.0], [2.0, 2.5], [-0.3, 0.9]];
+        for generator in generators() {
+            let memory = encoded(&generator, &CONTEXTS);
+            let search =
+                Search::marginalised(&generator, memory, prior(&scores), VOCABULARY, Precision::F32);
+            follows(search, 3, &STEPS, |search, tokens| {
+                let weights = scores[search].map(|score| f64::from(score).exp());
+                let total: f64 = weights.iter().sum();
+                let [first, second] =
+                    [0, 1].map(|z| log_probs(&generator, CONTEXTS[search * 2 + z], tokens));
+                let mix = |(first, second): (f64, f64)| {
+                    (weights[0] / total * first.exp() + weights[1] / total * second.exp()).ln()
+                };
+                first.into_iter().zip(second).map(mix).collect()
+            });
+        }
+    }
+
+    #[test]
+    fn one_search_may_widen_and_narrow() {
+        let scores = [[0.0, 1.0]];
+        let steps: [(&[usize], &[u32]); 5] = [
+            (&[0], &[2]),
+            (&[0, 0, 0], &[3, 4, 5]),
+            (&[2], &[6]),
+            (&[0, 0], &[7, 8]),
+            (&[1, 0], &[9, 9]),
+        ];
+        for generator in generators() {
+            let memory = encoded(&generator, &CONTEXTS[..2]);
+            let search =
+                Search::marginalised(&generator, memory, prior(&scores), VOCABULARY, Precision::F32);
+            follows(search, 1, &steps, |_, tokens| {
+                let [first, second] = [0, 1].map(|z| log_probs(&generator, CONTEXTS[z], tokens));
+                let share = 1.0 / (1.0 + 1_f64.exp());
+                let mix = |(first, second): (f64, f64)| {
+                    (share * first.exp() + (1.0 - share) * second.exp()).ln()
+                };
+                first.into_iter().zip(second).map(mix).collect()
+            });
+        }
+    }
+
+    #[test]
+    fn identity_is_found() {
+        assert!(is_identity(&[0, 1, 2], 3));
+        assert!(!is_identity(&[0, 1], 3) && !is_identity(&[0, 2, 1], 3) && !is_identity(&[0, 0], 2));
+    }
+}

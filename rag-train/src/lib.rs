@@ -5,6 +5,7 @@ mod data;
 mod error;
 pub mod evaluate;
 pub mod gradients;
+pub mod inverse_cloze;
 mod joint;
 mod optimizer;
 mod scaler;
@@ -15,6 +16,7 @@ mod trainer;
 pub use data::{QuestionAnswer, read_pairs};
 pub use error::{Error, Result};
 
+pub use inverse_cloze::InverseCloze;
 pub use joint::{Batch, JointModel, Objective};
 pub use optimizer::{Accumulation, Optimizer, Stepped};
 pub use scaler::LossScaler;

@@ -1,4 +1,5 @@
 use burn::{
+    lr_scheduler::module_lr_scheduler::ModuleLearningRate,
     module::Module,
     optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer},
     tensor::Tensor,
@@ -58,7 +59,7 @@ impl Optimizer {
         &mut self,
         model: M,
         mut accumulation: Accumulation<M>,
-        learning_rate: f64,
+        learning_rate: impl Into<ModuleLearningRate>,
     ) -> (M, Stepped) {
         let mut gradients = accumulation.0.grads();
         let gradient_norm = global_norm(&model, &gradients) / self.scaler.scale();

@@ -28,7 +28,7 @@ use tokenizers::{
     tokenizer::SplitDelimiterBehavior,
 };
 
-use crate::Result;
+use crate::{InverseCloze, Result, inverse_cloze};
 
 /// Sizes of a model that is trained from nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,6 +55,8 @@ pub struct ScratchConfig {
     pub max_combined_length: usize,
     /// Longest answer in tokens.
     pub max_answer_length: usize,
+    /// How the encoders learn from the passages alone.
+    pub inverse_cloze: InverseCloze,
     /// Seed of the weights.
     pub seed: u64,
 }
@@ -73,6 +75,7 @@ impl Default for ScratchConfig {
             vocabulary: 8_000,
             max_combined_length: 160,
             max_answer_length: 16,
+            inverse_cloze: InverseCloze::default(),
             seed: 0,
         }
     }
@@ -102,12 +105,15 @@ impl ScratchConfig {
         let encoder_tokenizer = encoder_tokenizer(&corpus, self.vocabulary)?;
         let generator_tokenizer = generator_tokenizer(&corpus, self.vocabulary)?;
         let config = self.rag_config(&encoder_tokenizer, &generator_tokenizer);
-        let checkpoint = Checkpoint::new(config, device)?;
+        let mut checkpoint = Checkpoint::new(config, device)?;
         let context_encoder = TextEncoder::new(
             checkpoint.question_encoder.clone(),
             encoder_tokenizer.clone(),
             checkpoint.config.question_encoder.clone(),
         )?;
+        let context_encoder =
+            inverse_cloze::pretrain(context_encoder, &passages, self.inverse_cloze, |step, loss| if step % 25 == 0 { eprintln!("{step} {loss}") })?;
+        checkpoint.question_encoder = context_encoder.encoder.clone();
         let knowledge =
             build_knowledge_base(passages, &context_encoder, Storage::F32, |_| {})?;
         let mut rag = Rag::new(

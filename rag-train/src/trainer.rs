@@ -4,7 +4,11 @@ use std::{
 };
 
 use burn::{
-    module::Module,
+    lr_scheduler::{
+        constant::ConstantLr,
+        module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler},
+    },
+    module::{Module, ParamGroup},
     optim::AdamWConfig,
     tensor::{Device, Tensor, TensorData},
 };
@@ -36,6 +40,9 @@ pub struct TrainConfig {
     pub micro_batch_size: usize,
     /// The highest learning rate.
     pub learning_rate: f64,
+    /// The highest learning rate of the question encoder, where it is another: a generator that
+    /// knows nothing yet teaches a good retriever to forget.
+    pub retriever_learning_rate: Option<f64>,
     /// Share of the steps over which the learning rate rises.
     pub warmup: f64,
     /// Decoupled weight decay.
@@ -61,6 +68,7 @@ impl Default for TrainConfig {
             batch_size: 8,
             micro_batch_size: 8,
             learning_rate: 3e-5,
+            retriever_learning_rate: None,
             warmup: 0.1,
             weight_decay: 0.001,
             max_gradient_norm: 0.1,
@@ -234,8 +242,8 @@ impl Trainer {
             let share = total / pairs.len() as f64;
             self.optimizer.accumulate(&self.model, share, &mut gradients);
         }
-        let rate = self.schedule.rate(self.step);
-        let (model, stepped) = self.optimizer.step(self.model.clone(), gradients, rate);
+        let rates = self.learning_rates();
+        let (model, stepped) = self.optimizer.step(self.model.clone(), gradients, rates);
         self.model = model;
         self.step += 1;
         self.unfit_steps = if stepped.taken { 0 } else { self.unfit_steps + 1 };
@@ -259,6 +267,19 @@ impl Trainer {
         rag.retriever.question_encoder.encoder = model.question_encoder;
         rag.generator = model.generator;
         rag
+    }
+
+    /// The learning rates of this step, by parameter group.
+    fn learning_rates(&self) -> ModuleLearningRate {
+        let rate = self.schedule.rate(self.step);
+        let peak = self.config.learning_rate;
+        let retriever = rate * self.config.retriever_learning_rate.unwrap_or(peak) / peak;
+        ModuleLrScheduler::new(ConstantLr::new(rate))
+            .with_group(
+                ParamGroup::from_predicate("question_encoder"),
+                ConstantLr::new(retriever),
+            )
+            .step()
     }
 
     fn objective(&self) -> Objective {

@@ -299,7 +299,11 @@ impl TextEncoder {
             .collect()
     }
 
-    fn tokenize_passages(&self, passages: &[Passage]) -> Result<Vec<Encoding>> {
+    /// The tokens of passages, cut to the encoder's longest input.
+    ///
+    /// # Errors
+    /// Those of the tokenizer.
+    pub fn tokenize_passages(&self, passages: &[Passage]) -> Result<Vec<Encoding>> {
         let prefix = &self.config.passage_prefix;
         let longest = self.config.max_length();
         if self.config.is_dpr() {
