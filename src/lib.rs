@@ -1,7 +1,25 @@
-//! Retrieval-augmented generation in Rust on Burn.
+#![doc = include_str!("../README.md")]
 
 pub use burn;
 pub use rag_core as core;
 pub use rag_generate as generate;
 pub use rag_retrieve as retrieve;
 pub use rag_train as train;
+
+/// What most programs need.
+pub mod prelude {
+    pub use rag_core::{
+        Device, Passage, Tokenizer, device, marginal::RagModel, nn::Precision,
+    };
+    pub use rag_generate::{
+        Answer, Evidence, Outcome, Rag, RankBy, SequenceDecoding, Threshold,
+        decode::{Control, GenerationConfig},
+    };
+    pub use rag_retrieve::{
+        Chunking, Documents, Embedder, KnowledgeBase, Retriever, Storage, TextEncoder,
+        build_knowledge_base,
+    };
+    pub use rag_train::{
+        QuestionAnswer, ScratchConfig, TrainConfig, Trainer, evaluate, read_pairs,
+    };
+}

@@ -19,8 +19,8 @@ use burn_rag::{
         decode::{Control, DecodeError, GenerationConfig},
     },
     retrieve::{
-        Chunking, Documents, Embedder, Error as RetrieveError, KnowledgeBase, SkipReason,
-        Storage, TextEncoder, build_knowledge_base, encoder::load_encoder,
+        Chunking, Documents, Embedder, Error as RetrieveError, KnowledgeBase, SkipReason, Storage,
+        TextEncoder, build_knowledge_base, encoder::load_encoder,
     },
 };
 use common::{
@@ -33,11 +33,41 @@ use tempfile::TempDir;
 
 /// Words of messages that tell the reader what to do.
 const ADVICE: [&str; 35] = [
-    "ask ", "build ", "check ", "choose ", "copy ", "correct ", "do tokenizer and model",
-    "does config.json", "download ", "encode ", "expected", "give ", "has to be", "is it a",
-    "let it", "load ", "loosen ", "look at", "lower ", "mend ", "move ", "needs at least", "put ", "raise ",
-    "remove ", "retrieve ", "save ", "set ", "shorten ", "split ", "store ", "try ", "use ",
-    "wait ", "were both",
+    "ask ",
+    "build ",
+    "check ",
+    "choose ",
+    "copy ",
+    "correct ",
+    "do tokenizer and model",
+    "does config.json",
+    "download ",
+    "encode ",
+    "expected",
+    "give ",
+    "has to be",
+    "is it a",
+    "let it",
+    "load ",
+    "loosen ",
+    "look at",
+    "lower ",
+    "mend ",
+    "move ",
+    "needs at least",
+    "put ",
+    "raise ",
+    "remove ",
+    "retrieve ",
+    "save ",
+    "set ",
+    "shorten ",
+    "split ",
+    "store ",
+    "try ",
+    "use ",
+    "wait ",
+    "were both",
 ];
 
 /// The message with its causes names each of `parts`, and says what to do.
@@ -51,7 +81,10 @@ fn says(error: &dyn std::error::Error, parts: &[&str]) {
     for part in parts {
         assert!(message.contains(part), "{part:?} is not in: {message}");
     }
-    assert!(ADVICE.iter().any(|advice| message.contains(advice)), "no advice: {message}");
+    assert!(
+        ADVICE.iter().any(|advice| message.contains(advice)),
+        "no advice: {message}"
+    );
 }
 
 macro_rules! refuses {
@@ -103,7 +136,10 @@ impl Saved {
         let mut tensors = read_tensors(&path);
         change(&mut tensors);
         let views = tensors.iter().map(|(name, (shape, bytes))| {
-            (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+            (
+                name.as_str(),
+                TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap(),
+            )
         });
         fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
     }
@@ -115,7 +151,12 @@ fn read_tensors(path: &Path) -> Tensors {
     let bytes = fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     file.iter()
-        .map(|(name, view)| (name.to_owned(), (view.shape().to_vec(), view.data().to_vec())))
+        .map(|(name, view)| {
+            (
+                name.to_owned(),
+                (view.shape().to_vec(), view.data().to_vec()),
+            )
+        })
         .collect()
 }
 
@@ -132,7 +173,10 @@ fn a_missing_folder_is_named() {
     let saved = Saved::new(Kind::T5);
     let folder = saved.folder.path().join("no-such-folder");
     let error = Rag::load(&folder, saved.knowledge, &cpu()).unwrap_err();
-    assert!(matches!(core(&error), CoreError::Io { .. } | CoreError::MissingFile { .. }));
+    assert!(matches!(
+        core(&error),
+        CoreError::Io { .. } | CoreError::MissingFile { .. }
+    ));
     says(&error, &["no-such-folder"]);
     let error = TextEncoder::load(&folder, &cpu()).unwrap_err();
     assert!(matches!(error, RetrieveError::Core(_)));
@@ -148,17 +192,35 @@ fn a_missing_folder_is_named() {
 #[test]
 fn a_missing_file_is_named() {
     for (file, parts) in [
-        ("model.safetensors", ["model.safetensors", "pytorch_model.bin"]),
+        (
+            "model.safetensors",
+            ["model.safetensors", "pytorch_model.bin"],
+        ),
         ("config.json", ["config.json", "rag"]),
-        ("context_encoder/model.safetensors", ["context_encoder", "model.safetensors"]),
-        ("context_encoder/config.json", ["context_encoder", "config.json"]),
-        ("question_encoder_tokenizer/tokenizer.json", ["question_encoder_tokenizer", "tokenizer.json"]),
-        ("generator_tokenizer/tokenizer.json", ["generator_tokenizer", "tokenizer.json"]),
+        (
+            "context_encoder/model.safetensors",
+            ["context_encoder", "model.safetensors"],
+        ),
+        (
+            "context_encoder/config.json",
+            ["context_encoder", "config.json"],
+        ),
+        (
+            "question_encoder_tokenizer/tokenizer.json",
+            ["question_encoder_tokenizer", "tokenizer.json"],
+        ),
+        (
+            "generator_tokenizer/tokenizer.json",
+            ["generator_tokenizer", "tokenizer.json"],
+        ),
     ] {
         let saved = Saved::new(Kind::Bart);
         fs::remove_file(saved.path().join(file)).unwrap();
         let error = saved.load().unwrap_err();
-        assert!(matches!(core(&error), CoreError::MissingFile { .. } | CoreError::Io { .. }));
+        assert!(matches!(
+            core(&error),
+            CoreError::MissingFile { .. } | CoreError::Io { .. }
+        ));
         says(&error, &parts);
     }
 }
@@ -181,13 +243,23 @@ fn truncated_safetensors_are_damaged() {
         for length in [0, 1, 7, 8, 9, 100, bytes.len() / 2, bytes.len() - 1] {
             fs::write(&path, &bytes[..length]).unwrap();
             let error = saved.load().unwrap_err();
-            assert!(matches!(core(&error), CoreError::DamagedWeights { .. }), "{error:?}");
+            assert!(
+                matches!(core(&error), CoreError::DamagedWeights { .. }),
+                "{error:?}"
+            );
             says(&error, &["model.safetensors"]);
         }
-        for garbage in [&[0xff; 64][..], b"{}", b"version https://git-lfs.github.com/spec/v1\n"] {
+        for garbage in [
+            &[0xff; 64][..],
+            b"{}",
+            b"version https://git-lfs.github.com/spec/v1\n",
+        ] {
             fs::write(&path, garbage).unwrap();
             let error = saved.load().unwrap_err();
-            assert!(matches!(core(&error), CoreError::DamagedWeights { .. }), "{error:?}");
+            assert!(
+                matches!(core(&error), CoreError::DamagedWeights { .. }),
+                "{error:?}"
+            );
         }
         fs::write(&path, &bytes).unwrap();
     }
@@ -205,13 +277,31 @@ fn a_truncated_pytorch_file_is_damaged() {
     fs::write(&path, &bytes).unwrap();
     assert_eq!(saved.load().unwrap().ask(QUESTIONS[0]).unwrap(), expected);
 
-    for length in [0, 1, 4, 50, 1000, bytes.len() / 4, bytes.len() / 2, bytes.len() - 30, bytes.len() - 1] {
+    for length in [
+        0,
+        1,
+        4,
+        50,
+        1000,
+        bytes.len() / 4,
+        bytes.len() / 2,
+        bytes.len() - 30,
+        bytes.len() - 1,
+    ] {
         fs::write(&path, &bytes[..length]).unwrap();
         let error = saved.load().unwrap_err();
-        assert!(matches!(core(&error), CoreError::DamagedWeights { .. }), "{length}: {error:?}");
+        assert!(
+            matches!(core(&error), CoreError::DamagedWeights { .. }),
+            "{length}: {error:?}"
+        );
         says(&error, &["pytorch_model.bin"]);
     }
-    for garbage in [&[0xff; 64][..], b"PK\x03\x04", b"\x80\x02}q\x00.", b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R."] {
+    for garbage in [
+        &[0xff; 64][..],
+        b"PK\x03\x04",
+        b"\x80\x02}q\x00.",
+        b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R.",
+    ] {
         fs::write(&path, garbage).unwrap();
         let error = saved.load().unwrap_err();
         says(&error, &["rag"]);
@@ -232,7 +322,9 @@ fn pytorch_file(tensors: &Tensors) -> Vec<u8> {
     let mut pickle = b"\x80\x02}(".to_vec();
     let mut files = Vec::new();
     for (i, (name, (shape, bytes))) in tensors.iter().enumerate() {
-        let strides: Vec<usize> = (0..shape.len()).map(|d| shape[d + 1..].iter().product()).collect();
+        let strides: Vec<usize> = (0..shape.len())
+            .map(|d| shape[d + 1..].iter().product())
+            .collect();
         pickle.extend(text(name));
         pickle.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
         pickle.extend(text("storage"));
@@ -313,7 +405,10 @@ fn a_config_that_is_no_json_is_named() {
         for garbage in [&b""[..], b"garbage", b"{", b"[]", b"null", b"\xff\xfe\x00"] {
             fs::write(&path, garbage).unwrap();
             let error = saved.load().unwrap_err();
-            assert!(matches!(core(&error), CoreError::Json { .. } | CoreError::Io { .. }), "{error:?}");
+            assert!(
+                matches!(core(&error), CoreError::Json { .. } | CoreError::Io { .. }),
+                "{error:?}"
+            );
             says(&error, &[file]);
         }
     }
@@ -323,19 +418,33 @@ fn a_config_that_is_no_json_is_named() {
 fn a_field_of_another_type_is_named_with_its_place() {
     let saved = Saved::new(Kind::T5);
     saved.change_config(|config| config["generator"]["d_ff"] = json!("wide"));
-    refuses!(saved.load(), Error::Core(CoreError::Json { .. }), "config.json", "wide");
+    refuses!(
+        saved.load(),
+        Error::Core(CoreError::Json { .. }),
+        "config.json",
+        "wide"
+    );
     saved.change_config(|config| {
         config["generator"]["d_ff"] = json!(48);
         config["n_docs"] = json!(-1);
     });
-    refuses!(saved.load(), Error::Core(CoreError::Json { .. }), "config.json", "-1");
+    refuses!(
+        saved.load(),
+        Error::Core(CoreError::Json { .. }),
+        "config.json",
+        "-1"
+    );
 }
 
 #[test]
 fn a_config_with_windows_line_endings_is_read() {
     let saved = Saved::new(Kind::T5);
     let expected = saved.load().unwrap().ask(QUESTIONS[0]).unwrap();
-    for file in ["config.json", "generation_config.json", "context_encoder/config.json"] {
+    for file in [
+        "config.json",
+        "generation_config.json",
+        "context_encoder/config.json",
+    ] {
         let path = saved.path().join(file);
         let text = fs::read_to_string(&path).unwrap().replace('\n', "\r\n");
         fs::write(&path, text).unwrap();
@@ -347,14 +456,46 @@ fn a_config_with_windows_line_endings_is_read() {
 fn a_config_of_another_shape_is_refused() {
     type Change = fn(&mut Value);
     let changes: [(Kind, Change, &str); 8] = [
-        (Kind::Bart, |c| c["generator"]["encoder_ffn_dim"] = json!(64), "fc1"),
-        (Kind::Bart, |c| c["generator"]["max_position_embeddings"] = json!(80), "embed_positions"),
-        (Kind::Bart, |c| c["generator"]["d_model"] = json!(64), "rag.generator"),
-        (Kind::T5, |c| c["generator"]["d_kv"] = json!(4), "SelfAttention"),
-        (Kind::T5, |c| c["generator"]["relative_attention_num_buckets"] = json!(16), "relative_attention_bias"),
-        (Kind::T5, |c| c["question_encoder"]["intermediate_size"] = json!(64), "intermediate"),
-        (Kind::T5, |c| c["question_encoder"]["projection_dim"] = json!(5), "encode_proj"),
-        (Kind::T5, |c| c["question_encoder"]["vocab_size"] = json!(300), "word_embeddings"),
+        (
+            Kind::Bart,
+            |c| c["generator"]["encoder_ffn_dim"] = json!(64),
+            "fc1",
+        ),
+        (
+            Kind::Bart,
+            |c| c["generator"]["max_position_embeddings"] = json!(80),
+            "embed_positions",
+        ),
+        (
+            Kind::Bart,
+            |c| c["generator"]["d_model"] = json!(64),
+            "rag.generator",
+        ),
+        (
+            Kind::T5,
+            |c| c["generator"]["d_kv"] = json!(4),
+            "SelfAttention",
+        ),
+        (
+            Kind::T5,
+            |c| c["generator"]["relative_attention_num_buckets"] = json!(16),
+            "relative_attention_bias",
+        ),
+        (
+            Kind::T5,
+            |c| c["question_encoder"]["intermediate_size"] = json!(64),
+            "intermediate",
+        ),
+        (
+            Kind::T5,
+            |c| c["question_encoder"]["projection_dim"] = json!(5),
+            "encode_proj",
+        ),
+        (
+            Kind::T5,
+            |c| c["question_encoder"]["vocab_size"] = json!(300),
+            "word_embeddings",
+        ),
     ];
     for (kind, change, name) in changes {
         let saved = Saved::new(kind);
@@ -369,27 +510,62 @@ fn a_config_of_another_shape_is_refused() {
 fn a_config_of_other_layers_is_refused() {
     let saved = Saved::new(Kind::Bart);
     saved.change_config(|config| config["generator"]["decoder_layers"] = json!(3));
-    refuses!(saved.load(), Error::Core(CoreError::MissingTensors { .. }), "decoder.layers.2");
+    refuses!(
+        saved.load(),
+        Error::Core(CoreError::MissingTensors { .. }),
+        "decoder.layers.2"
+    );
     saved.change_config(|config| config["generator"]["decoder_layers"] = json!(1));
-    refuses!(saved.load(), Error::Core(CoreError::UnknownTensors { .. }), "decoder.layers.1");
+    refuses!(
+        saved.load(),
+        Error::Core(CoreError::UnknownTensors { .. }),
+        "decoder.layers.1"
+    );
 }
 
 #[test]
 fn a_config_that_contradicts_itself_is_refused() {
     type Change = fn(&mut Value);
     let changes: [(Kind, Change, &str); 6] = [
-        (Kind::Bart, |c| c["generator"]["encoder_attention_heads"] = json!(5), "heads"),
-        (Kind::Bart, |c| c["generator"]["decoder_attention_heads"] = json!(0), "heads"),
-        (Kind::Bart, |c| c["generator"]["activation_function"] = json!("sine"), "sine"),
-        (Kind::T5, |c| c["generator"]["feed_forward_proj"] = json!("gated-sine"), "sine"),
-        (Kind::T5, |c| c["question_encoder"]["num_attention_heads"] = json!(7), "heads"),
-        (Kind::T5, |c| c["question_encoder"]["hidden_act"] = json!("sine"), "sine"),
+        (
+            Kind::Bart,
+            |c| c["generator"]["encoder_attention_heads"] = json!(5),
+            "heads",
+        ),
+        (
+            Kind::Bart,
+            |c| c["generator"]["decoder_attention_heads"] = json!(0),
+            "heads",
+        ),
+        (
+            Kind::Bart,
+            |c| c["generator"]["activation_function"] = json!("sine"),
+            "sine",
+        ),
+        (
+            Kind::T5,
+            |c| c["generator"]["feed_forward_proj"] = json!("gated-sine"),
+            "sine",
+        ),
+        (
+            Kind::T5,
+            |c| c["question_encoder"]["num_attention_heads"] = json!(7),
+            "heads",
+        ),
+        (
+            Kind::T5,
+            |c| c["question_encoder"]["hidden_act"] = json!("sine"),
+            "sine",
+        ),
     ];
     for (kind, change, part) in changes {
         let saved = Saved::new(kind);
         saved.change_config(change);
         let error = saved.load().unwrap_err();
-        assert!(matches!(core(&error), CoreError::Config { .. }), "{error:?}");
+        assert!(
+            matches!(core(&error), CoreError::Config { .. }),
+            "{error:?}"
+        );
         says(&error, &[part]);
     }
 }
@@ -398,7 +574,13 @@ fn a_config_that_contradicts_itself_is_refused() {
 fn an_unknown_generator_is_refused() {
     let saved = Saved::new(Kind::T5);
     saved.change_config(|config| config["generator"]["model_type"] = json!("gpt2"));
-    refuses!(saved.load(), Error::Core(CoreError::Json { .. }), "gpt2", "bart", "t5");
+    refuses!(
+        saved.load(),
+        Error::Core(CoreError::Json { .. }),
+        "gpt2",
+        "bart",
+        "t5"
+    );
 }
 
 #[test]
@@ -414,8 +596,10 @@ fn a_checkpoint_lacking_a_tensor_is_refused_by_its_name() {
         });
         refuses!(
             saved.load(),
-            Error::Core(CoreError::MissingTensors { .. }) | Error::Retrieve(RetrieveError::Core(CoreError::MissingTensors { .. })),
-            name, "lacks 1 tensor(s)"
+            Error::Core(CoreError::MissingTensors { .. })
+                | Error::Retrieve(RetrieveError::Core(CoreError::MissingTensors { .. })),
+            name,
+            "lacks 1 tensor(s)"
         );
     }
 }
@@ -424,7 +608,10 @@ fn a_checkpoint_lacking_a_tensor_is_refused_by_its_name() {
 fn a_checkpoint_with_an_unknown_tensor_is_refused_by_its_name() {
     let saved = Saved::new(Kind::T5);
     saved.change_tensors(|tensors| {
-        tensors.insert("rag.generator.adapter.weight".to_owned(), (vec![2], vec![0; 8]));
+        tensors.insert(
+            "rag.generator.adapter.weight".to_owned(),
+            (vec![2], vec![0; 8]),
+        );
     });
     refuses!(
         saved.load(),
@@ -447,17 +634,25 @@ fn a_tokenizer_larger_than_its_vocabulary_is_refused() {
         let knowledge = knowledge(&encoder);
         let checkpoint = Checkpoint::new(config, &cpu()).unwrap();
         let tokenizer = generator_tokenizer(Kind::Bart);
-        Rag::new(checkpoint, question_tokenizer(), tokenizer, encoder, knowledge)
+        Rag::new(
+            checkpoint,
+            question_tokenizer(),
+            tokenizer,
+            encoder,
+            knowledge,
+        )
     };
     refuses!(
         build(question),
         Error::Retrieve(RetrieveError::Core(CoreError::Vocabulary { .. })),
-        "vocab.txt", "tokenizer"
+        "vocab.txt",
+        "tokenizer"
     );
     refuses!(
         build(generator),
         Error::Core(CoreError::Vocabulary { .. }),
-        "vocab.json", "tokenizer"
+        "vocab.json",
+        "tokenizer"
     );
 }
 
@@ -471,7 +666,10 @@ fn a_broken_tokenizer_is_named() {
         for garbage in ["", "{}", "{\"version\": \"1.0\"", "\u{0}"] {
             fs::write(saved.path().join(folder).join(file), garbage).unwrap();
             let error = saved.load().unwrap_err();
-            assert!(matches!(core(&error), CoreError::Tokenizer { .. }), "{error:?}");
+            assert!(
+                matches!(core(&error), CoreError::Tokenizer { .. }),
+                "{error:?}"
+            );
             says(&error, &[folder]);
         }
     }
@@ -516,7 +714,10 @@ fn vectors_that_are_not_numbers_are_refused() {
     encoder.encoder = encoder.encoder.map(&mut Spoil);
     refuses!(
         build_knowledge_base(passages(), &encoder, Storage::F32, |_| ()),
-        RetrieveError::NotFinite { what: "passage vector", row: 0 },
+        RetrieveError::NotFinite {
+            what: "passage vector",
+            row: 0
+        },
         "NaN"
     );
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -525,14 +726,22 @@ fn vectors_that_are_not_numbers_are_refused() {
         let fingerprint = sound.fingerprint().unwrap();
         refuses!(
             KnowledgeBase::new(passages(), vectors, Storage::F16, fingerprint),
-            RetrieveError::NotFinite { what: "passage vector", row: 4 },
+            RetrieveError::NotFinite {
+                what: "passage vector",
+                row: 4
+            },
             "passage vector 4"
         );
     }
     let mut vectors = sound.embed_passages(&passages()).unwrap();
     vectors[[2, 0]] = 1e6;
     refuses!(
-        KnowledgeBase::new(passages(), vectors, Storage::F16, sound.fingerprint().unwrap()),
+        KnowledgeBase::new(
+            passages(),
+            vectors,
+            Storage::F16,
+            sound.fingerprint().unwrap()
+        ),
         RetrieveError::HalfRange { row: 2, .. },
         "f32"
     );
@@ -575,7 +784,8 @@ fn a_knowledge_base_of_another_encoder_is_refused() {
     refuses!(
         build(context_encoder(7), other),
         Error::Retrieve(RetrieveError::Encoder { .. }),
-        "dpr", "load the encoder it was made with"
+        "dpr",
+        "load the encoder it was made with"
     );
     let mut prefixed = context_encoder(7);
     prefixed.config.passage_prefix = "passage: ".into();
@@ -598,7 +808,17 @@ fn a_changed_byte_in_a_knowledge_base_is_found() {
         for (name, bytes) in with_content {
             let path = folder.path().join(name);
             let last = bytes.len() - 1;
-            for at in [0, 1, 7, last / 4, last / 3, last / 2, 2 * last / 3, last - 1, last] {
+            for at in [
+                0,
+                1,
+                7,
+                last / 4,
+                last / 3,
+                last / 2,
+                2 * last / 3,
+                last - 1,
+                last,
+            ] {
                 for change in [0x01, 0x20, 0x80, 0xff] {
                     let mut changed = bytes.clone();
                     changed[at] ^= change;
@@ -616,11 +836,18 @@ fn a_changed_byte_in_a_knowledge_base_is_found() {
             is_damage(&KnowledgeBase::open(&folder).unwrap_err(), name);
             fs::remove_file(&path).unwrap();
             let error = KnowledgeBase::open(&folder).unwrap_err();
-            assert!(matches!(error, RetrieveError::Core(CoreError::Io { .. })), "{error:?}");
+            assert!(
+                matches!(error, RetrieveError::Core(CoreError::Io { .. })),
+                "{error:?}"
+            );
             fs::write(&path, bytes).unwrap();
         }
         // The lock says nothing.
-        for name in files.iter().filter(|(_, bytes)| bytes.is_empty()).map(|(name, _)| name) {
+        for name in files
+            .iter()
+            .filter(|(_, bytes)| bytes.is_empty())
+            .map(|(name, _)| name)
+        {
             fs::write(folder.path().join(name), "changed").unwrap();
         }
         let opened = KnowledgeBase::open(&folder).unwrap();
@@ -649,7 +876,13 @@ fn an_empty_corpus_is_refused_and_its_files_named() {
         let folder = corpus(files);
         Documents::read(folder.path(), &Chunking::words(10))
     };
-    refuses!(read(&[]), RetrieveError::EmptyCorpus { .. }, ".txt", ".jsonl", "no file");
+    refuses!(
+        read(&[]),
+        RetrieveError::EmptyCorpus { .. },
+        ".txt",
+        ".jsonl",
+        "no file"
+    );
     refuses!(
         read(&[("a.pdf", b"%PDF"), ("b.txt", b"\xff\xfe\x00"), ("c.md", b"# Heading only\n"), ("d.txt", b" \r\n\t")]),
         RetrieveError::EmptyCorpus { skipped, .. } if skipped.len() == 4,
@@ -668,7 +901,10 @@ fn a_document_that_cannot_be_opened_is_named() {
     let folder = corpus(&[("a.txt", b"text")]);
     std::os::unix::fs::symlink("/no/such/target", folder.path().join("b.txt")).unwrap();
     let error = Documents::read(folder.path(), &Chunking::words(10)).unwrap_err();
-    assert!(matches!(error, RetrieveError::Core(CoreError::Io { .. })), "{error:?}");
+    assert!(
+        matches!(error, RetrieveError::Core(CoreError::Io { .. })),
+        "{error:?}"
+    );
     says(&error, &["b.txt"]);
 }
 
@@ -682,9 +918,16 @@ fn corpus(files: &[(&str, &[u8])]) -> TempDir {
 
 #[test]
 fn a_question_without_a_word_is_refused_everywhere() {
-    for (kind, model) in KINDS.into_iter().flat_map(|kind| MODELS.map(|model| (kind, model))) {
+    for (kind, model) in KINDS
+        .into_iter()
+        .flat_map(|kind| MODELS.map(|model| (kind, model)))
+    {
         let rag = rag(kind).with_model(model);
-        let found = rag.retriever.retrieve(&[QUESTIONS[0]]).unwrap().swap_remove(0);
+        let found = rag
+            .retriever
+            .retrieve(&[QUESTIONS[0]])
+            .unwrap()
+            .swap_remove(0);
         for question in ["", " ", "\t\r\n", "\u{3000}\u{a0}"] {
             let empty = |error: Error| {
                 assert!(
@@ -698,8 +941,14 @@ fn a_question_without_a_word_is_refused_everywhere() {
             empty(rag.ask_several(question).unwrap_err());
             empty(rag.score(question, &["rain"]).unwrap_err());
             empty(rag.classify(question, &["rain"]).unwrap_err());
-            empty(rag.ask_or_abstain(question, Threshold::Probability(0.5)).unwrap_err());
-            empty(rag.rank_candidates(question, &["rain"], RankBy::Evidence).unwrap_err());
+            empty(
+                rag.ask_or_abstain(question, Threshold::Probability(0.5))
+                    .unwrap_err(),
+            );
+            empty(
+                rag.rank_candidates(question, &["rain"], RankBy::Evidence)
+                    .unwrap_err(),
+            );
         }
         assert_eq!(found.len(), N_DOCS);
     }
@@ -708,15 +957,27 @@ fn a_question_without_a_word_is_refused_everywhere() {
 #[test]
 fn candidates_are_not_ranked_for_an_empty_question() {
     let ranked = rag(Kind::T5).rank_candidates(" ", &["rain"], RankBy::Question);
-    refuses!(ranked, Error::Retrieve(RetrieveError::EmptyQuestion), "at least one word");
+    refuses!(
+        ranked,
+        Error::Retrieve(RetrieveError::EmptyQuestion),
+        "at least one word"
+    );
 }
 
 #[test]
 fn an_empty_question_is_not_answered_from_given_passages() {
     let rag = rag(Kind::T5);
-    let found = rag.retriever.retrieve(&[QUESTIONS[0]]).unwrap().swap_remove(0);
+    let found = rag
+        .retriever
+        .retrieve(&[QUESTIONS[0]])
+        .unwrap()
+        .swap_remove(0);
     let answers = rag.answers(" ", &found, Control::default());
-    refuses!(answers, Error::Retrieve(RetrieveError::EmptyQuestion), "at least one word");
+    refuses!(
+        answers,
+        Error::Retrieve(RetrieveError::EmptyQuestion),
+        "at least one word"
+    );
 }
 
 #[test]
@@ -726,14 +987,20 @@ fn a_question_is_refused_rather_than_cut() {
         let rag = rag(kind);
         refuses!(
             rag.ask(&question),
-            Error::Retrieve(RetrieveError::QuestionTooLong { tokens: 10_002, longest: POSITIONS }),
-            "10002", "96", "ask a shorter one"
+            Error::Retrieve(RetrieveError::QuestionTooLong {
+                tokens: 10_002,
+                longest: POSITIONS
+            }),
+            "10002",
+            "96",
+            "ask a shorter one"
         );
         let passages = rag.retriever.retrieve(&["rain"]).unwrap().swap_remove(0);
         refuses!(
             rag.answers(&question, &passages, Control::default()),
             Error::QuestionTooLong { longest: 300, .. },
-            "ask a shorter question", "max_combined_length"
+            "ask a shorter question",
+            "max_combined_length"
         );
         refuses!(
             rag.rank_candidates("rain", &[&question], RankBy::Evidence),
@@ -764,7 +1031,9 @@ fn contexts_longer_than_the_generator_reads_are_cut_to_its_positions() {
 fn short_bart(model: RagModel) -> Rag {
     let mut config = config(Kind::Bart);
     match &mut config.generator {
-        burn_rag::generate::generator::GeneratorConfig::Bart(bart) => bart.max_position_embeddings = 40,
+        burn_rag::generate::generator::GeneratorConfig::Bart(bart) => {
+            bart.max_position_embeddings = 40
+        }
         other => panic!("{other:?}"),
     }
     common::rag_with(Kind::Bart, common::checkpoint(config, 1)).with_model(model)
@@ -777,7 +1046,11 @@ fn candidates_longer_than_the_generator_writes_are_refused() {
         // With the end token, 40 fit.
         rag.score("rain", &[&"S".repeat(39)]).unwrap();
         says(&rag.score("rain", &[&"S".repeat(40)]).unwrap_err(), &["40"]);
-        says(&rag.classify("rain", &["wet", &"S".repeat(100)]).unwrap_err(), &["40"]);
+        says(
+            &rag.classify("rain", &["wet", &"S".repeat(100)])
+                .unwrap_err(),
+            &["40"],
+        );
     }
 }
 
@@ -786,7 +1059,11 @@ fn answers_longer_than_the_generator_writes_are_refused() {
     for model in MODELS {
         for beams in [1, 2] {
             let mut rag = short_bart(model);
-            rag.generation = rag.generation.with_num_beams(beams).with_max_length(41).with_min_length(41);
+            rag.generation = rag
+                .generation
+                .with_num_beams(beams)
+                .with_max_length(41)
+                .with_min_length(41);
             assert_eq!(rag.ask("rain").unwrap().tokens.len(), 40);
             rag.generation = rag.generation.with_max_length(100).with_min_length(90);
             says(&rag.ask("rain").unwrap_err(), &["40"]);
@@ -802,7 +1079,8 @@ fn a_number_of_documents_that_cannot_be_is_refused() {
         refuses!(
             rag.retriever.clone().top_k(n_docs),
             RetrieveError::TooFewPassages { passages: 6, .. },
-            &n_docs.to_string(), "ask for 1 to 6"
+            &n_docs.to_string(),
+            "ask for 1 to 6"
         );
         let mut config = config(Kind::T5);
         config.n_docs = n_docs;
@@ -818,7 +1096,8 @@ fn a_number_of_documents_that_cannot_be_is_refused() {
         refuses!(
             built,
             Error::Retrieve(RetrieveError::TooFewPassages { .. }),
-            &n_docs.to_string(), "ask for 1 to 6"
+            &n_docs.to_string(),
+            "ask for 1 to 6"
         );
     }
     let mut all = rag;
@@ -837,7 +1116,11 @@ fn documents_that_are_not_utf8_are_skipped_and_counted() {
     ]);
     let documents = Documents::read(folder.path(), &Chunking::words(10)).unwrap();
     assert_eq!((documents.passages.len(), documents.files), (1, 1));
-    let reasons: Vec<_> = documents.skipped.iter().map(|skipped| &skipped.reason).collect();
+    let reasons: Vec<_> = documents
+        .skipped
+        .iter()
+        .map(|skipped| &skipped.reason)
+        .collect();
     assert_eq!(reasons, [&SkipReason::NotUtf8; 4]);
     let report = documents.to_string();
     assert!(report.contains("skipped 4"), "{report}");
@@ -853,9 +1136,14 @@ fn malformed_rows_are_named() {
         Documents::read(folder.path(), &Chunking::words(10))
     };
     refuses!(
-        read("rows.jsonl", "{\"text\": \"a\"}\r\n\r\n{\"text\": \"b\"\r\n"),
+        read(
+            "rows.jsonl",
+            "{\"text\": \"a\"}\r\n\r\n{\"text\": \"b\"\r\n"
+        ),
         RetrieveError::JsonLine { line: 3, .. },
-        "rows.jsonl", "line 3", "mend or remove the line"
+        "rows.jsonl",
+        "line 3",
+        "mend or remove the line"
     );
     refuses!(
         read("rows.jsonl", "{\"title\": \"no text\"}"),
@@ -865,12 +1153,18 @@ fn malformed_rows_are_named() {
     refuses!(
         read("rows.tsv", "id\ttext\r\n1\ta\r\n2\r\n"),
         RetrieveError::TsvLine { line: 3, .. },
-        "rows.tsv", "line 3", "2 fields"
+        "rows.tsv",
+        "line 3",
+        "2 fields"
     );
     refuses!(
-        read("rows.jsonl", "{\"id\": 1, \"text\": \"a\"}\n{\"id\": \"1\", \"text\": \"b\"}\n"),
+        read(
+            "rows.jsonl",
+            "{\"id\": 1, \"text\": \"a\"}\n{\"id\": \"1\", \"text\": \"b\"}\n"
+        ),
         RetrieveError::DuplicateId { .. },
-        "\"1\"", "give every passage its own"
+        "\"1\"",
+        "give every passage its own"
     );
 }
 
@@ -878,35 +1172,68 @@ fn malformed_rows_are_named() {
 fn windows_files_are_read_like_others() {
     let texts = [
         ("a.txt", "It rained.\nThe road was wet.\n\n下雨了。\n"),
-        ("b.md", "---\ntitle: x\n---\n\n# 天气\n\nRain, 雨.\n\n## Two\ntext\n"),
-        ("c.jsonl", "{\"id\": \"1\", \"title\": \"T\", \"text\": \"one\"}\n{\"contents\": \"two\"}\n"),
-        ("d.tsv", "id\ttext\ttitle\nx\tplain\tP\ny\t\"quoted \"\"q\"\"\"\tQ\n"),
+        (
+            "b.md",
+            "---\ntitle: x\n---\n\n# 天气\n\nRain, 雨.\n\n## Two\ntext\n",
+        ),
+        (
+            "c.jsonl",
+            "{\"id\": \"1\", \"title\": \"T\", \"text\": \"one\"}\n{\"contents\": \"two\"}\n",
+        ),
+        (
+            "d.tsv",
+            "id\ttext\ttitle\nx\tplain\tP\ny\t\"quoted \"\"q\"\"\"\tQ\n",
+        ),
     ];
     let passages = |change: fn(&str) -> String| {
-        let files: Vec<_> = texts.map(|(name, text)| (name, change(text).into_bytes())).into();
-        let files: Vec<_> = files.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+        let files: Vec<_> = texts
+            .map(|(name, text)| (name, change(text).into_bytes()))
+            .into();
+        let files: Vec<_> = files
+            .iter()
+            .map(|(name, bytes)| (*name, bytes.as_slice()))
+            .collect();
         let folder = corpus(&files);
         let documents = Documents::read(folder.path(), &Chunking::words(50)).unwrap();
         let texts = documents.passages.into_iter().inspect(|passage| {
             let source = passage.source.as_ref().unwrap();
             let file = fs::read(&source.file).unwrap();
             let cited = std::str::from_utf8(&file[source.bytes.clone()]).unwrap();
-            assert!(!cited.starts_with('\u{feff}') && !cited.ends_with(['\r', '\n']), "{cited:?}");
+            assert!(
+                !cited.starts_with('\u{feff}') && !cited.ends_with(['\r', '\n']),
+                "{cited:?}"
+            );
         });
         texts
-            .map(|passage| (passage.id, passage.title, passage.text.replace("\r\n", "\n")))
+            .map(|passage| {
+                (
+                    passage.id,
+                    passage.title,
+                    passage.text.replace("\r\n", "\n"),
+                )
+            })
             .collect::<Vec<_>>()
     };
     let expected = passages(str::to_owned);
     assert_eq!(passages(|text| text.replace('\n', "\r\n")), expected);
     assert_eq!(passages(|text| format!("\u{feff}{text}")), expected);
-    assert_eq!(passages(|text| format!("\u{feff}{}", text.replace('\n', "\r\n"))), expected);
+    assert_eq!(
+        passages(|text| format!("\u{feff}{}", text.replace('\n', "\r\n"))),
+        expected
+    );
 }
 
 #[test]
 fn an_unknown_device_is_refused() {
-    for name in ["", "gpu", "CPU", "cpu:0", "cuda:-1", "cuda:x", "wgpu:", "cpu ", "显卡"] {
-        refuses!(burn_rag::core::device(name), CoreError::Device { .. }, "cpu", &format!("{name:?}"));
+    for name in [
+        "", "gpu", "CPU", "cpu:0", "cuda:-1", "cuda:x", "wgpu:", "cpu ", "显卡",
+    ] {
+        refuses!(
+            burn_rag::core::device(name),
+            CoreError::Device { .. },
+            "cpu",
+            &format!("{name:?}")
+        );
     }
 }
 
@@ -914,25 +1241,52 @@ fn an_unknown_device_is_refused() {
 fn settings_that_contradict_are_refused() {
     type Change = fn(GenerationConfig) -> GenerationConfig;
     let changes: [(Change, &str); 12] = [
-        (|g| g.with_num_beams(2).with_num_return_sequences(3), "raise num_beams to at least 3"),
-        (|g| g.with_num_return_sequences(2), "raise num_beams to at least 2"),
+        (
+            |g| g.with_num_beams(2).with_num_return_sequences(3),
+            "raise num_beams to at least 3",
+        ),
+        (
+            |g| g.with_num_return_sequences(2),
+            "raise num_beams to at least 2",
+        ),
         (|g| g.with_num_beams(0), "num_beams is 0"),
-        (|g| g.with_num_return_sequences(0), "num_return_sequences is 0"),
-        (|g| g.with_max_length(4).with_min_length(5), "lower min_length"),
+        (
+            |g| g.with_num_return_sequences(0),
+            "num_return_sequences is 0",
+        ),
+        (
+            |g| g.with_max_length(4).with_min_length(5),
+            "lower min_length",
+        ),
         (|g| g.with_max_length(1), "max_length is 1"),
         (|g| g.with_max_new_tokens(0), "max_new_tokens is 0"),
-        (|g| g.with_do_sample(true).with_temperature(0.0), "temperature is 0"),
+        (
+            |g| g.with_do_sample(true).with_temperature(0.0),
+            "temperature is 0",
+        ),
         (|g| g.with_do_sample(true).with_top_p(1.5), "top_p is 1.5"),
-        (|g| g.with_repetition_penalty(-1.0), "repetition_penalty is -1"),
+        (
+            |g| g.with_repetition_penalty(-1.0),
+            "repetition_penalty is -1",
+        ),
         (|g| g.with_length_penalty(f64::NAN), "length_penalty is NaN"),
-        (|g| g.with_eos_token_id(100_000), "eos_token_id names token 100000"),
+        (
+            |g| g.with_eos_token_id(100_000),
+            "eos_token_id names token 100000",
+        ),
     ];
-    for (kind, model) in KINDS.into_iter().flat_map(|kind| MODELS.map(|model| (kind, model))) {
+    for (kind, model) in KINDS
+        .into_iter()
+        .flat_map(|kind| MODELS.map(|model| (kind, model)))
+    {
         let rag = rag(kind).with_model(model);
         for (change, part) in changes {
             let changed = rag.clone().with_generation(change(rag.generation.clone()));
             let error = changed.ask(QUESTIONS[0]).unwrap_err();
-            assert!(matches!(error, Error::Decode(_)), "{part}, {model:?}: {error:?}");
+            assert!(
+                matches!(error, Error::Decode(_)),
+                "{part}, {model:?}: {error:?}"
+            );
             says(&error, &[part]);
         }
     }
@@ -952,14 +1306,22 @@ fn settings_without_a_start_are_refused_at_once() {
         encoder,
         knowledge,
     );
-    refuses!(built, Error::Decode(DecodeError::NoStartToken), "decoder_start_token_id");
+    refuses!(
+        built,
+        Error::Decode(DecodeError::NoStartToken),
+        "decoder_start_token_id"
+    );
 }
 
 #[test]
 fn settings_that_lose_the_start_are_refused_in_scoring() {
     let mut rag = rag(Kind::T5);
     rag.generation.decoder_start_token_id = None;
-    refuses!(rag.ask("rain"), Error::Decode(DecodeError::NoStartToken), "decoder_start_token_id");
+    refuses!(
+        rag.ask("rain"),
+        Error::Decode(DecodeError::NoStartToken),
+        "decoder_start_token_id"
+    );
     refuses!(
         rag.score("rain", &["wet"]),
         Error::Decode(DecodeError::NoStartToken),
@@ -972,10 +1334,22 @@ fn no_candidates_and_no_passages_are_refused() {
     for model in MODELS {
         let rag = rag(Kind::T5).with_model(model);
         let question = QUESTIONS[0];
-        refuses!(rag.score(question, &[]), Error::NoCandidates, "give at least one");
-        refuses!(rag.classify(question, &[]), Error::NoCandidates, "give at least one");
+        refuses!(
+            rag.score(question, &[]),
+            Error::NoCandidates,
+            "give at least one"
+        );
+        refuses!(
+            rag.classify(question, &[]),
+            Error::NoCandidates,
+            "give at least one"
+        );
         for by in [RankBy::Question, RankBy::Evidence] {
-            refuses!(rag.rank_candidates(question, &[], by), Error::NoCandidates, "give at least one");
+            refuses!(
+                rag.rank_candidates(question, &[], by),
+                Error::NoCandidates,
+                "give at least one"
+            );
         }
         refuses!(
             rag.answers(question, &[], Control::default()),
@@ -998,25 +1372,37 @@ fn labels_longer_than_the_longest_answer_are_cut_not_lost() {
     rag.generation = rag.generation.with_max_length(3);
     let labels = rag.allowed(&["rain in the city"]).unwrap();
     let allowed = labels.callback();
-    let answer = rag.ask_with("rain", Control::default().with_allowed(&allowed)).unwrap();
+    let answer = rag
+        .ask_with("rain", Control::default().with_allowed(&allowed))
+        .unwrap();
     assert_eq!(answer.tokens.len(), 2);
 }
 
 #[test]
 fn the_empty_string_is_a_candidate() {
-    for (kind, model) in KINDS.into_iter().flat_map(|kind| MODELS.map(|model| (kind, model))) {
+    for (kind, model) in KINDS
+        .into_iter()
+        .flat_map(|kind| MODELS.map(|model| (kind, model)))
+    {
         let rag = rag(kind).with_model(model);
         let scored = rag.score(QUESTIONS[0], &["", "rain"]).unwrap();
         assert_eq!(scored[0].text, "");
-        assert!(scored.iter().all(|answer| answer.log_likelihood < 0.0), "{scored:?}");
+        assert!(
+            scored.iter().all(|answer| answer.log_likelihood < 0.0),
+            "{scored:?}"
+        );
         assert_eq!(rag.classify(QUESTIONS[0], &[""]).unwrap().text, "");
         for by in [RankBy::Question, RankBy::Evidence] {
-            let ranked = rag.rank_candidates(QUESTIONS[0], &["", "rain"], by).unwrap();
+            let ranked = rag
+                .rank_candidates(QUESTIONS[0], &["", "rain"], by)
+                .unwrap();
             assert!(ranked.iter().all(|one| one.score.is_finite()), "{ranked:?}");
         }
         let empty = rag.allowed(&[""]).unwrap();
         let allowed = empty.callback();
-        let answer = rag.ask_with(QUESTIONS[0], Control::default().with_allowed(&allowed)).unwrap();
+        let answer = rag
+            .ask_with(QUESTIONS[0], Control::default().with_allowed(&allowed))
+            .unwrap();
         assert_eq!(answer.text, "");
     }
 }
@@ -1040,15 +1426,27 @@ fn questions_in_any_script_are_answered() {
         "\"\\{}%s",
         "𠀀𠀁",
     ];
-    for (kind, model) in KINDS.into_iter().flat_map(|kind| MODELS.map(|model| (kind, model))) {
+    for (kind, model) in KINDS
+        .into_iter()
+        .flat_map(|kind| MODELS.map(|model| (kind, model)))
+    {
         let rag = rag(kind).with_model(model);
         for question in questions {
             let answer = rag.ask(question).unwrap();
             assert_eq!(answer.question, question);
             assert!(answer.log_likelihood.is_finite() && answer.log_likelihood < 0.0);
-            assert!(answer.tokens.iter().all(|token| token.log_probability <= 0.0));
+            assert!(
+                answer
+                    .tokens
+                    .iter()
+                    .all(|token| token.log_probability <= 0.0)
+            );
             let scored = rag.score(question, &["☂", "雨", "\0"]).unwrap();
-            assert!(scored.iter().all(|answer: &Answer| answer.log_likelihood.is_finite()));
+            assert!(
+                scored
+                    .iter()
+                    .all(|answer: &Answer| answer.log_likelihood.is_finite())
+            );
         }
     }
 }
@@ -1058,7 +1456,10 @@ fn a_question_of_unknown_tokens_alone_is_answered() {
     let question = "§ § ¶";
     let ids = question_tokenizer().encode_bare(question).unwrap();
     let unknown = question_tokenizer().id("[UNK]").unwrap();
-    assert!(!ids.is_empty() && ids.iter().all(|&id| id == unknown), "{ids:?}");
+    assert!(
+        !ids.is_empty() && ids.iter().all(|&id| id == unknown),
+        "{ids:?}"
+    );
     for kind in KINDS {
         let answer = rag(kind).ask(question).unwrap();
         assert_eq!(answer.evidence.len(), N_DOCS);
@@ -1108,7 +1509,8 @@ fn an_encoder_of_another_architecture_is_refused() {
     refuses!(
         load_encoder(&folder, &cpu()),
         RetrieveError::Core(CoreError::Config { .. }),
-        "roberta", "bert or dpr"
+        "roberta",
+        "bert or dpr"
     );
     fs::write(folder.join("config.json"), "{\"model_type\": \"dpr\"}").unwrap();
     assert!(load_encoder(&folder, &cpu()).is_err());
@@ -1118,11 +1520,18 @@ fn an_encoder_of_another_architecture_is_refused() {
 fn shards_that_are_missing_or_lead_elsewhere_are_named() {
     let saved = Saved::new(Kind::T5);
     fs::remove_file(saved.path().join("model.safetensors")).unwrap();
-    let index = json!({"weight_map": {"rag.generator.shared.weight": "model-00001-of-00002.safetensors"}});
+    let index =
+        json!({"weight_map": {"rag.generator.shared.weight": "model-00001-of-00002.safetensors"}});
     let path = saved.path().join("model.safetensors.index.json");
     fs::write(&path, index.to_string()).unwrap();
     let error = saved.load().unwrap_err();
-    assert!(matches!(core(&error), CoreError::Io { .. } | CoreError::MissingFile { .. }), "{error:?}");
+    assert!(
+        matches!(
+            core(&error),
+            CoreError::Io { .. } | CoreError::MissingFile { .. }
+        ),
+        "{error:?}"
+    );
     says(&error, &["model-00001-of-00002.safetensors"]);
     fs::write(&path, "{\"weight_map\": 3}").unwrap();
     let error = saved.load().unwrap_err();
@@ -1137,8 +1546,15 @@ fn saving_where_nothing_can_be_written_is_an_error() {
     let rag = rag(Kind::T5);
     let error = rag.save(file.join("rag")).unwrap_err();
     assert!(matches!(core(&error), CoreError::Io { .. }), "{error:?}");
-    let error = rag.retriever.knowledge().save(file.join("knowledge")).unwrap_err();
-    assert!(matches!(error, RetrieveError::Core(CoreError::Io { .. })), "{error:?}");
+    let error = rag
+        .retriever
+        .knowledge()
+        .save(file.join("knowledge"))
+        .unwrap_err();
+    assert!(
+        matches!(error, RetrieveError::Core(CoreError::Io { .. })),
+        "{error:?}"
+    );
     assert_eq!(fs::read(&file).unwrap(), b"");
 }
 

@@ -23,7 +23,9 @@ use common::{Kind, Random, context_encoder, cpu, rag_of_seed};
 const FOLDER: &str = "BURN_RAG_KILLED_WHILE_SAVING";
 
 const ROUNDS: usize = 40;
-const LONGEST: Duration = Duration::from_secs(8);
+const LONGEST: Duration = Duration::from_secs(6);
+/// The child lives no longer at first; longer where that is too short for whole saves.
+const LIFE: u64 = 20_000;
 
 type Files = BTreeMap<String, Vec<u8>>;
 
@@ -38,7 +40,9 @@ fn saves_a_rag_until_killed() {
         return;
     };
     let rags = rags();
-    save_until_killed(&folder, |round| rags[round % 2].save(folder.join("saved")).unwrap());
+    save_until_killed(&folder, |round| {
+        rags[round % 2].save(folder.join("saved")).unwrap()
+    });
 }
 
 /// The process that [`a_killed_save_leaves_a_whole_knowledge_base`] kills; nothing by itself.
@@ -48,7 +52,9 @@ fn saves_a_knowledge_base_until_killed() {
         return;
     };
     let bases = knowledge_bases();
-    save_until_killed(&folder, |round| bases[round % 2].save(folder.join("saved")).unwrap());
+    save_until_killed(&folder, |round| {
+        bases[round % 2].save(folder.join("saved")).unwrap()
+    });
 }
 
 fn save_until_killed(folder: &Path, save: impl Fn(usize)) {
@@ -64,7 +70,13 @@ fn knowledge_bases() -> [KnowledgeBase; 2] {
     let encoder: TextEncoder = context_encoder(7);
     [60, 90].map(|count| {
         let passages = (0..count)
-            .map(|i| Passage::new(i.to_string(), "Rain", format!("It rained {i} times. 下雨了。")))
+            .map(|i| {
+                Passage::new(
+                    i.to_string(),
+                    "Rain",
+                    format!("It rained {i} times. 下雨了。"),
+                )
+            })
             .collect();
         build_knowledge_base(passages, &encoder, Storage::F32, |_| ()).unwrap()
     })
@@ -96,18 +108,27 @@ fn a_killed_save_leaves_a_whole_knowledge_base() {
     let folder = tempfile::tempdir().unwrap();
     let whole = saved_apart(|i, folder| bases[i].save(folder).unwrap());
     bases[0].save(folder.path().join("saved")).unwrap();
-    kill_repeatedly("saves_a_knowledge_base_until_killed", folder.path(), |saved| {
-        let opened = KnowledgeBase::open(saved).unwrap();
-        let which = bases.iter().position(|base| base.len() == opened.len()).unwrap();
-        let found = common::files(saved);
-        let kept = whole[which].iter().all(|(name, bytes)| found.get(name) == Some(bytes));
-        assert!(kept, "{:?}", found.keys());
-        assert_eq!(opened.index().rows(0..60), bases[which].index().rows(0..60));
-        for (opened, expected) in opened.passages().zip(bases[which].passages()) {
-            assert_eq!(opened.unwrap(), expected.unwrap());
-        }
-        which
-    });
+    kill_repeatedly(
+        "saves_a_knowledge_base_until_killed",
+        folder.path(),
+        |saved| {
+            let opened = KnowledgeBase::open(saved).unwrap();
+            let which = bases
+                .iter()
+                .position(|base| base.len() == opened.len())
+                .unwrap();
+            let found = common::files(saved);
+            let kept = whole[which]
+                .iter()
+                .all(|(name, bytes)| found.get(name) == Some(bytes));
+            assert!(kept, "{:?}", found.keys());
+            assert_eq!(opened.index().rows(0..60), bases[which].index().rows(0..60));
+            for (opened, expected) in opened.passages().zip(bases[which].passages()) {
+                assert_eq!(opened.unwrap(), expected.unwrap());
+            }
+            which
+        },
+    );
     // The next save clears away what the killed ones left.
     bases[0].save(folder.path().join("saved")).unwrap();
     assert_eq!(common::files(&folder.path().join("saved")), whole[0]);
@@ -129,6 +150,7 @@ fn kill_repeatedly(test: &str, folder: &Path, look: impl Fn(&Path) -> usize) {
     let mut random = Random(u64::from(std::process::id()));
     let mut interrupted = 0;
     let mut seen = [0; 2];
+    let mut microseconds = LIFE;
     for _ in 0..ROUNDS {
         if start.elapsed() > LONGEST {
             break;
@@ -143,15 +165,23 @@ fn kill_repeatedly(test: &str, folder: &Path, look: impl Fn(&Path) -> usize) {
             .spawn()
             .unwrap();
         while !ready.exists() {
-            assert!(child.try_wait().unwrap().is_none(), "the saving process ended by itself");
+            assert!(
+                child.try_wait().unwrap().is_none(),
+                "the saving process ended by itself"
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
-        std::thread::sleep(Duration::from_micros(random.below(40_000)));
+        std::thread::sleep(Duration::from_micros(random.below(microseconds)));
         // SIGKILL.
         child.kill().unwrap();
         child.wait().unwrap();
         seen[look(&folder.join("saved"))] += 1;
-        let remains = remains(folder).into_iter().chain(remains(&folder.join("saved")));
+        if 4 * seen.iter().min().unwrap() < seen.iter().sum() {
+            microseconds += microseconds / 4;
+        }
+        let remains = remains(folder)
+            .into_iter()
+            .chain(remains(&folder.join("saved")));
         let remains: Vec<_> = remains.collect();
         interrupted += usize::from(!remains.is_empty());
         for path in remains.iter().filter(|path| path.is_dir()) {
@@ -159,12 +189,19 @@ fn kill_repeatedly(test: &str, folder: &Path, look: impl Fn(&Path) -> usize) {
         }
     }
     println!("{interrupted} saves cut off half-way, old and new found {seen:?} times");
-    assert!(interrupted > 0, "no save was cut off half-way; this shows nothing");
-    assert!(!seen.contains(&0), "only one of the states was ever found: {seen:?}");
+    assert!(
+        interrupted > 0,
+        "no save was cut off half-way; this shows nothing"
+    );
+    assert!(
+        !seen.contains(&0),
+        "only one of the states was ever found: {seen:?}"
+    );
 }
 
 fn remains(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    let begun = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(".writing-"));
+    let begun =
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(".writing-"));
     begun.map(|entry| entry.path()).collect()
 }

@@ -1,6 +1,8 @@
 //! Numbers of the reference implementation, case by case: every folder of `tests/golden/`, and every
 //! folder of `$RAG_GOLDEN_DIR`. `$RAG_DEVICE` chooses the device (`cpu`, `wgpu`, `cuda:0`).
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     collections::BTreeMap,
     fs,

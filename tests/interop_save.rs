@@ -1,6 +1,8 @@
 //! Checkpoints exchanged with transformers, in both directions; `tests/interop/run.sh` runs both tests
 //! with `tests/interop/interop.py` between them. Alone they are skipped.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -58,7 +60,9 @@ const WORDS: &str = "the capital of france is paris where does rain fall ? ##s #
 
 #[test]
 fn save_for_transformers() {
-    let Some(folder) = folder("RAG_INTEROP_DIR") else { return };
+    let Some(folder) = folder("RAG_INTEROP_DIR") else {
+        return;
+    };
     let device = burn_rag::core::device("cpu").unwrap();
     device.seed(42);
     for (name, model, generator) in generators() {
@@ -95,7 +99,9 @@ fn save_for_transformers() {
 
 #[test]
 fn load_from_transformers() {
-    let Some(parent) = folder("RAG_INTEROP_FROM") else { return };
+    let Some(parent) = folder("RAG_INTEROP_FROM") else {
+        return;
+    };
     let device = burn_rag::core::device("cpu").unwrap();
     let mut checked = 0;
     let mut failures = Vec::new();
@@ -115,9 +121,16 @@ fn load_from_transformers() {
             Err(reason) => failures.push(format!("{}: {reason}", folder.display())),
         }
     }
-    println!("{checked} folders of transformers loaded and agree, {} do not", failures.len());
+    println!(
+        "{checked} folders of transformers loaded and agree, {} do not",
+        failures.len()
+    );
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
-    assert!(checked > 0, "{} holds no folder with interop.json", parent.display());
+    assert!(
+        checked > 0,
+        "{} holds no folder with interop.json",
+        parent.display()
+    );
 }
 
 fn check_rag(folder: &Path, device: &Device) -> Result<(), String> {
@@ -125,7 +138,11 @@ fn check_rag(folder: &Path, device: &Device) -> Result<(), String> {
     let checkpoint = Checkpoint::load(folder, device).map_err(|error| error.to_string())?;
     let mut found: RagCase = read(folder);
     evaluate(&checkpoint, &mut found, device);
-    compare("question_vectors", &expected.question_vectors, &found.question_vectors)?;
+    compare(
+        "question_vectors",
+        &expected.question_vectors,
+        &found.question_vectors,
+    )?;
     let rows = |values: &[Vec<Vec<f32>>]| values.concat();
     compare("logits", &rows(&expected.logits), &rows(&found.logits))?;
     compare(
@@ -145,7 +162,11 @@ fn check_encoder(folder: &Path, device: &Device) -> Result<(), String> {
 fn compare(name: &str, expected: &[Vec<f32>], found: &[Vec<f32>]) -> Result<(), String> {
     let [expected, found] = [expected.concat(), found.concat()];
     if expected.len() != found.len() {
-        return Err(format!("{name}: expected {} numbers, found {}", expected.len(), found.len()));
+        return Err(format!(
+            "{name}: expected {} numbers, found {}",
+            expected.len(),
+            found.len()
+        ));
     }
     for (i, (expected, found)) in expected.iter().zip(&found).enumerate() {
         let error = (expected - found).abs() / expected.abs().max(1.0);
@@ -239,7 +260,10 @@ fn rag_case(checkpoint: &Checkpoint) -> RagCase {
     let (question_ids, question_mask) = rag_case_inputs();
     let words = |first: i64, length: i64| -> Vec<i64> {
         let padding = std::iter::repeat_n(pad, (10 - length) as usize);
-        (0..length).map(|i| 5 + (first + 11 * i) % 53).chain(padding).collect()
+        (0..length)
+            .map(|i| 5 + (first + 11 * i) % 53)
+            .chain(padding)
+            .collect()
     };
     let mask = |length: usize| (0..10).map(|i| i64::from(i < length)).collect();
     RagCase {
@@ -249,7 +273,10 @@ fn rag_case(checkpoint: &Checkpoint) -> RagCase {
         context_ids: vec![words(3, 10), words(8, 6), words(1, 7), words(30, 10)],
         context_mask: vec![mask(10), mask(6), mask(7), mask(10)],
         doc_scores: vec![vec![1.5, 0.25], vec![-0.5, 0.75]],
-        decoder_ids: vec![vec![start, 17, 29, 44, 8, end], vec![start, 12, 51, 6, 38, 20]],
+        decoder_ids: vec![
+            vec![start, 17, 29, 44, 8, end],
+            vec![start, 12, 51, 6, 38, 20],
+        ],
         logits: Vec::new(),
         rag_token_log_probs: Vec::new(),
     }
@@ -262,8 +289,12 @@ fn evaluate(checkpoint: &Checkpoint, case: &mut RagCase, device: &Device) {
         generator,
         ..
     } = checkpoint;
-    case.question_vectors =
-        encode(question_encoder, &case.question_ids, &case.question_mask, device);
+    case.question_vectors = encode(
+        question_encoder,
+        &case.question_ids,
+        &case.question_mask,
+        device,
+    );
 
     let tokens = TokenBatch {
         ids: tensor(&case.context_ids, device),

@@ -114,15 +114,18 @@ impl Dozen {
         for answer in answers {
             let length = answer.inputs.len();
             let inputs: Vec<i64> = answer.inputs.iter().map(|&id| id.into()).collect();
-            let inputs =
-                Tensor::<2, Int>::from_data(TensorData::new(inputs, [1, length]), &cpu());
+            let inputs = Tensor::<2, Int>::from_data(TensorData::new(inputs, [1, length]), &cpu());
             let log_probs = candidate_log_probs(&self.generator, &memory, inputs, Precision::F32);
             let log_probs: Vec<f32> = log_probs.try_into_vec_as().unwrap();
             let of = |z: usize, i: usize| {
                 f64::from(log_probs[(z * length + i) * TOKENS + answer.targets[i] as usize])
             };
             let documents = 0..SCORES.len();
-            all.push(documents.map(|z| (0..length).map(|i| of(z, i)).collect()).collect());
+            all.push(
+                documents
+                    .map(|z| (0..length).map(|i| of(z, i)).collect())
+                    .collect(),
+            );
         }
         all
     }
@@ -139,7 +142,11 @@ fn marginal(model: RagModel, log_probs: &[Vec<f64>]) -> f64 {
             .map(|(prior, tokens)| prior * tokens.iter().sum::<f64>().exp())
             .sum(),
         RagModel::Token => (0..log_probs[0].len())
-            .map(|i| documents().map(|(prior, tokens)| prior * tokens[i].exp()).sum::<f64>())
+            .map(|i| {
+                documents()
+                    .map(|(prior, tokens)| prior * tokens[i].exp())
+                    .sum::<f64>()
+            })
             .product(),
     }
 }
@@ -156,7 +163,10 @@ fn the_probabilities_of_all_answers_sum_to_one_and_are_those_of_the_equations() 
             for (likelihood, log_probs) in likelihoods.iter().zip(&log_probs) {
                 let found = f64::from(likelihood.log_likelihood).exp();
                 let expected = marginal(model, log_probs);
-                assert!((found - expected).abs() < 1e-4 * expected.max(1e-3), "{found} {expected}");
+                assert!(
+                    (found - expected).abs() < 1e-4 * expected.max(1e-3),
+                    "{found} {expected}"
+                );
                 total += found;
             }
             assert!((total - 1.0).abs() < 1e-4, "{model:?}: {total}");
@@ -168,8 +178,8 @@ fn the_probabilities_of_all_answers_sum_to_one_and_are_those_of_the_equations() 
 fn the_two_models_differ() {
     let [dozen, _] = Dozen::all();
     let answers = dozen.forced();
-    let [sequence, token] =
-        [RagModel::Sequence, RagModel::Token].map(|model| dozen.reader().likelihoods(model, &answers));
+    let [sequence, token] = [RagModel::Sequence, RagModel::Token]
+        .map(|model| dozen.reader().likelihoods(model, &answers));
     let differences = sequence.unwrap().into_iter().zip(token.unwrap());
     let largest = differences
         .map(|(sequence, token)| (sequence.log_likelihood - token.log_likelihood).abs())
@@ -182,7 +192,9 @@ fn beams_enough_find_the_most_probable_answer_of_rag_token() {
     for dozen in Dozen::all() {
         let reader = dozen.reader();
         let sequences = dozen.sequences();
-        let likelihoods = reader.likelihoods(RagModel::Token, &dozen.forced()).unwrap();
+        let likelihoods = reader
+            .likelihoods(RagModel::Token, &dozen.forced())
+            .unwrap();
         let (best, likelihood) = sequences
             .iter()
             .zip(&likelihoods)
@@ -206,7 +218,9 @@ fn what_is_returned_is_a_distribution() {
             assert_eq!(answer.question, question);
             assert_eq!(answer.evidence.len(), N_DOCS);
             is_consistent(&answer);
-            let label = rag.score(question, &["rain", "the play", "下雨了", ""]).unwrap();
+            let label = rag
+                .score(question, &["rain", "the play", "下雨了", ""])
+                .unwrap();
             label.iter().for_each(is_consistent);
         }
     }
@@ -214,19 +228,34 @@ fn what_is_returned_is_a_distribution() {
 
 fn is_consistent(answer: &Answer) {
     let sum = |numbers: Vec<f32>| {
-        assert!(numbers.iter().all(|number| (0.0..=1.0001).contains(number)), "{numbers:?}");
+        assert!(
+            numbers.iter().all(|number| (0.0..=1.0001).contains(number)),
+            "{numbers:?}"
+        );
         numbers.iter().sum::<f32>()
     };
     let evidence = || answer.evidence.iter();
     assert_close(sum(evidence().map(|one| one.prior).collect()), 1.0, 1e-5);
-    assert_close(sum(evidence().map(|one| one.posterior).collect()), 1.0, 1e-5);
+    assert_close(
+        sum(evidence().map(|one| one.posterior).collect()),
+        1.0,
+        1e-5,
+    );
     assert!(!answer.tokens.is_empty());
     for token in &answer.tokens {
         assert_close(sum(token.shares.clone()), 1.0, 1e-5);
     }
-    let by_token: f32 = answer.tokens.iter().map(|token| token.log_probability).sum();
+    let by_token: f32 = answer
+        .tokens
+        .iter()
+        .map(|token| token.log_probability)
+        .sum();
     assert_close(by_token, answer.log_likelihood, 1e-4);
-    let text: String = answer.tokens.iter().map(|token| token.text.as_str()).collect();
+    let text: String = answer
+        .tokens
+        .iter()
+        .map(|token| token.text.as_str())
+        .collect();
     assert_eq!(text.trim(), answer.text.trim());
     let scores: Vec<_> = evidence().map(|one| one.score).collect();
     assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
@@ -271,7 +300,12 @@ fn decoding_step_by_step_is_teacher_forcing() {
         );
         let memory = generator.encode(&contexts, Precision::F32);
         // Two rows a context.
-        let rows = [[2, 20, 21, 22, 23], [2, 24, 25, 26, 27], [2, 28, 29, 30, 31], [2, 32, 33, 34, 35]];
+        let rows = [
+            [2, 20, 21, 22, 23],
+            [2, 24, 25, 26, 27],
+            [2, 28, 29, 30, 31],
+            [2, 32, 33, 34, 35],
+        ];
         let whole = decode(generator, &memory, &rows, &mut Cache::default());
         for steps in [vec![1; 5], vec![2, 1, 2], vec![1, 4], vec![3, 2]] {
             let mut cache = Cache::default();
@@ -354,8 +388,18 @@ fn passages_padded_beside_longer_ones_say_the_same() {
         };
         let alone = encoded(&[vec![5, 6, 7]]);
         let beside = encoded(&[vec![5, 6, 7], vec![8; 40]]);
-        let expected = decode(&rag.generator, &alone, &[[2, 20, 21]], &mut Cache::default());
-        let found = decode(&rag.generator, &beside, &[[2, 20, 21]; 2], &mut Cache::default());
+        let expected = decode(
+            &rag.generator,
+            &alone,
+            &[[2, 20, 21]],
+            &mut Cache::default(),
+        );
+        let found = decode(
+            &rag.generator,
+            &beside,
+            &[[2, 20, 21]; 2],
+            &mut Cache::default(),
+        );
         same_numbers(&found[..expected.len()], &expected);
     }
 }
@@ -366,7 +410,10 @@ fn what_is_saved_answers_as_before() {
         let folder = tempfile::tempdir().unwrap();
         let [first, second] = ["first", "deeper/second"].map(|name| folder.path().join(name));
         let mut rag = rag(kind).with_model(model);
-        rag.generation = rag.generation.with_num_beams(3).with_num_return_sequences(2);
+        rag.generation = rag
+            .generation
+            .with_num_beams(3)
+            .with_num_return_sequences(2);
         rag.save(&first).unwrap();
         let loaded = Rag::load(&first, rag.retriever.knowledge().clone(), &cpu()).unwrap();
         same_rag(&rag, &loaded);
@@ -385,8 +432,11 @@ fn same_rag(rag: &Rag, loaded: &Rag) {
     assert_eq!(rag.config, loaded.config);
     assert_eq!(rag.generation, loaded.generation);
     let encoders = |rag: &Rag| {
-        [&rag.retriever.question_encoder, &rag.retriever.context_encoder]
-            .map(|encoder| encoder.fingerprint().unwrap())
+        [
+            &rag.retriever.question_encoder,
+            &rag.retriever.context_encoder,
+        ]
+        .map(|encoder| encoder.fingerprint().unwrap())
     };
     assert_eq!(encoders(rag), encoders(loaded));
     for question in QUESTIONS {
@@ -440,8 +490,13 @@ fn thorough_decoding_chooses_no_less_probable_an_answer_than_fast() {
             let mut rag = rag(kind).with_model(RagModel::Sequence);
             rag.generation = rag.generation.with_num_beams(beams);
             for question in QUESTIONS {
-                let [thorough, fast] = [SequenceDecoding::Thorough, SequenceDecoding::Fast]
-                    .map(|decoding| rag.clone().with_sequence_decoding(decoding).ask(question).unwrap());
+                let [thorough, fast] =
+                    [SequenceDecoding::Thorough, SequenceDecoding::Fast].map(|decoding| {
+                        rag.clone()
+                            .with_sequence_decoding(decoding)
+                            .ask(question)
+                            .unwrap()
+                    });
                 assert!(
                     thorough.log_likelihood >= fast.log_likelihood - 1e-5,
                     "{kind:?}, {beams} beams: {} {}",
@@ -471,7 +526,11 @@ fn answers_come_best_first() {
 fn a_seed_decides_what_is_drawn() {
     for (kind, model) in kinds_and_models() {
         let mut rag = rag(kind).with_model(model);
-        rag.generation = rag.generation.with_do_sample(true).with_top_k(0).with_temperature(2.0);
+        rag.generation = rag
+            .generation
+            .with_do_sample(true)
+            .with_top_k(0)
+            .with_temperature(2.0);
         let drawn = |seed: u64| {
             let mut rag = rag.clone();
             rag.generation = rag.generation.with_seed(seed);
@@ -479,7 +538,10 @@ fn a_seed_decides_what_is_drawn() {
         };
         assert_eq!(drawn(1), drawn(1));
         let others: Vec<_> = (2..6).map(drawn).collect();
-        assert!(others.iter().any(|other| other.text != drawn(1).text), "{kind:?} {model:?}");
+        assert!(
+            others.iter().any(|other| other.text != drawn(1).text),
+            "{kind:?} {model:?}"
+        );
     }
 }
 
@@ -515,11 +577,21 @@ fn a_stream_can_be_stopped() {
         let mut left = 2;
         let mut on_token = |_: usize, _: u32| {
             left -= 1;
-            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if left == 0 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         };
         let control = Control::default().with_on_token(&mut on_token);
         let answer = rag.ask_with(QUESTIONS[0], control).unwrap();
-        let ids = |answer: &Answer| answer.tokens.iter().map(|token| token.id).collect::<Vec<_>>();
+        let ids = |answer: &Answer| {
+            answer
+                .tokens
+                .iter()
+                .map(|token| token.id)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(ids(&answer), ids(&whole)[..2]);
     }
 }
@@ -536,7 +608,10 @@ fn cancelling_ends_every_search() {
             for penalty in [-1.0, 0.0, 1.0] {
                 for steps in [0, 2] {
                     let mut rag = rag(kind).with_model(model).with_sequence_decoding(decoding);
-                    rag.generation = rag.generation.with_num_beams(beams).with_length_penalty(penalty);
+                    rag.generation = rag
+                        .generation
+                        .with_num_beams(beams)
+                        .with_length_penalty(penalty);
                     let asked = Cell::new(0);
                     let cancelled = || {
                         asked.set(asked.get() + 1);
@@ -561,7 +636,9 @@ fn the_order_of_passages_does_not_matter() {
             let order = [2, 0, 1];
             let permuted: Vec<Retrieved> = order.iter().map(|&i| found[i].clone()).collect();
             let answer = |passages: &[Retrieved]| {
-                rag.answers(question, passages, Control::default()).unwrap().swap_remove(0)
+                rag.answers(question, passages, Control::default())
+                    .unwrap()
+                    .swap_remove(0)
             };
             let (expected, answer) = (answer(&found), answer(&permuted));
             assert_eq!(answer.text, expected.text);
@@ -589,7 +666,8 @@ fn classification_is_decoding_among_the_labels() {
             rag.generation.forced_bos_token_id = forced_bos;
             let labels = rag.allowed(&LABELS).unwrap();
             // All beams, and one place more than the longest label takes.
-            rag.generation = rag.generation
+            rag.generation = rag
+                .generation
                 .with_num_beams(LABELS.len())
                 .with_num_return_sequences(LABELS.len())
                 .with_length_penalty(0.0)
@@ -605,7 +683,10 @@ fn classification_is_decoding_among_the_labels() {
                 let mut scored = rag.score(question, &LABELS).unwrap();
                 scored.sort_by(|a, b| b.log_likelihood.total_cmp(&a.log_likelihood));
                 let texts = |answers: &[Answer]| {
-                    answers.iter().map(|answer| answer.text.clone()).collect::<Vec<_>>()
+                    answers
+                        .iter()
+                        .map(|answer| answer.text.clone())
+                        .collect::<Vec<_>>()
                 };
                 assert_eq!(texts(&decoded), texts(&scored));
             }
@@ -615,7 +696,9 @@ fn classification_is_decoding_among_the_labels() {
 
 #[test]
 fn scores_of_candidates_do_not_depend_on_one_another() {
-    let candidates: Vec<String> = (0..20).map(|i| format!("{} rain", "the ".repeat(i % 7))).collect();
+    let candidates: Vec<String> = (0..20)
+        .map(|i| format!("{} rain", "the ".repeat(i % 7)))
+        .collect();
     let candidates: Vec<&str> = candidates.iter().map(String::as_str).collect();
     for (kind, model) in kinds_and_models() {
         let rag = rag(kind).with_model(model);
@@ -636,7 +719,10 @@ fn an_answer_survives_json_and_shows_its_sources() {
         let json = serde_json::to_string(&answer).unwrap();
         assert_eq!(serde_json::from_str::<Answer>(&json).unwrap(), answer);
         let shown = answer.to_string();
-        assert!(shown.contains(&answer.question) && shown.contains(&answer.text), "{shown}");
+        assert!(
+            shown.contains(&answer.question) && shown.contains(&answer.text),
+            "{shown}"
+        );
         for evidence in &answer.evidence {
             assert!(shown.contains(&evidence.passage.id), "{shown}");
             assert!(shown.contains(&evidence.passage.text), "{shown}");
@@ -649,7 +735,10 @@ fn an_answer_survives_json_and_shows_its_sources() {
 fn sources_of_documents_are_shown_with_their_place() {
     use burn_rag::core::Source;
     let mut answer = rag(Kind::T5).ask(QUESTIONS[0]).unwrap();
-    answer.evidence[0].passage.source = Some(Source { file: "notes/天气.md".into(), bytes: 12..345 });
+    answer.evidence[0].passage.source = Some(Source {
+        file: "notes/天气.md".into(),
+        bytes: 12..345,
+    });
     let shown = answer.to_string();
     assert!(shown.contains("notes/天气.md:12-345"), "{shown}");
 }
@@ -661,8 +750,14 @@ fn an_answer_below_the_threshold_is_an_abstention() {
         for question in QUESTIONS {
             let best = rag.ask(question).unwrap();
             let outcome = |threshold| rag.ask_or_abstain(question, threshold).unwrap();
-            assert_eq!(outcome(Threshold::Probability(0.0)), Outcome::Answered(best.clone()));
-            assert_eq!(outcome(Threshold::Probability(1.01)), Outcome::Abstained(best.clone()));
+            assert_eq!(
+                outcome(Threshold::Probability(0.0)),
+                Outcome::Answered(best.clone())
+            );
+            assert_eq!(
+                outcome(Threshold::Probability(1.01)),
+                Outcome::Abstained(best.clone())
+            );
             let exactly = Threshold::Probability(best.probability());
             assert_eq!(outcome(exactly), Outcome::Answered(best.clone()));
             assert_eq!(
@@ -689,7 +784,11 @@ fn candidates_are_ranked_by_inner_products() {
             assert!(ranked.is_sorted_by(|a, b| a.score >= b.score), "{ranked:?}");
             for one in ranked {
                 let questions = |text: &str| {
-                    let vectors = rag.retriever.question_encoder.embed_questions(&[text]).unwrap();
+                    let vectors = rag
+                        .retriever
+                        .question_encoder
+                        .embed_questions(&[text])
+                        .unwrap();
                     vectors.row(0).to_vec()
                 };
                 let expected = match by {
@@ -698,10 +797,7 @@ fn candidates_are_ranked_by_inner_products() {
                         let vectors = rag.retriever.context_encoder.embed_passages(&[passage]);
                         dot(&questions(question), &vectors.unwrap().row(0).to_vec())
                     }
-                    RankBy::Evidence => rag
-                        .retriever
-                        .retrieve(&[question])
-                        .unwrap()[0]
+                    RankBy::Evidence => rag.retriever.retrieve(&[question]).unwrap()[0]
                         .iter()
                         .map(|found| {
                             let vectors = rag.retriever.vectors(&[found.position]);
@@ -729,5 +825,7 @@ fn one_retrieval_is_no_other_for_many_questions() {
 }
 
 fn kinds_and_models() -> impl Iterator<Item = (Kind, RagModel)> {
-    KINDS.into_iter().flat_map(|kind| MODELS.map(|model| (kind, model)))
+    KINDS
+        .into_iter()
+        .flat_map(|kind| MODELS.map(|model| (kind, model)))
 }

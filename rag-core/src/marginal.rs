@@ -515,6 +515,44 @@ mod tests {
     }
 
     #[test]
+    fn a_document_of_prior_zero_counts_for_nothing() {
+        let mut example = Example::new();
+        for prior in &mut example.prior {
+            let rest = 1.0 - prior[1];
+            prior[1] = 0.0;
+            prior.iter_mut().for_each(|p| *p /= rest);
+        }
+        for model in MODELS {
+            for smoothing in [0.0, 0.3] {
+                let loss = |example: &Example| {
+                    numbers(negative_log_likelihood(
+                        model,
+                        Compat::Paper,
+                        example.log_prior(),
+                        example.log_probs(),
+                        &example.targets(0),
+                        smoothing,
+                    ))
+                };
+                let found = loss(&example);
+                let mut other = Example::new();
+                other.prior.clone_from(&example.prior);
+                for answer in &mut other.probs {
+                    answer[1] = vec![vec![0.2; VOCABULARY]; LENGTH];
+                }
+                for (b, (found, other)) in found.into_iter().zip(loss(&other)).enumerate() {
+                    close(found, other);
+                    if smoothing == 0.0 {
+                        close(found, -example.likelihood(model, b).ln());
+                    }
+                }
+            }
+        }
+        let posterior = document_log_posterior(example.log_prior(), example.token_log_probs());
+        assert_eq!(numbers(posterior.exp().narrow(1, 1, 1)), [0.0; BATCH]);
+    }
+
+    #[test]
     fn transformers_loses_the_prior_of_one_token() {
         let mut example = Example::new();
         example.answers = [vec![3], vec![1]];

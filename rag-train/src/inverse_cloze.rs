@@ -10,7 +10,9 @@ use rag_core::{Encoding, Passage, TokenBatch, nn::Precision};
 use rag_retrieve::TextEncoder;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
-use crate::{Accumulation, LossScaler, Optimizer, Result, Schedule};
+use crate::{
+    Accumulation, LossScaler, Optimizer, Result, Schedule, progress::progress_bar,
+};
 
 /// How long and how an encoder learns from passages.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,8 +32,8 @@ pub struct InverseCloze {
 impl Default for InverseCloze {
     fn default() -> Self {
         Self {
-            steps: 150,
-            batch_size: 64,
+            steps: 120,
+            batch_size: 32,
             learning_rate: 1e-3,
             words: 8,
             seed: 0,
@@ -40,7 +42,7 @@ impl Default for InverseCloze {
 }
 
 /// Trains one encoder for both sides: a few words of a passage, drawn at random, must find the
-/// passage among the others of the batch. `progress` hears of the loss of each step.
+/// passage among the others of the batch. Shows a progress bar with the loss.
 ///
 /// # Errors
 /// Those of the tokenizer.
@@ -48,7 +50,6 @@ pub fn pretrain(
     mut encoder: TextEncoder,
     passages: &[Passage],
     settings: InverseCloze,
-    mut progress: impl FnMut(usize, f32),
 ) -> Result<TextEncoder> {
     let texts = encoder.tokenize_passages(passages)?;
     let device = encoder.encoder.bert.device().autodiff();
@@ -66,6 +67,7 @@ pub fn pretrain(
     let mut model = encoder.encoder.train();
     let mut order: Vec<usize> = (0..texts.len()).collect();
     let pad = encoder.config.bert.pad_token_id;
+    let bar = progress_bar(settings.steps);
     for step in 0..settings.steps {
         order.shuffle(&mut random);
         let chosen: Vec<&Encoding> = order.iter().take(settings.batch_size).map(|&i| &texts[i]).collect();
@@ -79,11 +81,14 @@ pub fn pretrain(
             embed(TokenBatch::new(&questions, pad, &device)),
             embed(TokenBatch::new(&passages, pad, &device)),
         );
-        progress(step, loss.clone().into_scalar());
+        let nats: f32 = loss.clone().into_scalar();
+        bar.set_message(format!("inverse cloze  {nats:.3} nats/question"));
+        bar.inc(1);
         let mut gradients = Accumulation::default();
         optimizer.accumulate(&model, loss, &mut gradients);
         (model, _) = optimizer.step(model, gradients, schedule.rate(step));
     }
+    bar.finish_and_clear();
     encoder.encoder = model.valid();
     Ok(encoder)
 }

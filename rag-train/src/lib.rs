@@ -8,6 +8,7 @@ pub mod gradients;
 pub mod inverse_cloze;
 mod joint;
 mod optimizer;
+mod progress;
 mod scaler;
 mod schedule;
 mod scratch;

@@ -1,6 +1,6 @@
 use std::{
     path::PathBuf,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use burn::{
@@ -12,7 +12,7 @@ use burn::{
     optim::AdamWConfig,
     tensor::{Device, Tensor, TensorData},
 };
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use ndarray::{Array2, Axis};
 use rag_core::{TokenBatch, nn::Precision, padded};
 use rag_generate::{
@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Accumulation, Batch, Error, JointModel, LossScaler, Objective, Optimizer, QuestionAnswer,
     Result, Schedule, evaluate,
+    progress::{progress_bar, say},
 };
 
 /// Settings of a fine-tuning run.
@@ -444,21 +445,4 @@ fn to_array(vectors: Tensor<2>) -> Result<Array2<f32>> {
         .try_into_vec_as()
         .map_err(|error| rag_generate::Error::Execution(Box::new(error)))?;
     Ok(Array2::from_shape_vec(shape, values).expect("a tensor has as many values as its shape"))
-}
-
-fn progress_bar(steps: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps  {msg}  {eta} left")
-        .expect("the template is constant");
-    let bar = ProgressBar::new(steps as u64).with_style(style);
-    bar.enable_steady_tick(Duration::from_millis(500));
-    bar
-}
-
-/// A line above the bar, or a plain line where there is no terminal.
-fn say(bar: &ProgressBar, line: &str) {
-    if bar.is_hidden() {
-        eprintln!("{line}");
-    } else {
-        bar.println(line);
-    }
 }

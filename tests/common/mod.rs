@@ -154,11 +154,23 @@ pub fn knowledge(encoder: &TextEncoder) -> KnowledgeBase {
 
 pub fn passages() -> Vec<Passage> {
     [
-        ("hamlet", "Hamlet", "Hamlet is a play by Shakespeare, of the prince of Denmark."),
-        ("rain", "Rain", "It rained in the city all day, and the road was wet."),
+        (
+            "hamlet",
+            "Hamlet",
+            "Hamlet is a play by Shakespeare, of the prince of Denmark.",
+        ),
+        (
+            "rain",
+            "Rain",
+            "It rained in the city all day, and the road was wet.",
+        ),
         ("yu", "雨", "下雨了，路很滑。"),
         ("qing", "晴", "明天是晴天，我们去看书。"),
-        ("rust", "", "A language without a title: it is fast, and it is safe."),
+        (
+            "rust",
+            "",
+            "A language without a title: it is fast, and it is safe.",
+        ),
         ("mixed", "Mixed 语言", "The word 书 means book."),
     ]
     .map(|(id, title, text)| Passage::new(id, title, text))
@@ -187,7 +199,9 @@ pub fn question_vocabulary() -> Vec<String> {
     let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from);
     let letters = ('a'..='z').flat_map(|letter| [letter.to_string(), format!("##{letter}")]);
     let signs = "?.,!:/'0123456789雨下了路很滑明天是晴书吗".chars();
-    let words = ["the", "play", "rain", "city", "who", "wrote", "##ed", "##ing", "hamlet"];
+    let words = [
+        "the", "play", "rain", "city", "who", "wrote", "##ed", "##ing", "hamlet",
+    ];
     special
         .into_iter()
         .chain(letters)
@@ -238,13 +252,19 @@ fn write_bart_tokenizer(folder: &Path) {
     let vocabulary: BTreeMap<_, _> = bart_vocabulary().into_iter().zip(0_u32..).collect();
     let merges: String = MERGES.iter().map(|pair| pair.join(" ") + "\n").collect();
     fs::write(folder.join("vocab.json"), json!(vocabulary).to_string()).unwrap();
-    fs::write(folder.join("merges.txt"), format!("#version: 0.2\n{merges}")).unwrap();
+    fs::write(
+        folder.join("merges.txt"),
+        format!("#version: 0.2\n{merges}"),
+    )
+    .unwrap();
 }
 
 fn t5_pieces() -> Vec<(String, f64)> {
     let special = ["<pad>", "</s>", "<unk>"].map(|piece| (piece.to_owned(), 0.0));
     let signs = "▁abcdefghijklmnopqrstuvwxyzHIAT?.,!:/0123456789雨下了路很滑明天是晴书吗";
-    let words = ["▁the", "▁of", "▁a", "▁is", "▁it", "▁and", "▁/", "▁//", "▁rain", "▁play", "in", "er", "ed"];
+    let words = [
+        "▁the", "▁of", "▁a", "▁is", "▁it", "▁and", "▁/", "▁//", "▁rain", "▁play", "in", "er", "ed",
+    ];
     let scored = |score: f64| move |piece: String| (piece, score);
     special
         .into_iter()
@@ -254,7 +274,8 @@ fn t5_pieces() -> Vec<(String, f64)> {
 }
 
 fn write_t5_tokenizer(folder: &Path) {
-    let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
+    let metaspace =
+        json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
     let special = |id: u32, content: &str| {
         json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
             "normalized": false, "special": true})

@@ -70,7 +70,9 @@ pub fn from_hub(repository: &str) -> Result<PathBuf> {
             };
         }
     };
-    let names: BTreeSet<_> = (info.siblings.into_iter()).map(|file| file.rfilename).collect();
+    let names: BTreeSet<_> = (info.siblings.into_iter())
+        .map(|file| file.rfilename)
+        .collect();
     // All files of one commit, should the repository change meanwhile.
     let commit = Repo::with_revision(repository.to_owned(), RepoType::Model, info.sha.clone());
     let repo = api.repo(commit);
@@ -151,7 +153,10 @@ mod tests {
             "vocab.txt",
             "1_Pooling/config.json",
         ]);
-        assert_eq!(wanted("", &names), ["config.json", "vocab.txt", "model.safetensors"]);
+        assert_eq!(
+            wanted("", &names),
+            ["config.json", "vocab.txt", "model.safetensors"]
+        );
         assert_eq!(wanted("1_Pooling/", &names), ["1_Pooling/config.json"]);
         assert!(wanted("context_encoder/", &names).is_empty());
     }
@@ -160,11 +165,15 @@ mod tests {
     fn shards_are_files_of_the_repository_beside_their_index() {
         let folder = tempfile::tempdir().unwrap();
         let index = folder.path().join("index.json");
-        let map = r#"{"weight_map": {"a": "b-1.safetensors", "c": "b-1.safetensors", "d": "../../e"}}"#;
+        let map =
+            r#"{"weight_map": {"a": "b-1.safetensors", "c": "b-1.safetensors", "d": "../../e"}}"#;
         std::fs::write(&index, map).unwrap();
         let names = names(&["context_encoder/b-1.safetensors", "b-1.safetensors"]);
         let name = "context_encoder/model.safetensors.index.json";
         let found = shards(&index, name, &names).unwrap();
-        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["context_encoder/b-1.safetensors"]);
+        assert_eq!(
+            found.into_iter().collect::<Vec<_>>(),
+            ["context_encoder/b-1.safetensors"]
+        );
     }
 }

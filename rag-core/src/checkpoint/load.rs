@@ -163,7 +163,8 @@ fn read_tensors(file: &Path) -> Result<BTreeMap<String, burn_pack::Tensor>> {
         reason,
     };
     if file.extension().is_some_and(|extension| extension == "bin") {
-        let mut store = PytorchStore::from_file(file);
+        // A shard that holds only later layers must not be renumbered.
+        let mut store = PytorchStore::from_file(file).map_indices_contiguous(false);
         let tensors = store.get_all_tensors();
         Ok(tensors.map_err(|error| damaged(error.to_string()))?.clone())
     } else {
