@@ -27,9 +27,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(question) => println!("\n{}", rag.ask(&question)?),
         None => {
             for question in [
-                "Which range of mountains is K2 in?",
-                "Who invented the telephone?",
-                "长江最后注入哪个海？",
+                "Who created the programming language Python?",
+                "What is the biggest moon of the planet Saturn called?",
+                "诗人杜甫被后人称作什么？",
             ] {
                 println!("\n{}", rag.ask(question)?);
             }

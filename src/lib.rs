@@ -8,9 +8,7 @@ pub use rag_train as train;
 
 /// What most programs need.
 pub mod prelude {
-    pub use rag_core::{
-        Device, Passage, Tokenizer, device, marginal::RagModel, nn::Precision,
-    };
+    pub use rag_core::{Device, Passage, Tokenizer, device, marginal::RagModel, nn::Precision};
     pub use rag_generate::{
         Answer, Evidence, Outcome, Rag, RankBy, SequenceDecoding, Threshold,
         decode::{Control, GenerationConfig},

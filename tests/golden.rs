@@ -18,9 +18,7 @@ use burn_rag::{
     core::{
         TokenBatch,
         checkpoint::Tensors,
-        marginal::{
-            Compat, RagModel, Targets, log_prior, log_sum_exp, negative_log_likelihood,
-        },
+        marginal::{Compat, RagModel, Targets, log_prior, log_sum_exp, negative_log_likelihood},
         nn::Precision,
     },
     generate::{
@@ -76,7 +74,11 @@ fn golden_cases() {
     let others = std::env::var_os("RAG_GOLDEN_DIR").map(PathBuf::from);
     let mut passed = 0;
     let mut failures = Vec::new();
-    for folder in [own].into_iter().chain(others).flat_map(|parent| folders(&parent)) {
+    for folder in [own]
+        .into_iter()
+        .chain(others)
+        .flat_map(|parent| folders(&parent))
+    {
         let golden = Golden::open(&folder, &device);
         let cases = fs::read_to_string(folder.join("cases.json")).unwrap();
         let cases: Cases = serde_json::from_str(&cases).unwrap();
@@ -89,7 +91,10 @@ fn golden_cases() {
             }
         }
     }
-    println!("{passed} golden cases passed on {device:?}, {} failed", failures.len());
+    println!(
+        "{passed} golden cases passed on {device:?}, {} failed",
+        failures.len()
+    );
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
     assert!(passed > 0, "there are no golden cases");
 }
@@ -98,9 +103,8 @@ fn golden_cases() {
 fn device() -> Option<Device> {
     let name = std::env::var("RAG_DEVICE").unwrap_or_else(|_| "cpu".into());
     let device = burn_rag::core::device(&name).expect("RAG_DEVICE");
-    let reachable = std::panic::catch_unwind(|| {
-        Tensor::<1>::ones([1], &device).into_scalar::<f32>()
-    });
+    let reachable =
+        std::panic::catch_unwind(|| Tensor::<1>::ones([1], &device).into_scalar::<f32>());
     if reachable.is_err() && name.starts_with("wgpu") {
         println!("skipped: there is no adapter for {name}");
         return None;
@@ -128,10 +132,18 @@ impl Golden {
                 let data = view.data();
                 let values = match view.dtype() {
                     Dtype::I64 => Values::Int(
-                        data.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
+                        data.as_chunks()
+                            .0
+                            .iter()
+                            .map(|b| i64::from_le_bytes(*b))
+                            .collect(),
                     ),
                     Dtype::F32 => Values::Float(
-                        data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+                        data.as_chunks()
+                            .0
+                            .iter()
+                            .map(|b| f32::from_le_bytes(*b))
+                            .collect(),
                     ),
                     other => panic!("{name} has the type {other:?}"),
                 };
@@ -168,14 +180,22 @@ impl Golden {
     fn question_encoder(&self, case: &Case) -> Result<(), String> {
         let tokens = self.tokens(case, "input_ids", "attention_mask", &self.device);
         let encoder = &self.checkpoint.question_encoder;
-        self.compare(case, "expected", encoder.forward(&tokens, None, Precision::F32))
+        self.compare(
+            case,
+            "expected",
+            encoder.forward(&tokens, None, Precision::F32),
+        )
     }
 
     fn context_encoder(&self, case: &Case) -> Result<(), String> {
         let folder = self.folder.join("context_encoder");
         let (encoder, _) = load_encoder(&folder, &self.device).unwrap();
         let tokens = self.tokens(case, "input_ids", "attention_mask", &self.device);
-        self.compare(case, "expected", encoder.forward(&tokens, None, Precision::F32))
+        self.compare(
+            case,
+            "expected",
+            encoder.forward(&tokens, None, Precision::F32),
+        )
     }
 
     fn generator_forward(&self, case: &Case) -> Result<(), String> {
@@ -375,7 +395,12 @@ impl Golden {
     }
 
     fn all_begin_with_bos(&self, targets: &Targets) -> bool {
-        let first = targets.ids.clone().narrow(1, 0, 1).into_data().convert::<i64>();
+        let first = targets
+            .ids
+            .clone()
+            .narrow(1, 0, 1)
+            .into_data()
+            .convert::<i64>();
         let bos = self.checkpoint.generation.bos_token_id;
         bos.is_some_and(|bos| first.iter::<i64>().all(|id| id == i64::from(bos)))
     }
@@ -412,7 +437,8 @@ impl Golden {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
                 if let Some(gradient) = self.0.get::<D>(param.id) {
                     let values = gradient.into_data().convert::<f32>();
-                    self.1.insert(param.id.val(), values.iter::<f32>().collect());
+                    self.1
+                        .insert(param.id.val(), values.iter::<f32>().collect());
                 }
             }
         }
@@ -474,7 +500,10 @@ impl Golden {
     ) -> Result<(), String> {
         let (shape, _) = self.float_values(&key(case, name));
         if found.dims().as_slice() != shape {
-            return Err(format!("{name}: expected {shape:?}, found {:?}", found.dims()));
+            return Err(format!(
+                "{name}: expected {shape:?}, found {:?}",
+                found.dims()
+            ));
         }
         let found = found.into_data().convert::<f32>();
         self.compare_values(case, name, &found.iter::<f32>().collect::<Vec<_>>())
@@ -509,7 +538,10 @@ impl Golden {
         let (shape, expected) = self.int_values(&key(case, "expected"));
         let cut = |row: &[i64]| {
             let is_end = |id: &i64| generation.eos_token_id.contains(&(*id as u32));
-            let end = row[1..].iter().position(is_end).map_or(row.len(), |i| i + 2);
+            let end = row[1..]
+                .iter()
+                .position(is_end)
+                .map_or(row.len(), |i| i + 2);
             row[..end].to_vec()
         };
         let expected: Vec<_> = expected.chunks(shape[1]).map(cut).collect();

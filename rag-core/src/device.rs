@@ -49,5 +49,8 @@ fn supported() -> String {
     if cfg!(feature = "cuda") {
         names.push("cuda, cuda:N");
     }
-    format!("{} (a build with the features flex, wgpu or cuda has more)", names.join(", "))
+    format!(
+        "{} (a build with the features flex, wgpu or cuda has more)",
+        names.join(", ")
+    )
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("cannot access {path}: {source}")]
+    #[error(
+        "cannot access {path}: {source}; check that it exists and that you may read and write there"
+    )]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -21,7 +23,9 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A folder lacks a file of the checkpoint layout.
-    #[error("{folder} has none of {expected}; is it a checkpoint folder in the Hugging Face layout?")]
+    #[error(
+        "{folder} has none of {expected}; is it a checkpoint folder in the Hugging Face layout?"
+    )]
     MissingFile {
         /// The folder searched.
         folder: PathBuf,
@@ -53,7 +57,9 @@ pub enum Error {
         names: Vec<String>,
     },
     /// A tensor has another shape than config.json says.
-    #[error("{name}: config.json asks for shape {expected:?}, the weights have {found:?}")]
+    #[error(
+        "{name}: config.json asks for shape {expected:?}, the weights have {found:?}; does config.json describe these weights?"
+    )]
     Shape {
         /// The tensor, in the checkpoint's own words.
         name: String,
@@ -73,7 +79,7 @@ pub enum Error {
         expected: String,
     },
     /// A tokenizer could not be read or used.
-    #[error("tokenizer {path}: {source}")]
+    #[error("tokenizer {path}: {source}; copy or download the tokenizer's files again")]
     Tokenizer {
         /// The file, or the model's name.
         path: PathBuf,
@@ -81,7 +87,9 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The tokenizer produces ids that the embedding table does not have.
-    #[error("the tokenizer {path} has ids up to {largest}, the model's vocabulary ends at {vocabulary}: they do not belong together")]
+    #[error(
+        "the tokenizer {path} has ids up to {largest}, the model's vocabulary ends at {vocabulary}: they do not belong together, load the tokenizer of this checkpoint"
+    )]
     Vocabulary {
         /// The tokenizer's file.
         path: PathBuf,
@@ -127,7 +135,12 @@ impl Error {
 
 fn listed(names: &[String]) -> String {
     const SHOWN: usize = 5;
-    let mut list = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let mut list = names
+        .iter()
+        .take(SHOWN)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
     if names.len() > SHOWN {
         list.push_str(", …");
     }

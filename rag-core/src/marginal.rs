@@ -92,10 +92,7 @@ pub fn token_log_likelihood(log_prior: Tensor<2>, token_log_probs: Tensor<3>) ->
 /// Log of the document posterior P(z|x,y) ∝ P(z|x) Π_i P(y_i|x,z,y_<i), `[batch, n_docs]`: how much
 /// each passage explains the whole answer.
 pub fn document_log_posterior(log_prior: Tensor<2>, token_log_probs: Tensor<3>) -> Tensor<2> {
-    log_softmax(
-        log_prior + token_log_probs.sum_dim(2).squeeze_dim(2),
-        1,
-    )
+    log_softmax(log_prior + token_log_probs.sum_dim(2).squeeze_dim(2), 1)
 }
 
 /// Log of RAG-Token's responsibilities P(z|x,y_i,y_<i) ∝ P(z|x) P(y_i|x,z,y_<i),
@@ -260,12 +257,17 @@ mod tests {
             let mut distribution = |size: usize| {
                 let weights: Vec<f64> = (0..size)
                     .map(|_| {
-                        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        state = state
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(1);
                         (4.0 * (state >> 40) as f64 / (1_u64 << 24) as f64).exp()
                     })
                     .collect();
                 let total: f64 = weights.iter().sum();
-                weights.into_iter().map(|weight| weight / total).collect::<Vec<_>>()
+                weights
+                    .into_iter()
+                    .map(|weight| weight / total)
+                    .collect::<Vec<_>>()
             };
             let prior = (0..BATCH).map(|_| distribution(DOCS)).collect();
             let probs = (0..BATCH)
@@ -299,7 +301,10 @@ mod tests {
         fn targets(&self, pad: i64) -> Targets {
             let at = |answer: &[usize], i: usize| answer.get(i).map_or(pad, |&id| id as i64);
             let tensor = |of: &dyn Fn(&[usize], usize) -> i64| {
-                let numbers = self.answers.iter().flat_map(|answer| (0..LENGTH).map(|i| of(answer, i)));
+                let numbers = self
+                    .answers
+                    .iter()
+                    .flat_map(|answer| (0..LENGTH).map(|i| of(answer, i)));
                 let data = TensorData::new(numbers.collect::<Vec<_>>(), [BATCH, LENGTH]);
                 Tensor::<2, Int>::from_data(data, &self.device)
             };
@@ -327,9 +332,8 @@ mod tests {
         fn likelihood(&self, model: RagModel, b: usize) -> f64 {
             let length = self.answers[b].len();
             let prior = &self.prior[b];
-            let over_documents = |term: &dyn Fn(usize) -> f64| {
-                (0..DOCS).map(|z| prior[z] * term(z)).sum::<f64>()
-            };
+            let over_documents =
+                |term: &dyn Fn(usize) -> f64| (0..DOCS).map(|z| prior[z] * term(z)).sum::<f64>();
             match model {
                 RagModel::Sequence => over_documents(&|z| self.product(b, z, length)),
                 RagModel::Token => (0..length)
@@ -363,21 +367,31 @@ mod tests {
 
     fn close(found: f64, expected: f64) {
         let difference = (found - expected).abs();
-        assert!(difference < 1e-5 * expected.abs().max(1.0), "expected {expected}, found {found}");
+        assert!(
+            difference < 1e-5 * expected.abs().max(1.0),
+            "expected {expected}, found {found}"
+        );
     }
 
     #[test]
     fn likelihoods_are_the_sums_over_documents() {
         let example = Example::new();
         for model in MODELS {
-            let found = numbers(log_likelihood(model, example.log_prior(), example.token_log_probs()));
+            let found = numbers(log_likelihood(
+                model,
+                example.log_prior(),
+                example.token_log_probs(),
+            ));
             assert_eq!(found.len(), BATCH);
             for (b, found) in found.into_iter().enumerate() {
                 close(found, example.likelihood(model, b).ln());
             }
         }
         let [sequence, token] = MODELS.map(|model| example.likelihood(model, 0));
-        assert!((sequence / token).ln().abs() > 0.01, "the example tells the models apart");
+        assert!(
+            (sequence / token).ln().abs() > 0.01,
+            "the example tells the models apart"
+        );
     }
 
     #[test]
@@ -420,7 +434,8 @@ mod tests {
     #[test]
     fn token_responsibilities_are_bayes_rule_at_each_token() {
         let example = Example::new();
-        let found = token_log_responsibilities(example.log_prior(), example.token_log_probs()).exp();
+        let found =
+            token_log_responsibilities(example.log_prior(), example.token_log_probs()).exp();
         for (at, found) in numbers(found).into_iter().enumerate() {
             let (b, z, i) = (at / LENGTH / DOCS, at / LENGTH % DOCS, at % LENGTH);
             let expected = if i < example.answers[b].len() {
@@ -472,8 +487,8 @@ mod tests {
                         .map(|(i, v)| -example.predictive(model, b, i, v).ln())
                         .sum();
                     let likelihood = -example.likelihood(model, b).ln();
-                    let expected = (1.0 - smoothing) * likelihood
-                        + smoothing / VOCABULARY as f64 * uniform;
+                    let expected =
+                        (1.0 - smoothing) * likelihood + smoothing / VOCABULARY as f64 * uniform;
                     close(found, expected);
                 }
             }
@@ -485,18 +500,20 @@ mod tests {
         let mut example = Example::new();
         let losses = |example: &Example, pad: i64| {
             let all = MODELS.into_iter().flat_map(|model| {
-                [Compat::Paper, Compat::HuggingFace].into_iter().flat_map(move |compat| {
-                    [0.0, 0.3].map(|smoothing| {
-                        numbers(negative_log_likelihood(
-                            model,
-                            compat,
-                            example.log_prior(),
-                            example.log_probs(),
-                            &example.targets(pad),
-                            smoothing,
-                        ))
+                [Compat::Paper, Compat::HuggingFace]
+                    .into_iter()
+                    .flat_map(move |compat| {
+                        [0.0, 0.3].map(|smoothing| {
+                            numbers(negative_log_likelihood(
+                                model,
+                                compat,
+                                example.log_prior(),
+                                example.log_probs(),
+                                &example.targets(pad),
+                                smoothing,
+                            ))
+                        })
                     })
-                })
             });
             all.flatten().collect::<Vec<_>>()
         };

@@ -3,10 +3,10 @@ use std::path::{Path, PathBuf};
 use tokenizers::{
     AddedToken, TruncationDirection,
     models::{bpe::BPE, wordpiece::WordPiece},
-    processors::roberta::RobertaProcessing,
     normalizers::BertNormalizer,
     pre_tokenizers::{bert::BertPreTokenizer, byte_level::ByteLevel},
     processors::bert::BertProcessing,
+    processors::roberta::RobertaProcessing,
 };
 
 use crate::{Error, Result};
@@ -35,7 +35,8 @@ impl Tokenizer {
     /// [`Error::MissingFile`], [`Error::Tokenizer`].
     pub fn from_folder(folder: &Path) -> Result<Self> {
         let [json, vocabulary, bpe, merges] =
-            ["tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"].map(|name| folder.join(name));
+            ["tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"]
+                .map(|name| folder.join(name));
         if json.is_file() {
             Self::from_file(&json)
         } else if vocabulary.is_file() {

@@ -95,11 +95,19 @@ impl fmt::Display for Evidence {
             self.posterior, self.prior
         )?;
         match source {
-            Some(source) => writeln!(f, "{}:{}-{}", source.file, source.bytes.start, source.bytes.end)?,
+            Some(source) => writeln!(
+                f,
+                "{}:{}-{}",
+                source.file, source.bytes.start, source.bytes.end
+            )?,
             None => writeln!(f, "{id}")?,
         }
         let beginning: String = text.chars().take(100).collect();
-        let more = if beginning.len() < text.len() { "…" } else { "" };
+        let more = if beginning.len() < text.len() {
+            "…"
+        } else {
+            ""
+        };
         writeln!(f, "      {title}: {beginning}{more}")
     }
 }

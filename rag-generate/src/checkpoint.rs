@@ -51,9 +51,10 @@ impl Checkpoint {
         };
         let mut weights = Weights::open(folder)?;
         let encoder_prefix = question_encoder_prefix(&config);
-        let question_encoder = config
-            .question_encoder
-            .load(&mut weights, &encoder_prefix, device)?;
+        let question_encoder =
+            config
+                .question_encoder
+                .load(&mut weights, &encoder_prefix, device)?;
         let generator = config.generator.load(&mut weights, GENERATOR, device)?;
         // Old checkpoints hold an untrained pooler, buffers, and copies of tied weights; some hold the
         // context encoder that they were trained with.

@@ -63,7 +63,11 @@ fn yes() -> bool {
 
 impl RagConfig {
     /// A configuration with the paper's settings.
-    pub fn new(model: RagModel, question_encoder: EncoderConfig, generator: GeneratorConfig) -> Self {
+    pub fn new(
+        model: RagModel,
+        question_encoder: EncoderConfig,
+        generator: GeneratorConfig,
+    ) -> Self {
         let mut config = Self {
             architectures: Vec::new(),
             question_encoder,
@@ -79,7 +83,9 @@ impl RagConfig {
         };
         config.set_model(model);
         config.other.insert("model_type".into(), "rag".into());
-        config.other.insert("is_encoder_decoder".into(), true.into());
+        config
+            .other
+            .insert("is_encoder_decoder".into(), true.into());
         config
     }
 

@@ -24,6 +24,17 @@ pub enum Error {
         /// Longest context.
         longest: usize,
     },
+    /// The generator has no positions for so long an answer.
+    #[error(
+        "an answer of {tokens} tokens is asked for, the generator writes at most {longest}: \
+         shorten the candidate, or lower max_length"
+    )]
+    AnswerTooLong {
+        /// The answer's tokens, start or end token included.
+        tokens: usize,
+        /// The generator's positions.
+        longest: usize,
+    },
     /// Nothing to choose from.
     #[error("no candidates were given; give at least one")]
     NoCandidates,

@@ -1,11 +1,7 @@
 //! log P(y_i|x,z,y_<i) of given answers, by teacher forcing.
 
 use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
-use rag_core::{
-    marginal::Targets,
-    nn::Precision,
-    padded,
-};
+use rag_core::{marginal::Targets, nn::Precision, padded};
 
 use crate::{
     decode::GenerationConfig,
@@ -42,7 +38,9 @@ impl Forced {
     }
 
     fn after_start(generation: &GenerationConfig, targets: Vec<u32>) -> Self {
-        let start = generation.decoder_start_token_id.or(generation.bos_token_id);
+        let start = generation
+            .decoder_start_token_id
+            .or(generation.bos_token_id);
         let inputs = start
             .into_iter()
             .chain(targets.iter().copied())
@@ -69,7 +67,11 @@ impl Forced {
 }
 
 /// Inputs `[rows, length]` and targets `[rows, length]` of several answers.
-pub fn batch(answers: &[Forced], pad: u32, device: &burn::tensor::Device) -> (Tensor<2, Int>, Targets) {
+pub fn batch(
+    answers: &[Forced],
+    pad: u32,
+    device: &burn::tensor::Device,
+) -> (Tensor<2, Int>, Targets) {
     let inputs: Vec<_> = answers.iter().map(|answer| &answer.inputs).collect();
     let targets: Vec<_> = answers.iter().map(|answer| &answer.targets).collect();
     let inputs = padded(&inputs, pad, device);
@@ -189,7 +191,10 @@ mod tests {
     fn close(found: &[f32], expected: &[f32]) {
         assert_eq!(found.len(), expected.len());
         for (found, expected) in found.iter().zip(expected) {
-            assert!((found - expected).abs() < 1e-4, "expected {expected}, found {found}");
+            assert!(
+                (found - expected).abs() < 1e-4,
+                "expected {expected}, found {found}"
+            );
         }
     }
 
@@ -218,12 +223,17 @@ mod tests {
         assert_eq!(answer.targets, [0, 7, 2]);
         assert_eq!(answer.counts, [false, true, true]);
         assert_eq!(answer, Forced::decoded(&[2, 0, 7, 2], &generation));
-        assert_eq!(Forced::decoded(&[2, 5, 0, 2], &generation).counts, [true; 3]);
+        assert_eq!(
+            Forced::decoded(&[2, 5, 0, 2], &generation).counts,
+            [true; 3]
+        );
     }
 
     #[test]
     fn a_start_of_text_starts_where_nothing_else_does() {
-        let generation = GenerationConfig::default().with_bos_token_id(5).with_eos_token_id(1);
+        let generation = GenerationConfig::default()
+            .with_bos_token_id(5)
+            .with_eos_token_id(1);
         assert_eq!(Forced::answer(&[7], &generation).inputs, [5, 7]);
     }
 
@@ -251,10 +261,15 @@ mod tests {
     #[test]
     fn candidates_are_scored_as_if_each_were_alone() {
         for (config, generator) in generators() {
-            let memory = generator.encode(&contexts(&[&[3, 4, 5], &[6, 7]], config.pad()), Precision::F32);
+            let memory = generator.encode(
+                &contexts(&[&[3, 4, 5], &[6, 7]], config.pad()),
+                Precision::F32,
+            );
             let generation = config.generation();
-            let answers = [&[7, 8, 9][..], &[], &[4]].map(|tokens| Forced::answer(tokens, &generation));
-            let together = token_log_probs(&generator, &memory, &answers, config.pad(), Precision::F32);
+            let answers =
+                [&[7, 8, 9][..], &[], &[4]].map(|tokens| Forced::answer(tokens, &generation));
+            let together =
+                token_log_probs(&generator, &memory, &answers, config.pad(), Precision::F32);
             let [candidates, n_docs, longest] = together.dims();
             assert_eq!((candidates, n_docs), (3, 2));
             let together = numbers(together);
@@ -270,8 +285,15 @@ mod tests {
                 let alone = numbers(alone);
                 for z in 0..n_docs {
                     let start = (row * n_docs + z) * longest;
-                    close(&together[start..start + length], &alone[z * length..(z + 1) * length]);
-                    assert!(together[start + length..start + longest].iter().all(|&pad| pad == 0.0));
+                    close(
+                        &together[start..start + length],
+                        &alone[z * length..(z + 1) * length],
+                    );
+                    assert!(
+                        together[start + length..start + longest]
+                            .iter()
+                            .all(|&pad| pad == 0.0)
+                    );
                 }
             }
         }
@@ -281,7 +303,8 @@ mod tests {
     fn a_batch_of_questions_is_each_with_its_own_contexts() {
         for (config, generator) in generators() {
             let rows: [&[u32]; 4] = [&[3, 4, 5], &[6, 7], &[8], &[9, 10, 11, 3]];
-            let encode = |rows: &[&[u32]]| generator.encode(&contexts(rows, config.pad()), Precision::F32);
+            let encode =
+                |rows: &[&[u32]]| generator.encode(&contexts(rows, config.pad()), Precision::F32);
             let inputs: [&[u32]; 2] = [&[2, 7, 8], &[2, 4, 4]];
             let device = device("cpu").unwrap();
             let both = log_probs(

@@ -21,19 +21,24 @@ pub fn pack<'a>(
     passages
         .into_iter()
         .map(|passage| {
-            let ids = tokenizer.encode(&joined(question, passage, &passage.text, config))?.ids;
-            if ids.len() <= longest {
-                Ok(ids)
-            } else {
-                shorten(question, passage, ids.len(), longest, config, tokenizer)
+            let encode = |title: &str, text: &str| {
+                let context = joined(question, title, text, config);
+                Ok(tokenizer.encode(&context)?.ids)
+            };
+            let title = passage.title.trim_matches('"');
+            if let Some(ids) = fit(&passage.text, longest, tokenizer, |text| {
+                encode(title, text)
+            })? {
+                return Ok(ids);
             }
+            fit(title, longest, tokenizer, |title| encode(title, ""))?
+                .ok_or_else(|| too_long(question, longest, tokenizer))
         })
         .collect()
 }
 
-fn joined(question: &str, passage: &Passage, text: &str, config: &RagConfig) -> String {
+fn joined(question: &str, title: &str, text: &str, config: &RagConfig) -> String {
     let prefix = config.prefix.as_deref().unwrap_or_default();
-    let title = passage.title.trim_matches('"');
     let RagConfig {
         title_sep, doc_sep, ..
     } = config;
@@ -42,40 +47,41 @@ fn joined(question: &str, passage: &Passage, text: &str, config: &RagConfig) -> 
     format!("{}{question}", context.replace("  ", " "))
 }
 
-/// Drops whole tokens from the end of the passage until the context fits. Tokens may merge anew at
-/// the cut, so a first guess is corrected by what is still too much.
-fn shorten(
-    question: &str,
-    passage: &Passage,
-    mut length: usize,
+/// The ids of `part` in its context, without as many of its last tokens as it takes to fit; `None`
+/// where nothing of it fits. Tokens may merge anew at the cut, so that a first guess is corrected by
+/// what is still too much.
+fn fit(
+    part: &str,
     longest: usize,
-    config: &RagConfig,
     tokenizer: &Tokenizer,
-) -> Result<Vec<u32>> {
-    let ends: Vec<usize> = tokenizer
-        .offsets(&passage.text)?
-        .into_iter()
+    encode: impl Fn(&str) -> Result<Vec<u32>>,
+) -> Result<Option<Vec<u32>>> {
+    let mut ids = encode(part)?;
+    if ids.len() <= longest {
+        return Ok(Some(ids));
+    }
+    let ends: Vec<usize> = (tokenizer.offsets(part)?.into_iter())
         .map(|(_, end)| end)
         .collect();
     let mut kept = ends.len();
-    loop {
-        let excess = length - longest;
-        if kept == 0 {
-            return Err(Error::QuestionTooLong {
-                tokens: tokenizer.encode(question)?.ids.len(),
-                longest,
-            });
-        }
-        kept = kept.saturating_sub(excess);
-        let text = match kept {
-            0 => "",
-            kept => &passage.text[..ends[kept - 1]],
-        };
-        let ids = tokenizer.encode(&joined(question, passage, text, config))?.ids;
+    while kept > 0 {
+        kept = kept.saturating_sub(ids.len() - longest);
+        let end = kept.checked_sub(1).map_or(0, |last| ends[last]);
+        ids = encode(&part[..end])?;
         if ids.len() <= longest {
-            return Ok(ids);
+            return Ok(Some(ids));
         }
-        length = ids.len();
+    }
+    Ok(None)
+}
+
+fn too_long(question: &str, longest: usize, tokenizer: &Tokenizer) -> Error {
+    match tokenizer.encode(question) {
+        Ok(encoding) => Error::QuestionTooLong {
+            tokens: encoding.ids.len(),
+            longest,
+        },
+        Err(error) => error.into(),
     }
 }
 
@@ -140,7 +146,10 @@ mod tests {
         assert_eq!(contexts.len(), 1);
         let context = contexts.swap_remove(0);
         assert!(context.len() <= config.max_combined_length);
-        let words: Vec<_> = context.iter().map(|&id| tokenizer.token(id).unwrap()).collect();
+        let words: Vec<_> = context
+            .iter()
+            .map(|&id| tokenizer.token(id).unwrap())
+            .collect();
         Ok(words.join(" "))
     }
 
@@ -150,9 +159,15 @@ mod tests {
         let context = packed("who wrote it?", &passage, &config(300)).unwrap();
         assert_eq!(context, "hamlet / a b c // who wrote it ? </s>");
         let untitled = Passage::new("1", "", "a b");
-        assert_eq!(packed("who?", &untitled, &config(300)).unwrap(), "/ a b // who ? </s>");
+        assert_eq!(
+            packed("who?", &untitled, &config(300)).unwrap(),
+            "/ a b // who ? </s>"
+        );
         let quoted = Passage::new("1", "\"hamlet\"", "a \"b\"");
-        assert_eq!(packed("who?", &quoted, &config(300)).unwrap(), "hamlet / a \" b \" // who ? </s>");
+        assert_eq!(
+            packed("who?", &quoted, &config(300)).unwrap(),
+            "hamlet / a \" b \" // who ? </s>"
+        );
     }
 
     #[test]
@@ -162,7 +177,10 @@ mod tests {
         config.doc_sep = " _ ".into();
         config.prefix = Some("g h ".into());
         let passage = Passage::new("1", "title", "text");
-        assert_eq!(packed("who?", &passage, &config).unwrap(), "g h title : text _ who ? </s>");
+        assert_eq!(
+            packed("who?", &passage, &config).unwrap(),
+            "g h title : text _ who ? </s>"
+        );
     }
 
     #[test]
@@ -183,8 +201,15 @@ mod tests {
         for longest in 8..=WHOLE + 1 {
             let context = packed("who wrote it?", &passage, &config(longest)).unwrap();
             let kept: Vec<_> = "a b c d e f g h".split(' ').take(longest - 8).collect();
-            let text = kept.iter().map(|word| format!("{word} ")).collect::<String>();
-            assert_eq!(context, format!("hamlet / {text}// who wrote it ? </s>"), "{longest}");
+            let text = kept
+                .iter()
+                .map(|word| format!("{word} "))
+                .collect::<String>();
+            assert_eq!(
+                context,
+                format!("hamlet / {text}// who wrote it ? </s>"),
+                "{longest}"
+            );
         }
     }
 
@@ -215,7 +240,10 @@ mod tests {
             ..BartConfig::default()
         });
         let passage = Passage::new("1", "title", "a b c d e f g h");
-        assert_eq!(packed("who?", &passage, &config).unwrap(), "title / a b c // who ? </s>");
+        assert_eq!(
+            packed("who?", &passage, &config).unwrap(),
+            "title / a b c // who ? </s>"
+        );
     }
 
     #[test]
@@ -224,7 +252,10 @@ mod tests {
         // / // who wrote it ? </s>
         assert!(packed("who wrote it?", &passage, &config(7)).is_ok());
         let error = packed("who wrote it?", &passage, &config(6)).unwrap_err();
-        assert!(matches!(error, Error::QuestionTooLong { longest: 6, .. }), "{error:?}");
+        assert!(
+            matches!(error, Error::QuestionTooLong { longest: 6, .. }),
+            "{error:?}"
+        );
         let message = error.to_string();
         assert!(message.contains("max_combined_length"), "{message}");
         assert!(packed("who?", &passage, &config(0)).is_err());
@@ -239,6 +270,10 @@ mod tests {
 
     #[test]
     fn no_passages_give_no_contexts() {
-        assert!(pack("who?", &[], &config(300), &tokenizer()).unwrap().is_empty());
+        assert!(
+            pack("who?", &[], &config(300), &tokenizer())
+                .unwrap()
+                .is_empty()
+        );
     }
 }

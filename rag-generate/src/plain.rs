@@ -6,13 +6,14 @@ use crate::{
     Result,
     decode::{Control, GenerationConfig, Hypothesis, generate},
     generator::{Generator, GeneratorConfig, Memory},
+    reader::writable,
     search::Search,
 };
 
 /// The answers of each context in `memory`, best first.
 ///
 /// # Errors
-/// [`crate::Error::Decode`].
+/// [`crate::Error::Decode`], [`crate::Error::AnswerTooLong`].
 pub fn decode(
     generator: &Generator,
     memory: Memory,
@@ -21,6 +22,7 @@ pub fn decode(
     precision: Precision,
     control: Control<'_>,
 ) -> Result<Vec<Vec<Hypothesis>>> {
+    writable(config, generation.longest() - 1)?;
     let contexts = memory.contexts();
     let mut search = Search::independent(generator, memory, config.vocabulary(), precision);
     Ok(generate(&mut search, contexts, generation, control)?)

@@ -2,10 +2,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use rag_core::{
-    Passage, TokenBatch, Tokenizer,
-    atomic::replace_folder,
-    marginal::RagModel,
-    nn::Precision,
+    Passage, TokenBatch, Tokenizer, atomic::replace_folder, marginal::RagModel, nn::Precision,
 };
 use rag_retrieve::{KnowledgeBase, Retrieved, Retriever, Role, TextEncoder};
 use serde_json::json;
@@ -94,7 +91,7 @@ impl Rag {
             generator,
         } = checkpoint;
         generator_tokenizer.fits(config.generator.vocabulary())?;
-        Reader::check(&generation)?;
+        generation.start_token()?;
         let question_encoder = TextEncoder::new(
             question_encoder,
             question_tokenizer,
@@ -137,10 +134,7 @@ impl Rag {
     /// # Errors
     /// Those of [`TextEncoder::load`]. The tokenizer is the question encoder's where
     /// `context_encoder/` has none.
-    pub fn load_context_encoder(
-        folder: impl AsRef<Path>,
-        device: &Device,
-    ) -> Result<TextEncoder> {
+    pub fn load_context_encoder(folder: impl AsRef<Path>, device: &Device) -> Result<TextEncoder> {
         let folder = folder.as_ref();
         let encoder = folder.join(CONTEXT_ENCODER);
         if encoder.join("tokenizer.json").is_file() || encoder.join("vocab.txt").is_file() {
@@ -158,7 +152,10 @@ impl Rag {
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         replace_folder(folder.as_ref(), |folder| {
             let checkpoint = Checkpoint {
-                config: self.config.clone(),
+                config: RagConfig {
+                    n_docs: self.retriever.n_docs(),
+                    ..self.config.clone()
+                },
                 generation: self.generation.clone(),
                 question_encoder: self.retriever.question_encoder.encoder.clone(),
                 generator: self.generator.clone(),
@@ -166,8 +163,10 @@ impl Rag {
             checkpoint.save(folder)?;
             let question = &self.retriever.question_encoder;
             question.save_tokenizer(&folder.join(QUESTION_TOKENIZER))?;
-            self.tokenizer
-                .save(&folder.join(GENERATOR_TOKENIZER), &self.tokenizer_settings())?;
+            self.tokenizer.save(
+                &folder.join(GENERATOR_TOKENIZER),
+                &self.tokenizer_settings(),
+            )?;
             let context = &self.retriever.context_encoder;
             context.save(&folder.join(CONTEXT_ENCODER), Role::Context)?;
             Ok(())
@@ -184,10 +183,25 @@ impl Rag {
         })
     }
 
-    /// Sets how answers are decoded.
+    /// Sets how answers are decoded. The model's special tokens stay where `generation` names none.
     #[must_use]
     pub fn with_generation(mut self, generation: GenerationConfig) -> Self {
-        self.generation = generation;
+        let own = self.generation;
+        let unset = generation.eos_token_id.is_empty();
+        self.generation = GenerationConfig {
+            decoder_start_token_id: generation
+                .decoder_start_token_id
+                .or(own.decoder_start_token_id),
+            bos_token_id: generation.bos_token_id.or(own.bos_token_id),
+            pad_token_id: generation.pad_token_id.or(own.pad_token_id),
+            forced_bos_token_id: generation.forced_bos_token_id.or(own.forced_bos_token_id),
+            eos_token_id: if unset {
+                own.eos_token_id
+            } else {
+                generation.eos_token_id
+            },
+            ..generation
+        };
         self
     }
 
@@ -277,11 +291,17 @@ impl Rag {
     /// # Errors
     /// [`Error::NoCandidates`]; those of [`Rag::ask`].
     pub fn score(&self, question: &str, candidates: &[&str]) -> Result<Vec<Answer>> {
+        self.generation.start_token()?;
         let passages = self.retrieve(question)?;
         let reader = self.read(question, &passages)?;
         let forced = candidates
             .iter()
-            .map(|candidate| Ok(Forced::answer(&self.answer_tokens(candidate)?, &self.generation)))
+            .map(|candidate| {
+                Ok(Forced::answer(
+                    &self.answer_tokens(candidate)?,
+                    &self.generation,
+                ))
+            })
             .collect::<Result<Vec<_>>>()?;
         reader
             .likelihoods(self.config.model(), &forced)?
@@ -352,6 +372,7 @@ impl Rag {
         if candidates.is_empty() {
             return Err(Error::NoCandidates);
         }
+        not_empty(question)?;
         let Retriever {
             question_encoder,
             context_encoder,
@@ -399,6 +420,7 @@ impl Rag {
 
     /// Encodes the passages with the question, once for all that is asked of them.
     fn read(&self, question: &str, passages: &[Retrieved]) -> Result<Reader<'_>> {
+        not_empty(question)?;
         if passages.is_empty() {
             return Err(Error::NoPassages);
         }
@@ -442,10 +464,13 @@ impl Rag {
             .into_iter()
             .enumerate()
             .map(|(i, token)| {
-                // Several tokens can make one character, so that each adds what the text gains by it.
+                // Several tokens can make one character: it belongs to the one that completes it.
                 let until = self.tokenizer.decode(&ids[..=i])?;
-                let text = until.strip_prefix(&said).unwrap_or(&until).to_owned();
-                said = until;
+                let mut text = String::new();
+                if !until.ends_with('\u{FFFD}') {
+                    text = until.strip_prefix(&said).unwrap_or(&until).to_owned();
+                    said = until;
+                }
                 Ok(AnswerToken {
                     id: token.id,
                     text,
@@ -467,12 +492,19 @@ impl Rag {
             .collect();
         Ok(Answer {
             question: question.to_owned(),
-            text: said,
+            text: self.tokenizer.decode(&ids)?,
             log_likelihood: likelihood.log_likelihood,
             tokens,
             evidence,
         })
     }
+}
+
+fn not_empty(question: &str) -> Result<()> {
+    if question.trim().is_empty() {
+        return Err(rag_retrieve::Error::EmptyQuestion.into());
+    }
+    Ok(())
 }
 
 fn softmax(scores: impl Iterator<Item = f32> + Clone) -> Vec<f32> {

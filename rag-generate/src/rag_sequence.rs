@@ -49,13 +49,14 @@ pub struct Proposal {
 /// The best `num_return_sequences` proposals, best first. Each document searches with `num_beams`.
 ///
 /// # Errors
-/// [`crate::Error::Decode`].
+/// [`crate::Error::Decode`], [`crate::Error::AnswerTooLong`].
 pub fn decode(
     reader: &Reader<'_>,
     generation: &GenerationConfig,
     settings: SequenceSettings,
     control: Control<'_>,
 ) -> Result<Vec<Proposal>> {
+    generation.validate()?;
     let each = GenerationConfig {
         num_return_sequences: generation.num_beams.max(generation.num_return_sequences),
         ..generation.clone()
@@ -123,8 +124,10 @@ fn transformers_scores(reader: &Reader<'_>, candidates: &[Vec<u32>]) -> Result<V
         .map(|tokens| Forced::transformers(tokens, pad))
         .collect();
     let (log_probs, mut targets) = reader.log_probs(&answers);
-    targets.exclude_bos_score =
-        bos.is_some() && answers.iter().all(|answer| answer.targets.first() == bos.as_ref());
+    targets.exclude_bos_score = bos.is_some()
+        && answers
+            .iter()
+            .all(|answer| answer.targets.first() == bos.as_ref());
     let [candidates, n_docs, _, _] = log_probs.dims();
     let prior = reader.log_prior.clone().expand([candidates, n_docs]);
     let loss = negative_log_likelihood(
@@ -170,11 +173,15 @@ fn log_probability(hypothesis: &Hypothesis, generation: &GenerationConfig) -> f3
     if generation.num_beams == 1 {
         return hypothesis.score;
     }
-    let generated = (hypothesis.tokens.len() - 1) as f64;
+    let generated = (hypothesis.tokens.len() - 1).max(1) as f64;
     hypothesis.score * generated.powf(generation.length_penalty) as f32
 }
 
 fn log_sum_exp(terms: &[f32]) -> f32 {
     let max = terms.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    max + terms.iter().map(|term| (term - max).exp()).sum::<f32>().ln()
+    max + terms
+        .iter()
+        .map(|term| (term - max).exp())
+        .sum::<f32>()
+        .ln()
 }

@@ -3,7 +3,7 @@
 use crate::{
     Result,
     decode::{Control, GenerationConfig, Hypothesis, generate},
-    reader::Reader,
+    reader::{Reader, writable},
     search::Search,
 };
 
@@ -11,12 +11,13 @@ use crate::{
 /// `generation` says.
 ///
 /// # Errors
-/// [`crate::Error::Decode`].
+/// [`crate::Error::Decode`], [`crate::Error::AnswerTooLong`].
 pub fn decode(
     reader: &Reader<'_>,
     generation: &GenerationConfig,
     control: Control<'_>,
 ) -> Result<Vec<Hypothesis>> {
+    writable(reader.config, generation.longest() - 1)?;
     let mut search = Search::marginalised(
         reader.generator,
         reader.memory.clone(),

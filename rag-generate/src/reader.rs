@@ -1,13 +1,15 @@
 use burn::tensor::{Tensor, TensorData};
 use rag_core::{
     TokenBatch,
-    marginal::{RagModel, Targets, document_log_posterior, log_likelihood, log_prior, token_log_responsibilities},
+    marginal::{
+        RagModel, Targets, document_log_posterior, log_likelihood, log_prior,
+        token_log_responsibilities,
+    },
     nn::Precision,
 };
 
 use crate::{
     Error, Result,
-    decode::GenerationConfig,
     generator::{Generator, GeneratorConfig, Memory},
     likelihood::{Forced, batch, candidate_log_probs},
 };
@@ -72,14 +74,13 @@ impl<'a> Reader<'a> {
     /// What the contexts say about each answer, in the order given.
     ///
     /// # Errors
-    /// [`Error::NoCandidates`], [`Error::Execution`].
-    pub fn likelihoods(
-        &self,
-        model: RagModel,
-        answers: &[Forced],
-    ) -> Result<Vec<Likelihood>> {
+    /// [`Error::NoCandidates`], [`Error::AnswerTooLong`], [`Error::Execution`].
+    pub fn likelihoods(&self, model: RagModel, answers: &[Forced]) -> Result<Vec<Likelihood>> {
         if answers.is_empty() {
             return Err(Error::NoCandidates);
+        }
+        for answer in answers {
+            writable(self.config, answer.inputs.len())?;
         }
         let mut likelihoods = Vec::with_capacity(answers.len());
         for answers in answers.chunks(CANDIDATES) {
@@ -95,7 +96,8 @@ impl<'a> Reader<'a> {
         let prior = self.log_prior.clone().expand([candidates, n_docs]);
         let posterior = document_log_posterior(prior.clone(), by_document.clone()).exp();
         let likelihood = log_likelihood(model, prior.clone(), by_document.clone());
-        let weights = rag_core::marginal::mixture_log_weights(model, prior.clone(), by_document.clone());
+        let weights =
+            rag_core::marginal::mixture_log_weights(model, prior.clone(), by_document.clone());
         let tokens = rag_core::marginal::log_sum_exp(weights + by_document.clone(), 1);
         let shares = match model {
             RagModel::Token => token_log_responsibilities(prior, by_document).exp(),
@@ -137,11 +139,13 @@ impl<'a> Reader<'a> {
         let log_probs = candidate_log_probs(self.generator, &self.memory, inputs, self.precision);
         (log_probs, targets)
     }
+}
 
-    /// The token that decoding starts with must be known before anything is decoded or scored.
-    pub(crate) fn check(generation: &GenerationConfig) -> Result<()> {
-        generation.start_token()?;
-        Ok(())
+/// Refuses answers of more tokens than the generator has positions for.
+pub(crate) fn writable(config: &GeneratorConfig, tokens: usize) -> Result<()> {
+    match config.max_positions() {
+        Some(longest) if tokens > longest => Err(Error::AnswerTooLong { tokens, longest }),
+        _ => Ok(()),
     }
 }
 

@@ -104,9 +104,8 @@ impl<'a> Search<'a> {
             .enumerate()
             .flat_map(|(i, context)| {
                 let places = &sources[i / self.contexts_each];
-                (0..hypotheses_each).map(move |h| {
-                    context * former_each + places.get(h).unwrap_or(&places[0])
-                })
+                (0..hypotheses_each)
+                    .map(move |h| context * former_each + places.get(h).unwrap_or(&places[0]))
             })
             .collect();
         if !is_identity(&contexts, former_contexts) {
@@ -208,7 +207,14 @@ mod tests {
         [bart, t5].map(|config| config.init(&device("cpu").unwrap()).unwrap())
     }
 
-    const CONTEXTS: [&[u32]; 6] = [&[3, 4, 5], &[6, 7], &[8], &[9, 10, 11, 3], &[4, 4], &[5, 11, 2]];
+    const CONTEXTS: [&[u32]; 6] = [
+        &[3, 4, 5],
+        &[6, 7],
+        &[8],
+        &[9, 10, 11, 3],
+        &[4, 4],
+        &[5, 11, 2],
+    ];
 
     fn encoded(generator: &Generator, contexts: &[&[u32]]) -> Memory {
         let contexts = TokenBatch::new(contexts, PAD, &device("cpu").unwrap());
@@ -233,7 +239,10 @@ mod tests {
     fn log_probs(generator: &Generator, context: &[u32], tokens: &[u32]) -> Vec<f64> {
         let logits = logits(generator, context, tokens);
         let total: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
-        logits.into_iter().map(|logit| f64::from(logit) - total.ln()).collect()
+        logits
+            .into_iter()
+            .map(|logit| f64::from(logit) - total.ln())
+            .collect()
     }
 
     /// Walks a search through steps of parents and tokens, and compares each row's scores with
@@ -294,8 +303,13 @@ mod tests {
         let scores = [[0.5, -1.0], [2.0, 2.5], [-0.3, 0.9]];
         for generator in generators() {
             let memory = encoded(&generator, &CONTEXTS);
-            let search =
-                Search::marginalised(&generator, memory, prior(&scores), VOCABULARY, Precision::F32);
+            let search = Search::marginalised(
+                &generator,
+                memory,
+                prior(&scores),
+                VOCABULARY,
+                Precision::F32,
+            );
             follows(search, 3, &STEPS, |search, tokens| {
                 let weights = scores[search].map(|score| f64::from(score).exp());
                 let total: f64 = weights.iter().sum();
@@ -321,8 +335,13 @@ mod tests {
         ];
         for generator in generators() {
             let memory = encoded(&generator, &CONTEXTS[..2]);
-            let search =
-                Search::marginalised(&generator, memory, prior(&scores), VOCABULARY, Precision::F32);
+            let search = Search::marginalised(
+                &generator,
+                memory,
+                prior(&scores),
+                VOCABULARY,
+                Precision::F32,
+            );
             follows(search, 1, &steps, |_, tokens| {
                 let [first, second] = [0, 1].map(|z| log_probs(&generator, CONTEXTS[z], tokens));
                 let share = 1.0 / (1.0 + 1_f64.exp());
@@ -337,6 +356,8 @@ mod tests {
     #[test]
     fn identity_is_found() {
         assert!(is_identity(&[0, 1, 2], 3));
-        assert!(!is_identity(&[0, 1], 3) && !is_identity(&[0, 2, 1], 3) && !is_identity(&[0, 0], 2));
+        assert!(
+            !is_identity(&[0, 1], 3) && !is_identity(&[0, 2, 1], 3) && !is_identity(&[0, 0], 2)
+        );
     }
 }

@@ -10,9 +10,7 @@ mod retriever;
 
 pub use chunk::Chunking;
 pub use document::{Documents, SkipReason, Skipped};
-pub use encoder::{
-    Embedder, Encoder, EncoderConfig, Normalization, Pooling, Role, TextEncoder,
-};
+pub use encoder::{Embedder, Encoder, EncoderConfig, Normalization, Pooling, Role, TextEncoder};
 pub use error::{Error, Result};
 pub use index::{FlatIndex, Hit, Index, Storage};
 pub use knowledge::{Fingerprint, KnowledgeBase, Manifest};

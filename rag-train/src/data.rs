@@ -47,11 +47,13 @@ pub fn read_pairs(path: impl AsRef<Path>) -> Result<Vec<QuestionAnswer>> {
         .lines()
         .enumerate()
         .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(i, line)| parse(line).map_err(|reason| Error::Line {
-            path: path.to_owned(),
-            line: i + 1,
-            reason,
-        }))
+        .map(|(i, line)| {
+            parse(line).map_err(|reason| Error::Line {
+                path: path.to_owned(),
+                line: i + 1,
+                reason,
+            })
+        })
         .collect::<Result<Vec<_>>>()?;
     if pairs.is_empty() {
         return Err(Error::NoExamples);

@@ -10,9 +10,7 @@ use rag_core::{Encoding, Passage, TokenBatch, nn::Precision};
 use rag_retrieve::TextEncoder;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
-use crate::{
-    Accumulation, LossScaler, Optimizer, Result, Schedule, progress::progress_bar,
-};
+use crate::{Accumulation, LossScaler, Optimizer, Result, Schedule, progress::progress_bar};
 
 /// How long and how an encoder learns from passages.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,7 +53,9 @@ pub fn pretrain(
     let device = encoder.encoder.bert.device().autodiff();
     let mut random = StdRng::seed_from_u64(settings.seed);
     let mut optimizer = Optimizer::new(
-        &AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.01),
+        &AdamWConfig::new()
+            .with_epsilon(1e-8)
+            .with_weight_decay(0.01),
         1.0,
         LossScaler::new(Precision::F32),
     );
@@ -70,7 +70,11 @@ pub fn pretrain(
     let bar = progress_bar(settings.steps);
     for step in 0..settings.steps {
         order.shuffle(&mut random);
-        let chosen: Vec<&Encoding> = order.iter().take(settings.batch_size).map(|&i| &texts[i]).collect();
+        let chosen: Vec<&Encoding> = order
+            .iter()
+            .take(settings.batch_size)
+            .map(|&i| &texts[i])
+            .collect();
         let questions: Vec<_> = chosen
             .iter()
             .map(|text| words(&text.ids, settings.words, &mut random))
@@ -109,5 +113,10 @@ fn words(ids: &[u32], most: usize, random: &mut StdRng) -> Vec<u32> {
     let mut places = rand::seq::index::sample(random, inner.len(), count).into_vec();
     places.sort_unstable();
     let drawn = places.into_iter().map(|place| inner[place]);
-    ids[..1].iter().copied().chain(drawn).chain(ids[ids.len() - 1..].iter().copied()).collect()
+    ids[..1]
+        .iter()
+        .copied()
+        .chain(drawn)
+        .chain(ids[ids.len() - 1..].iter().copied())
+        .collect()
 }

@@ -53,9 +53,9 @@ pub struct Objective {
 impl JointModel {
     /// Raw inner products of questions and their passages, `[batch, n_docs]`.
     pub fn document_scores(&self, batch: &Batch, precision: Precision) -> Tensor<2> {
-        let questions = self
-            .question_encoder
-            .forward(&batch.questions, batch.segments.clone(), precision);
+        let questions =
+            self.question_encoder
+                .forward(&batch.questions, batch.segments.clone(), precision);
         batch.score(questions)
     }
 

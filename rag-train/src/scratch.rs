@@ -90,12 +90,7 @@ impl ScratchConfig {
     ///
     /// # Errors
     /// Those of the tokenizers and of [`build_knowledge_base`].
-    pub fn init(
-        &self,
-        passages: Vec<Passage>,
-        texts: &[&str],
-        device: &Device,
-    ) -> Result<Rag> {
+    pub fn init(&self, passages: Vec<Passage>, texts: &[&str], device: &Device) -> Result<Rag> {
         device.seed(self.seed);
         let corpus: Vec<&str> = passages
             .iter()
@@ -114,8 +109,7 @@ impl ScratchConfig {
         let context_encoder =
             inverse_cloze::pretrain(context_encoder, &passages, self.inverse_cloze)?;
         checkpoint.question_encoder = context_encoder.encoder.clone();
-        let knowledge =
-            build_knowledge_base(passages, &context_encoder, Storage::F32, |_| {})?;
+        let knowledge = build_knowledge_base(passages, &context_encoder, Storage::F32, |_| {})?;
         let mut rag = Rag::new(
             checkpoint,
             encoder_tokenizer,
@@ -211,8 +205,16 @@ fn generator_tokenizer(corpus: &[&str], vocabulary: usize) -> Result<Tokenizer> 
     let pieces = ["<pad>", "</s>", "<unk>"]
         .map(|special| (special.to_owned(), 0.0))
         .into_iter()
-        .chain(letters(&words).into_iter().map(|letter| (letter.to_string(), letter_score)))
-        .chain(words.iter().map(|(word, count)| (word.clone(), score(*count))))
+        .chain(
+            letters(&words)
+                .into_iter()
+                .map(|letter| (letter.to_string(), letter_score)),
+        )
+        .chain(
+            words
+                .iter()
+                .map(|(word, count)| (word.clone(), score(*count))),
+        )
         .filter(|(piece, _)| known.insert(piece.clone()))
         .take(vocabulary)
         .collect();

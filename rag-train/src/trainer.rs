@@ -1,7 +1,4 @@
-use std::{
-    path::PathBuf,
-    time::Instant,
-};
+use std::{path::PathBuf, time::Instant};
 
 use burn::{
     lr_scheduler::{
@@ -169,11 +166,7 @@ impl Trainer {
     ///
     /// # Errors
     /// Those of [`Trainer::step`]; [`rag_core::Error::Io`] where a checkpoint cannot be written.
-    pub fn run(
-        &mut self,
-        pairs: &[QuestionAnswer],
-        heldout: &[QuestionAnswer],
-    ) -> Result<Report> {
+    pub fn run(&mut self, pairs: &[QuestionAnswer], heldout: &[QuestionAnswer]) -> Result<Report> {
         let bar = progress_bar(self.schedule.steps);
         let mut report = Report::default();
         let mut best = None;
@@ -184,7 +177,8 @@ impl Trainer {
             order.shuffle(&mut random);
             let mut epoch = self.epoch(&order, number, &bar)?;
             let every = self.config.evaluate_every;
-            let measured = number == self.config.epochs || every > 0 && number.is_multiple_of(every);
+            let measured =
+                number == self.config.epochs || every > 0 && number.is_multiple_of(every);
             if measured && !heldout.is_empty() {
                 let scores = evaluate::answers(&self.rag(), heldout, |_, _| {})?;
                 epoch.heldout = Some(scores);
@@ -198,7 +192,12 @@ impl Trainer {
         Ok(report)
     }
 
-    fn epoch(&mut self, order: &[&QuestionAnswer], number: usize, bar: &ProgressBar) -> Result<Epoch> {
+    fn epoch(
+        &mut self,
+        order: &[&QuestionAnswer],
+        number: usize,
+        bar: &ProgressBar,
+    ) -> Result<Epoch> {
         let begun = Instant::now();
         let (mut loss, mut tokens, mut norm, mut seen) = (0.0, 0, 0.0, 0);
         for pairs in order.chunks(self.config.batch_size) {
@@ -241,13 +240,18 @@ impl Trainer {
             loss += f64::from(total.clone().into_scalar::<f32>());
             tokens += prepared.tokens;
             let share = total / pairs.len() as f64;
-            self.optimizer.accumulate(&self.model, share, &mut gradients);
+            self.optimizer
+                .accumulate(&self.model, share, &mut gradients);
         }
         let rates = self.learning_rates();
         let (model, stepped) = self.optimizer.step(self.model.clone(), gradients, rates);
         self.model = model;
         self.step += 1;
-        self.unfit_steps = if stepped.taken { 0 } else { self.unfit_steps + 1 };
+        self.unfit_steps = if stepped.taken {
+            0
+        } else {
+            self.unfit_steps + 1
+        };
         if self.unfit_steps >= UNFIT_STEPS {
             return Err(Error::Diverged {
                 step: self.step,
@@ -310,7 +314,10 @@ impl Trainer {
         let texts: Vec<&str> = pairs.iter().map(|pair| pair.question.as_str()).collect();
         let encodings = retriever.question_encoder.tokenize_questions(&texts)?;
         let ids: Vec<_> = encodings.iter().map(|encoding| &encoding.ids).collect();
-        let segments: Vec<_> = encodings.iter().map(|encoding| &encoding.segments).collect();
+        let segments: Vec<_> = encodings
+            .iter()
+            .map(|encoding| &encoding.segments)
+            .collect();
         let questions = TokenBatch::new(&ids, config.question_encoder.bert.pad_token_id, &device);
         let segments = padded(&segments, 0, &device);
         let vectors = self.model.question_encoder.forward(
@@ -400,7 +407,12 @@ impl TrainConfig {
         }
         let ranges = [
             ("learning_rate", self.learning_rate, 0.0..1.0, "0 to 1"),
-            ("warmup", self.warmup, 0.0..1.0, "a share of the steps, 0 to 1"),
+            (
+                "warmup",
+                self.warmup,
+                0.0..1.0,
+                "a share of the steps, 0 to 1",
+            ),
             ("label_smoothing", self.label_smoothing, 0.0..1.0, "0 to 1"),
             (
                 "max_gradient_norm",

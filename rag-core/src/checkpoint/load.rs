@@ -5,11 +5,11 @@ use std::{
 };
 
 use burn::module::Module;
+use burn::tensor::DType;
 use burn_store::{
     ApplyError, FloatCastAdapter, ModuleSnapshot, ModuleStore, PytorchStore, SafetensorsStore,
     burn_pack,
 };
-use burn::tensor::DType;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::Names;
@@ -124,8 +124,8 @@ impl Weights {
 /// # Errors
 /// [`Error::Io`], [`Error::Json`].
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = fs::read_to_string(path).map_err(Error::io(path))?;
-    serde_json::from_str(&text).map_err(Error::json(path))
+    let text = fs::read(path).map_err(Error::io(path))?;
+    serde_json::from_slice(&text).map_err(Error::json(path))
 }
 
 const SINGLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];

@@ -58,7 +58,9 @@ pub fn write_safetensors(path: &Path, tensors: &Tensors) -> Result<()> {
             burn::tensor::DType::F32 => Dtype::F32,
             other => return Err(failed(format!("{name} has the type {other:?}"))),
         };
-        let bytes = tensor.to_bytes().map_err(|error| failed(error.to_string()))?;
+        let bytes = tensor
+            .to_bytes()
+            .map_err(|error| failed(error.to_string()))?;
         data.push((name, dtype, tensor.shape.to_vec(), bytes));
     }
     let views = data
@@ -70,8 +72,8 @@ pub fn write_safetensors(path: &Path, tensors: &Tensors) -> Result<()> {
         .map_err(|error| failed(error.to_string()))?;
     // transformers refuses files that do not name their framework.
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    let bytes = safetensors::serialize(views, Some(metadata))
-        .map_err(|error| failed(error.to_string()))?;
+    let bytes =
+        safetensors::serialize(views, Some(metadata)).map_err(|error| failed(error.to_string()))?;
     atomic::write_file(path, |file| file.write_all(&bytes))
 }
 

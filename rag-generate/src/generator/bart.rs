@@ -1,8 +1,6 @@
 use burn::{
     module::{Initializer, Module, Param},
-    nn::{
-        Dropout, DropoutConfig, Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig,
-    },
+    nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig},
     tensor::{Device, FloatDType, Int, Tensor},
 };
 use rag_core::{
@@ -146,18 +144,18 @@ enum Half {
 impl BartConfig {
     fn names() -> Names {
         Names::new(&[
-        (".shared.", ".model.shared."),
-        (".encoder.", ".model.encoder."),
-        (".decoder.", ".model.decoder."),
-        (".query.", ".q_proj."),
-        (".key.", ".k_proj."),
-        (".value.", ".v_proj."),
-        (".output.", ".out_proj."),
-        (".feed_forward.up.", ".fc1."),
-        (".feed_forward.down.", ".fc2."),
-        (".gamma", ".weight"),
-        (".beta", ".bias"),
-    ])
+            (".shared.", ".model.shared."),
+            (".encoder.", ".model.encoder."),
+            (".decoder.", ".model.decoder."),
+            (".query.", ".q_proj."),
+            (".key.", ".k_proj."),
+            (".value.", ".v_proj."),
+            (".output.", ".out_proj."),
+            (".feed_forward.up.", ".fc1."),
+            (".feed_forward.down.", ".fc2."),
+            (".gamma", ".weight"),
+            (".beta", ".bias"),
+        ])
     }
 
     /// Freshly initialised weights.

@@ -1,8 +1,5 @@
 use burn::tensor::Device;
-use rag_core::{
-    Result,
-    checkpoint::Weights,
-};
+use rag_core::{Result, checkpoint::Weights};
 use serde::{Deserialize, Serialize};
 
 use super::{BartConfig, Generator, T5Config};

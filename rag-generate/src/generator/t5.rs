@@ -1,8 +1,6 @@
 use burn::{
     module::{Initializer, Module},
-    nn::{
-        Dropout, DropoutConfig, Embedding, EmbeddingConfig, RmsNorm, RmsNormConfig,
-    },
+    nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, RmsNorm, RmsNormConfig},
     tensor::{Device, FloatDType, Int, Tensor, TensorData},
 };
 use rag_core::{
@@ -301,8 +299,10 @@ impl T5 {
     /// See [`super::Generator::encode`].
     pub(super) fn encode(&self, contexts: &TokenBatch, precision: Precision) -> Memory {
         let [_, length] = contexts.dims();
-        let bias =
-            self.encoder.relative_bias(length, 0, &contexts.ids.device()) + padding_bias(&contexts.mask);
+        let bias = self
+            .encoder
+            .relative_bias(length, 0, &contexts.ids.device())
+            + padding_bias(&contexts.mask);
         let embedded = self.encoder.embed(&self.shared, contexts.ids.clone());
         let states = self.encoder.layers.iter().fold(embedded, |states, layer| {
             let attended = layer.sublayer(states, &layer.self_attention_norm, |states| {
@@ -428,8 +428,8 @@ impl Buckets {
         if distance < exact {
             return first + distance;
         }
-        let ratio = (distance as f32 / exact as f32).ln()
-            / (self.max_distance as f32 / exact as f32).ln();
+        let ratio =
+            (distance as f32 / exact as f32).ln() / (self.max_distance as f32 / exact as f32).ln();
         let bucket = exact + (ratio * (count - exact) as f32) as i64;
         first + bucket.min(count - 1)
     }

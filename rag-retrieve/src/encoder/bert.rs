@@ -1,8 +1,6 @@
 use burn::{
     module::{Initializer, Module},
-    nn::{
-        Dropout, DropoutConfig, Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig,
-    },
+    nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig},
     tensor::{Device, FloatDType, Int, Tensor},
 };
 use rag_core::{
@@ -98,22 +96,22 @@ impl BertConfig {
     /// Names of the parameters in checkpoints, after the prefix.
     pub fn names() -> Names {
         Names::new(&[
-        (".words.", ".embeddings.word_embeddings."),
-        (".positions.", ".embeddings.position_embeddings."),
-        (".segments.", ".embeddings.token_type_embeddings."),
-        (".embedding_norm.", ".embeddings.LayerNorm."),
-        (".layers.", ".encoder.layer."),
-        (".attention.query.", ".attention.self.query."),
-        (".attention.key.", ".attention.self.key."),
-        (".attention.value.", ".attention.self.value."),
-        (".attention.output.", ".attention.output.dense."),
-        (".attention_norm.", ".attention.output.LayerNorm."),
-        (".feed_forward.up.", ".intermediate.dense."),
-        (".feed_forward.down.", ".output.dense."),
-        (".norm.", ".output.LayerNorm."),
-        (".gamma", ".weight"),
-        (".beta", ".bias"),
-    ])
+            (".words.", ".embeddings.word_embeddings."),
+            (".positions.", ".embeddings.position_embeddings."),
+            (".segments.", ".embeddings.token_type_embeddings."),
+            (".embedding_norm.", ".embeddings.LayerNorm."),
+            (".layers.", ".encoder.layer."),
+            (".attention.query.", ".attention.self.query."),
+            (".attention.key.", ".attention.self.key."),
+            (".attention.value.", ".attention.self.value."),
+            (".attention.output.", ".attention.output.dense."),
+            (".attention_norm.", ".attention.output.LayerNorm."),
+            (".feed_forward.up.", ".intermediate.dense."),
+            (".feed_forward.down.", ".output.dense."),
+            (".norm.", ".output.LayerNorm."),
+            (".gamma", ".weight"),
+            (".beta", ".bias"),
+        ])
     }
 
     /// Freshly initialised weights.

@@ -6,4 +6,6 @@ mod text_encoder;
 
 pub use bert::{Bert, BertConfig};
 pub use embedder::Embedder;
-pub use text_encoder::{Encoder, EncoderConfig, Normalization, Pooling, Role, TextEncoder, load_encoder};
+pub use text_encoder::{
+    Encoder, EncoderConfig, Normalization, Pooling, Role, TextEncoder, load_encoder,
+};

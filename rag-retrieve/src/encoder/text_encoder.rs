@@ -105,7 +105,8 @@ impl EncoderConfig {
     /// Longest input in tokens.
     pub fn max_length(&self) -> usize {
         let positions = self.bert.max_position_embeddings;
-        self.max_seq_length.map_or(positions, |own| own.min(positions))
+        self.max_seq_length
+            .map_or(positions, |own| own.min(positions))
     }
 
     fn is_dpr(&self) -> bool {
@@ -120,7 +121,11 @@ impl EncoderConfig {
     pub fn load(&self, weights: &mut Weights, prefix: &str, device: &Device) -> Result<Encoder> {
         let mut encoder = self.init(device)?;
         let bert = if self.is_dpr() { "bert_model." } else { "" };
-        encoder.bert = weights.fill(encoder.bert, &format!("{prefix}{bert}"), &BertConfig::names())?;
+        encoder.bert = weights.fill(
+            encoder.bert,
+            &format!("{prefix}{bert}"),
+            &BertConfig::names(),
+        )?;
         if let Some(projection) = encoder.projection {
             let prefix = format!("{prefix}encode_proj.");
             encoder.projection = Some(weights.fill(projection, &prefix, &Names::default())?);
@@ -131,9 +136,17 @@ impl EncoderConfig {
     /// Adds the encoder's tensors under `prefix`.
     pub fn store(&self, encoder: &Encoder, tensors: &mut Tensors, prefix: &str) {
         let bert = if self.is_dpr() { "bert_model." } else { "" };
-        tensors.add(&encoder.bert, &format!("{prefix}{bert}"), &BertConfig::names());
+        tensors.add(
+            &encoder.bert,
+            &format!("{prefix}{bert}"),
+            &BertConfig::names(),
+        );
         if let Some(projection) = &encoder.projection {
-            tensors.add(projection, &format!("{prefix}encode_proj."), &Names::default());
+            tensors.add(
+                projection,
+                &format!("{prefix}encode_proj."),
+                &Names::default(),
+            );
         }
     }
 }
@@ -316,7 +329,11 @@ impl TextEncoder {
         }
         let texts = passages
             .iter()
-            .map(|passage| format!("{prefix}{} {}", passage.title, passage.text).trim().to_owned())
+            .map(|passage| {
+                format!("{prefix}{} {}", passage.title, passage.text)
+                    .trim()
+                    .to_owned()
+            })
             .collect();
         Ok(self.tokenizer.encode_batch::<String>(texts, longest)?)
     }

@@ -75,5 +75,8 @@ pub fn recall(retriever: &Retriever, pairs: &[QuestionAnswer], ks: &[usize]) -> 
         }
     }
     let questions = pairs.len() as f64;
-    Ok(found.into_iter().map(|count| count as f64 / questions).collect())
+    Ok(found
+        .into_iter()
+        .map(|count| count as f64 / questions)
+        .collect())
 }

@@ -3,7 +3,9 @@ use std::collections::HashMap;
 /// Whether an answer equals any accepted one after [`normalize`].
 pub fn exact_match(answer: &str, accepted: &[&str]) -> bool {
     let answer = normalize(answer);
-    accepted.iter().any(|accepted| normalize(accepted) == answer)
+    accepted
+        .iter()
+        .any(|accepted| normalize(accepted) == answer)
 }
 
 /// The largest F1 of tokens with any accepted answer, 0 to 1: the harmonic mean of precision and
