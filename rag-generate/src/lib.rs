@@ -6,6 +6,7 @@ mod checkpoint;
 mod config;
 pub mod decode;
 mod error;
+mod explain;
 pub mod generator;
 pub mod likelihood;
 mod pack;

@@ -188,7 +188,7 @@ mod tests {
         let question = "who  wrote\u{a0}it ?";
         let passage = Passage::new("1", "title", "a  b");
         assert_eq!(
-            joined(question, &passage, &passage.text, &config(300)),
+            joined(question, &passage.title, &passage.text, &config(300)),
             "title / a b // who  wrote\u{a0}it ?"
         );
     }

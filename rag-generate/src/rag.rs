@@ -467,7 +467,7 @@ impl Rag {
                 // Several tokens can make one character: it belongs to the one that completes it.
                 let until = self.tokenizer.decode(&ids[..=i])?;
                 let mut text = String::new();
-                if !until.ends_with('\u{FFFD}') {
+                if i + 1 == ids.len() || !until.ends_with('\u{FFFD}') {
                     text = until.strip_prefix(&said).unwrap_or(&until).to_owned();
                     said = until;
                 }

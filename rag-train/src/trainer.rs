@@ -199,12 +199,14 @@ impl Trainer {
         bar: &ProgressBar,
     ) -> Result<Epoch> {
         let begun = Instant::now();
-        let (mut loss, mut tokens, mut norm, mut seen) = (0.0, 0, 0.0, 0);
+        let (mut loss, mut tokens, mut seen) = (0.0, 0, 0);
+        let mut norms = Vec::new();
         for pairs in order.chunks(self.config.batch_size) {
             let step = self.step(pairs)?;
             loss += step.loss;
             tokens += step.tokens;
-            norm += step.gradient_norm;
+            // A skipped step has no norm.
+            norms.extend(step.gradient_norm.is_finite().then_some(step.gradient_norm));
             seen += pairs.len();
             bar.inc(1);
             bar.set_message(format!(
@@ -216,7 +218,7 @@ impl Trainer {
         }
         Ok(Epoch {
             loss_per_token: loss / tokens as f64,
-            gradient_norm: norm / order.len().div_ceil(self.config.batch_size) as f64,
+            gradient_norm: norms.iter().sum::<f64>() / norms.len().max(1) as f64,
             examples_per_second: seen as f64 / begun.elapsed().as_secs_f64(),
             heldout: None,
         })
@@ -246,7 +248,7 @@ impl Trainer {
         let rates = self.learning_rates();
         let (model, stepped) = self.optimizer.step(self.model.clone(), gradients, rates);
         self.model = model;
-        self.step += 1;
+        self.step += usize::from(stepped.taken);
         self.unfit_steps = if stepped.taken {
             0
         } else {

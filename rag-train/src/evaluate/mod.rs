@@ -1,5 +1,6 @@
 //! How good answers and passages are.
 
+mod retrieval;
 mod text;
 
 use rag_generate::{Answer, Rag};
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, QuestionAnswer, Result};
 
+pub use retrieval::ndcg;
 pub use text::{exact_match, f1, normalize};
 
 /// Scores of answers against accepted ones.

@@ -1,0 +1,164 @@
+//! How well an encoder finds passages, on a corpus with judged questions: exact search over all of it.
+//!
+//! ```text
+//! cargo run --release --example retrieval <sentence encoder folder> <corpus folder>
+//! ```
+//!
+//! The encoder is a Hugging Face folder of BERT's kind (all-MiniLM, BGE, E5, DPR). The corpus is either
+//!
+//! - BEIR's: `corpus.jsonl` {id, title, text}, `queries.jsonl` {id, text} and `qrels.tsv` with query,
+//!   document and relevance in each line: prints nDCG@10 and recall@100; or
+//! - question-answer pairs over passages: `passages.jsonl` {id, title, text} and `qa.jsonl` {question,
+//!   answers, passage_id}: prints recall@1, @5 and @20, the share of questions whose own passage is
+//!   among the best 1, 5 and 20.
+//!
+//! `RAG_DEVICE` chooses the device: `cpu` (default), or `wgpu` and `cuda` in builds that have them.
+
+use std::{collections::HashMap, env, error::Error, fs, path::Path, time::Instant};
+
+use burn_rag::prelude::*;
+use serde::Deserialize;
+
+const USAGE: &str = "usage: retrieval <sentence encoder folder> <corpus folder>";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [encoder, folder] = &arguments[..] else {
+        return Err(USAGE.into());
+    };
+    let folder = Path::new(folder);
+    let device = device(&env::var("RAG_DEVICE").unwrap_or_else(|_| "cpu".into()))?;
+    let encoder = TextEncoder::load(Path::new(encoder), &device)?;
+
+    if folder.join("corpus.jsonl").is_file() {
+        beir(encoder, folder)
+    } else if folder.join("passages.jsonl").is_file() {
+        passages_of_questions(encoder, folder)
+    } else {
+        Err(format!(
+            "{} holds neither corpus.jsonl nor passages.jsonl",
+            folder.display()
+        )
+        .into())
+    }
+}
+
+/// Graded relevance of documents, as BEIR's datasets have it.
+fn beir(encoder: TextEncoder, folder: &Path) -> Result<(), Box<dyn Error>> {
+    const DEEPEST: usize = 100;
+    let judged = judgements(&folder.join("qrels.tsv"))?;
+    let mut queries: Vec<Query> = json_lines(&folder.join("queries.jsonl"))?;
+    queries.retain(|query| judged.contains_key(&query.id));
+    let retriever = index(encoder, &folder.join("corpus.jsonl"), DEEPEST)?;
+
+    let begun = Instant::now();
+    let texts: Vec<&str> = queries.iter().map(|query| query.text.as_str()).collect();
+    let found = retriever.retrieve(&texts)?;
+    let searched = begun.elapsed().as_secs_f64();
+
+    let (mut ndcg, mut recall) = (0.0, 0.0);
+    for (query, found) in queries.iter().zip(found) {
+        let relevances = &judged[&query.id];
+        let ranked: Vec<u32> = found
+            .iter()
+            .map(|found| relevances.get(&found.passage.id).copied().unwrap_or(0))
+            .collect();
+        let all: Vec<u32> = relevances.values().copied().collect();
+        ndcg += evaluate::ndcg(&ranked, &all, 10);
+        recall += relevant(&ranked) / relevant(&all).max(1.0);
+    }
+    let questions = queries.len() as f64;
+    println!("{questions} queries in {searched:.1} s");
+    println!(
+        "nDCG@10 {:.3}   recall@{DEEPEST} {:.3}",
+        ndcg / questions,
+        recall / questions
+    );
+    Ok(())
+}
+
+/// Questions that know the one passage that they were asked of.
+fn passages_of_questions(encoder: TextEncoder, folder: &Path) -> Result<(), Box<dyn Error>> {
+    let questions = read_pairs(folder.join("qa.jsonl"))?;
+    let retriever = index(encoder, &folder.join("passages.jsonl"), 1)?;
+
+    let begun = Instant::now();
+    let recall = evaluate::recall(&retriever, &questions, &[1, 5, 20])?;
+    println!(
+        "{} questions in {:.1} s",
+        questions.len(),
+        begun.elapsed().as_secs_f64()
+    );
+    println!(
+        "recall@1 {:.3}   recall@5 {:.3}   recall@20 {:.3}",
+        recall[0], recall[1], recall[2]
+    );
+    Ok(())
+}
+
+/// The corpus, one passage a line, embedded for exact search. One encoder serves questions and
+/// passages, as sentence encoders do.
+fn index(encoder: TextEncoder, corpus: &Path, n_docs: usize) -> Result<Retriever, Box<dyn Error>> {
+    let documents = Documents::read(corpus, &Chunking::words(usize::MAX))?;
+    println!("{documents}");
+    let passages = documents.passages.len();
+    let begun = Instant::now();
+    let knowledge = build_knowledge_base(documents.passages, &encoder, Storage::F32, |done| {
+        eprint!("\rembedded {done} of {passages}");
+    })?;
+    eprintln!();
+    let seconds = begun.elapsed().as_secs_f64();
+    println!(
+        "embedded {passages} passages in {seconds:.1} s: {:.1} passages/s",
+        passages as f64 / seconds
+    );
+    Ok(Retriever::new(encoder.clone(), encoder, knowledge, n_docs)?)
+}
+
+#[derive(Deserialize)]
+struct Query {
+    #[serde(alias = "_id")]
+    id: String,
+    text: String,
+}
+
+/// Relevance by query and document. A header line, as BEIR's own files have one, is passed over.
+fn judgements(path: &Path) -> Result<HashMap<String, HashMap<String, u32>>, Box<dyn Error>> {
+    let mut judged: HashMap<String, HashMap<String, u32>> = HashMap::new();
+    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    for (i, line) in text.lines().enumerate() {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let relevance = fields.get(2).and_then(|relevance| relevance.parse().ok());
+        match (&fields[..], relevance) {
+            ([query, document, _], Some(relevance)) => {
+                judged
+                    .entry((*query).into())
+                    .or_default()
+                    .insert((*document).into(), relevance);
+            }
+            _ if i == 0 => {}
+            _ => {
+                return Err(format!("{}, line {}: not three fields", path.display(), i + 1).into());
+            }
+        }
+    }
+    Ok(judged)
+}
+
+fn json_lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>, Box<dyn Error>> {
+    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let lines = text.lines().enumerate();
+    lines
+        .map(|(i, line)| {
+            serde_json::from_str(line)
+                .map_err(|error| format!("{}, line {}: {error}", path.display(), i + 1).into())
+        })
+        .collect()
+}
+
+fn relevant(relevances: &[u32]) -> f64 {
+    relevances
+        .iter()
+        .filter(|&&relevance| relevance > 0)
+        .count() as f64
+}

@@ -1,0 +1,304 @@
+//! Training through the marginal likelihood, on tiny models.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use burn_rag::{
+    core::{checkpoint::Tensors, nn::Precision},
+    generate::{Rag, generator::GeneratorConfig},
+    prelude::*,
+    retrieve::Embedder,
+    train::{Error, StepReport},
+};
+use common::{KINDS, Kind, MODELS, checkpoint, cpu, rag_with};
+
+fn pairs() -> Vec<QuestionAnswer> {
+    [
+        ("who wrote hamlet?", "who"),
+        ("is it raining in the city?", "rain"),
+        ("what of the road?", "the road"),
+        ("下雨了吗？", "雨"),
+        ("will it be fine?", "fine"),
+    ]
+    .map(|(question, answer)| QuestionAnswer {
+        id: String::new(),
+        question: question.into(),
+        answers: vec![answer.into()],
+        passage: None,
+    })
+    .to_vec()
+}
+
+/// Without dropout, so that training computes what scoring does.
+fn rag(kind: Kind) -> Rag {
+    let mut config = common::config(kind);
+    config.question_encoder.bert.hidden_dropout_prob = 0.0;
+    config.question_encoder.bert.attention_probs_dropout_prob = 0.0;
+    match &mut config.generator {
+        GeneratorConfig::Bart(bart) => bart.dropout = 0.0,
+        GeneratorConfig::T5(t5) => t5.dropout_rate = 0.0,
+    }
+    rag_with(kind, checkpoint(config, 1))
+}
+
+fn config() -> TrainConfig {
+    TrainConfig {
+        epochs: 4,
+        batch_size: 5,
+        micro_batch_size: 5,
+        learning_rate: 5e-3,
+        warmup: 0.0,
+        max_gradient_norm: 1.0,
+        evaluate_every: 0,
+        ..TrainConfig::default()
+    }
+}
+
+fn steps(rag: Rag, config: TrainConfig, count: usize) -> (Vec<StepReport>, Rag) {
+    let pairs = pairs();
+    let pairs: Vec<_> = pairs.iter().collect();
+    let mut trainer = Trainer::new(rag, config, pairs.len()).unwrap();
+    let reports = (0..count).map(|_| trainer.step(&pairs).unwrap()).collect();
+    (reports, trainer.rag())
+}
+
+fn parameters(rag: &Rag) -> Vec<u8> {
+    let mut tensors = Tensors::default();
+    let config = &rag.config.question_encoder;
+    let encoder = &rag.retriever.question_encoder.encoder;
+    config.store(encoder, &mut tensors, "question.");
+    rag.generator.store(&mut tensors, "generator.");
+    let mut hash = blake3::Hasher::new();
+    tensors.hash(&mut hash).unwrap();
+    hash.finalize().as_bytes().to_vec()
+}
+
+fn close(a: f64, b: f64, tolerance: f64) -> bool {
+    (a - b).abs() <= tolerance * b.abs().max(1.0)
+}
+
+/// Micro-batches of 1, 2 and 3 of 5 pairs (the tail is shorter) give the steps of the whole batch.
+#[test]
+fn accumulation_is_the_large_batch() {
+    for kind in KINDS {
+        for model in MODELS {
+            let run = |micro_batch_size| {
+                // Adam turns rounding of gradients near zero into steps of the learning rate's size.
+                let config = TrainConfig {
+                    micro_batch_size,
+                    learning_rate: 1e-4,
+                    label_smoothing: 0.1,
+                    ..config()
+                };
+                steps(rag(kind).with_model(model), config, 3).0
+            };
+            let whole = run(5);
+            for micro in [1, 2, 3] {
+                for (some, all) in run(micro).iter().zip(&whole) {
+                    assert_eq!(some.tokens, all.tokens);
+                    assert!(close(some.loss, all.loss, 1e-4), "{some:?} {all:?}");
+                    let [some, all] = [some, all].map(|step| step.gradient_norm);
+                    assert!(close(some, all, 1e-3), "{some} {all}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_loss_falls_and_both_halves_move() {
+    for kind in KINDS {
+        for model in MODELS {
+            let before = rag(kind).with_model(model);
+            let (reports, after) = steps(before.clone(), config(), 12);
+            let [first, last] = [reports[0], reports[11]].map(|step| step.loss);
+            assert!(last < 0.9 * first, "{kind:?} {model:?}: {first} {last}");
+            let question = |rag: &Rag| {
+                let encoder = &rag.retriever.question_encoder;
+                encoder.embed_questions(&["who wrote hamlet?"]).unwrap()
+            };
+            assert_ne!(question(&before), question(&after));
+            let frozen = |rag: &Rag| rag.retriever.context_encoder.fingerprint().unwrap();
+            assert_eq!(frozen(&before), frozen(&after));
+        }
+    }
+}
+
+/// The loss of a step is -log P(y|x) as `score` gives it.
+#[test]
+fn the_loss_is_the_negative_log_likelihood_of_the_answers() {
+    for kind in KINDS {
+        for model in MODELS {
+            let rag = rag(kind).with_model(model);
+            let scored: f32 = pairs()
+                .iter()
+                .map(|pair| rag.score(&pair.question, &[&pair.answers[0]]).unwrap())
+                .map(|answers| answers[0].log_likelihood)
+                .sum();
+            let (reports, _) = steps(rag, config(), 1);
+            assert!(
+                close(reports[0].loss, f64::from(-scored), 1e-4),
+                "{reports:?} {scored}"
+            );
+        }
+    }
+}
+
+/// f16 skips its first steps until the loss scale fits; the steps that are taken follow f32.
+#[test]
+fn half_precision_follows_f32() {
+    for kind in [Kind::Bart, Kind::T5] {
+        let run = |precision, count| {
+            let config = TrainConfig {
+                precision,
+                learning_rate: 1e-3,
+                ..config()
+            };
+            let (reports, _) = steps(rag(kind), config, count);
+            let taken = |step: &StepReport| step.gradient_norm.is_finite();
+            reports
+                .into_iter()
+                .filter(taken)
+                .take(8)
+                .collect::<Vec<_>>()
+        };
+        let full = run(Precision::F32, 8);
+        for (precision, band) in [(Precision::Bf16, 0.05), (Precision::F16, 0.02)] {
+            let half = run(precision, 30);
+            assert_eq!(
+                half.len(),
+                full.len(),
+                "{precision:?} skipped too many steps"
+            );
+            for (half, full) in half.iter().zip(&full) {
+                assert!(
+                    close(half.loss, full.loss, band),
+                    "{precision:?} {half:?} {full:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_seed_gives_one_model() {
+    let train = || {
+        let mut trainer = Trainer::new(rag(Kind::T5), config(), 5).unwrap();
+        trainer.run(&pairs(), &[]).unwrap();
+        parameters(&trainer.rag())
+    };
+    assert_eq!(train(), train());
+}
+
+#[test]
+fn a_run_measures_and_keeps_the_best_and_the_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig {
+        checkpoints: Some(folder.path().to_owned()),
+        evaluate_every: 2,
+        ..config()
+    };
+    let mut trainer = Trainer::new(rag(Kind::Bart), config, 5).unwrap();
+    let report = trainer.run(&pairs(), &pairs()[..2]).unwrap();
+    assert_eq!(report.epochs.len(), 4);
+    assert!(report.epochs[0].heldout.is_none() && report.epochs[1].heldout.is_some());
+    assert!(
+        report
+            .epochs
+            .iter()
+            .all(|epoch| epoch.examples_per_second > 0.0)
+    );
+    for name in ["best", "last"] {
+        let knowledge = trainer.rag().retriever.knowledge().clone();
+        Rag::load(folder.path().join(name), knowledge, &cpu()).unwrap();
+    }
+    let knowledge = trainer.rag().retriever.knowledge().clone();
+    let last = Rag::load(folder.path().join("last"), knowledge, &cpu()).unwrap();
+    assert_eq!(parameters(&last), parameters(&trainer.rag()));
+}
+
+#[test]
+fn settings_that_cannot_be_are_refused() {
+    let refused = |config: TrainConfig, name: &str| {
+        let error = Trainer::new(rag(Kind::T5), config, 5).err().unwrap();
+        assert!(
+            matches!(&error, Error::Setting { setting, .. } if *setting == name),
+            "{error}"
+        );
+    };
+    refused(
+        TrainConfig {
+            epochs: 0,
+            ..config()
+        },
+        "epochs",
+    );
+    refused(
+        TrainConfig {
+            batch_size: 0,
+            ..config()
+        },
+        "batch_size",
+    );
+    refused(
+        TrainConfig {
+            micro_batch_size: 0,
+            ..config()
+        },
+        "micro_batch_size",
+    );
+    refused(
+        TrainConfig {
+            learning_rate: -1.0,
+            ..config()
+        },
+        "learning_rate",
+    );
+    refused(
+        TrainConfig {
+            learning_rate: f64::NAN,
+            ..config()
+        },
+        "learning_rate",
+    );
+    refused(
+        TrainConfig {
+            label_smoothing: 1.0,
+            ..config()
+        },
+        "label_smoothing",
+    );
+    refused(
+        TrainConfig {
+            max_gradient_norm: 0.0,
+            ..config()
+        },
+        "max_gradient_norm",
+    );
+    let none = Trainer::new(rag(Kind::T5), config(), 0);
+    assert!(matches!(none.err(), Some(Error::NoExamples)));
+}
+
+#[test]
+fn pairs_without_question_or_answer_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pairs.jsonl");
+    let good = r#"{"question": "who?", "answers": ["me"], "passage_id": "7"}"#;
+    std::fs::write(&path, format!("{good}\n\n{good}\n")).unwrap();
+    let read = read_pairs(&path).unwrap();
+    assert_eq!((read.len(), read[0].passage.as_deref()), (2, Some("7")));
+    for bad in [
+        r#"{"question": "who?"}"#,
+        r#"{"question": " ", "answers": ["me"]}"#,
+        r#"{"question": "who?", "answers": []}"#,
+        r#"{"question": "who?", "answers": [" "]}"#,
+        "who?",
+    ] {
+        std::fs::write(&path, format!("{good}\n{bad}\n")).unwrap();
+        let error = read_pairs(&path).unwrap_err();
+        assert!(matches!(error, Error::Line { line: 2, .. }), "{error}");
+    }
+    std::fs::write(&path, "\n").unwrap();
+    assert!(matches!(read_pairs(&path), Err(Error::NoExamples)));
+}
