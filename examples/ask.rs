@@ -15,7 +15,8 @@ use std::{env, error::Error, path::Path};
 
 use burn_rag::prelude::*;
 
-const USAGE: &str = "usage: ask <checkpoint folder> <documents or knowledge base folder> <question>";
+const USAGE: &str =
+    "usage: ask <checkpoint folder> <documents or knowledge base folder> <question>";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();

@@ -60,7 +60,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let knowledge = KnowledgeBase::open(output)?;
     let manifest = knowledge.manifest();
     let bytes: u64 = manifest.files.values().map(|file| file.bytes).sum();
-    println!("{rate:.1} passages/s, {:.1} MB in {output}", bytes as f64 / 1e6);
+    println!(
+        "{rate:.1} passages/s, {:.1} MB in {output}",
+        bytes as f64 / 1e6
+    );
     println!("{}", serde_json::to_string_pretty(manifest)?);
     Ok(())
 }

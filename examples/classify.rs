@@ -31,21 +31,37 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     println!("# Multiple choice: what this model is trained for\n");
     let ranges = ["Himalayas", "Karakoram", "Alps", "Andes"];
-    score(&rag, "What is the mountain range that K2 belongs to?", &ranges)?;
+    score(
+        &rag,
+        "What is the mountain range that K2 belongs to?",
+        &ranges,
+    )?;
     let seas = ["东海", "渤海", "南海"];
     score(&rag, "长江最后注入哪个海？", &seas)?;
 
     println!("# Claims and verdicts, as in FEVER: mechanics only\n");
     let verdicts = ["SUPPORTS", "REFUTES", "NOT ENOUGH INFO"];
-    score(&rag, "The Nile flows into the Mediterranean Sea.", &verdicts)?;
+    score(
+        &rag,
+        "The Nile flows into the Mediterranean Sea.",
+        &verdicts,
+    )?;
     score(&rag, "The Nile flows into the Caspian Sea.", &verdicts)?;
 
     println!("# Intents: mechanics only\n");
     let intents = ["ask for a place", "ask for a year", "ask for a person"];
-    score(&rag, "In what year did climbers make the first ascent of Mont Blanc?", &intents)?;
+    score(
+        &rag,
+        "In what year did climbers make the first ascent of Mont Blanc?",
+        &intents,
+    )?;
 
     println!("# The same choice, by constrained decoding\n");
-    decode(rag, "What is the mountain range that K2 belongs to?", &ranges)
+    decode(
+        rag,
+        "What is the mountain range that K2 belongs to?",
+        &ranges,
+    )
 }
 
 /// Every label is scored: exact, at the cost of one decoder pass over all of them.

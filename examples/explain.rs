@@ -64,7 +64,11 @@ fn print_shares(answer: &Answer) {
         for &z in &passages {
             print!("{:>7.1} %", 100.0 * token.shares[z]);
         }
-        let text = if token.text.is_empty() { "(end)" } else { token.text.trim() };
+        let text = if token.text.is_empty() {
+            "(end)"
+        } else {
+            token.text.trim()
+        };
         println!("{:>9.3}   {text}", token.log_probability.exp());
     }
 }

@@ -98,12 +98,19 @@ fn print_report(report: &burn_rag::train::Report) {
         );
         match epoch.heldout {
             Some(scores) => {
-                println!("  {:>9.1} %  {:.1} %", 100.0 * scores.exact_match, 100.0 * scores.f1);
+                println!(
+                    "  {:>9.1} %  {:.1} %",
+                    100.0 * scores.exact_match,
+                    100.0 * scores.f1
+                );
             }
             None => println!(),
         }
     }
     if report.skipped_steps > 0 {
-        println!("{} steps were skipped: their gradients were not finite", report.skipped_steps);
+        println!(
+            "{} steps were skipped: their gradients were not finite",
+            report.skipped_steps
+        );
     }
 }

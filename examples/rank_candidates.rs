@@ -64,10 +64,18 @@ fn answer_or_abstain(rag: &Rag, question: &str) -> Result<(), Box<dyn Error>> {
     for threshold in [Threshold::Probability(0.5), Threshold::Similarity(0.2)] {
         match rag.ask_or_abstain(question, threshold)? {
             Outcome::Answered(answer) => {
-                println!("  {threshold:?}: {}   P(y|x) = {:.3}", answer.text, answer.probability());
+                println!(
+                    "  {threshold:?}: {}   P(y|x) = {:.3}",
+                    answer.text,
+                    answer.probability()
+                );
             }
             Outcome::Abstained(best) => {
-                println!("  {threshold:?}: no answer (best: {}   P(y|x) = {:.3})", best.text, best.probability());
+                println!(
+                    "  {threshold:?}: no answer (best: {}   P(y|x) = {:.3})",
+                    best.text,
+                    best.probability()
+                );
             }
         }
     }

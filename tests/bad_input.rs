@@ -1,5 +1,7 @@
 //! Whatever is given, the answer is an answer or an error that says what to do, never a panic.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{

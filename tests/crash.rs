@@ -1,5 +1,6 @@
 //! A process that is killed while it saves leaves the old whole state or the new one.
 
+#![allow(clippy::unwrap_used)]
 #![cfg(unix)]
 
 mod common;

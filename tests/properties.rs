@@ -1,5 +1,7 @@
 //! What must hold whatever the weights are.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{cell::Cell, ops::ControlFlow};

@@ -27,12 +27,7 @@ fn a_model_from_nothing_learns() {
         ("What does Rust check?", "the use of memory"),
         ("杜甫被称作什么？", "诗圣"),
     ]
-    .map(|(question, answer)| QuestionAnswer {
-        id: String::new(),
-        question: question.into(),
-        answers: vec![answer.into()],
-        passage: None,
-    })
+    .map(|(question, answer)| QuestionAnswer::new(question, answer))
     .to_vec();
     let texts: Vec<&str> = (pairs.iter())
         .flat_map(|pair| [pair.question.as_str(), pair.answers[0].as_str()])

@@ -21,12 +21,7 @@ fn pairs() -> Vec<QuestionAnswer> {
         ("下雨了吗？", "雨"),
         ("will it be fine?", "fine"),
     ]
-    .map(|(question, answer)| QuestionAnswer {
-        id: String::new(),
-        question: question.into(),
-        answers: vec![answer.into()],
-        passage: None,
-    })
+    .map(|(question, answer)| QuestionAnswer::new(question, answer))
     .to_vec()
 }
 

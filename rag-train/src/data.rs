@@ -22,6 +22,16 @@ pub struct QuestionAnswer {
 }
 
 impl QuestionAnswer {
+    /// A question with its answer.
+    pub fn new(question: impl Into<String>, answer: impl Into<String>) -> Self {
+        Self {
+            id: String::new(),
+            question: question.into(),
+            answers: vec![answer.into()],
+            passage: None,
+        }
+    }
+
     /// Whether a passage is the one that holds the answer; where that is not known, whether its text
     /// contains an answer.
     pub fn is_answered_by(&self, passage: &Passage) -> bool {

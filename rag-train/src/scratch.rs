@@ -1,6 +1,9 @@
 //! A small model from nothing but the user's texts: tokenizers trained on them, weights at random.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashSet},
+};
 
 use ahash::AHashMap;
 use burn::tensor::Device;
@@ -89,8 +92,16 @@ impl ScratchConfig {
     /// common words are already near each other.
     ///
     /// # Errors
-    /// Those of the tokenizers and of [`build_knowledge_base`].
+    /// [`rag_retrieve::Error::TooFewPassages`]; those of the tokenizers and of
+    /// [`build_knowledge_base`].
     pub fn init(&self, passages: Vec<Passage>, texts: &[&str], device: &Device) -> Result<Rag> {
+        if self.n_docs > passages.len() {
+            return Err(rag_retrieve::Error::TooFewPassages {
+                n_docs: self.n_docs,
+                passages: passages.len(),
+            }
+            .into());
+        }
         device.seed(self.seed);
         let corpus: Vec<&str> = passages
             .iter()
@@ -219,7 +230,7 @@ fn generator_tokenizer(corpus: &[&str], vocabulary: usize) -> Result<Tokenizer> 
         .take(vocabulary)
         .collect();
     let model = Unigram::from(pieces, Some(2), false);
-    let model = model.map_err(|error| failed(error.into()))?;
+    let model = model.map_err(failed)?;
     let ending = TemplateProcessing::builder()
         .try_single("$A </s>")
         .map_err(|error| failed(error.into()))?
@@ -256,7 +267,7 @@ fn count(
         }
     }
     let mut words: Vec<_> = counts.into_iter().collect();
-    words.sort_by(|a, b| b.1.cmp(&a.1));
+    words.sort_by_key(|(_, count)| Reverse(*count));
     Ok(words)
 }
 

@@ -1,6 +1,6 @@
 //! A tiny RAG with weights of a fixed seed, real tokenizers, and passages in two languages.
 
-#![allow(dead_code)]
+#![allow(clippy::unwrap_used, dead_code)]
 
 use std::{collections::BTreeMap, fs, path::Path};
 
