@@ -60,7 +60,9 @@ fn saves_a_knowledge_base_until_killed() {
 
 fn save_until_killed(folder: &Path, save: impl Fn(usize)) {
     fs::write(folder.join("ready"), "").unwrap();
-    (1..).for_each(save);
+    for attempt in 1.. {
+        save(attempt);
+    }
 }
 
 fn rags() -> [Rag; 2] {
