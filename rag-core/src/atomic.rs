@@ -19,11 +19,12 @@ pub fn write_file(
 ) -> Result<()> {
     let folder = parent(path);
     fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    let temporary = tempfile::Builder::new()
-        .prefix(".writing-")
-        .permissions(file_permissions())
-        .tempfile_in(&folder)
-        .map_err(Error::io(&folder))?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".writing-");
+    // Temporary files are private by default; what is kept has the usual permissions.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    let temporary = builder.tempfile_in(&folder).map_err(Error::io(&folder))?;
     let mut buffered = BufWriter::new(temporary.as_file());
     write(&mut buffered)
         .and_then(|()| buffered.flush())
@@ -40,7 +41,7 @@ pub fn write_file(
 /// Fills a new folder through `fill`, then puts it in the place of `path`.
 ///
 /// Where a folder stands there already, Linux exchanges the two in one step; elsewhere it is set
-/// aside for the instant between two renames.
+/// aside for the instant between two renames. What a killed process left of an earlier try is removed.
 ///
 /// # Errors
 /// Those of `fill`, and [`Error::Io`]; the previous folder is untouched then.
@@ -50,8 +51,11 @@ pub fn replace_folder<E: From<Error>>(
 ) -> std::result::Result<(), E> {
     let folder = parent(path);
     fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let prefix = format!(".writing-{name}-");
+    remove_leftovers(&folder, &prefix)?;
     let temporary = tempfile::Builder::new()
-        .prefix(".writing-")
+        .prefix(&prefix)
         .tempdir_in(&folder)
         .map_err(Error::io(&folder))?;
     fill(temporary.path())?;
@@ -63,6 +67,19 @@ pub fn replace_folder<E: From<Error>>(
         fs::rename(temporary.path(), path).map_err(Error::io(path))?;
     }
     sync_folder(&folder)?;
+    Ok(())
+}
+
+fn remove_leftovers(folder: &Path, prefix: &str) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
+        let entry = entry.map_err(Error::io(folder))?;
+        let name = entry.file_name();
+        let random = name.to_str().and_then(|name| name.strip_prefix(prefix));
+        // Another target's name may begin like this one's, and go on after a dash.
+        if random.is_some_and(|random| !random.contains('-')) {
+            fs::remove_dir_all(entry.path()).map_err(Error::io(entry.path()))?;
+        }
+    }
     Ok(())
 }
 
@@ -113,17 +130,6 @@ fn sync_folder(_folder: &Path) -> Result<()> {
     Ok(())
 }
 
-// Temporary files and folders are private by default; what is kept has the usual permissions.
-#[cfg(unix)]
-fn file_permissions() -> fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o644)
-}
-
-#[cfg(not(unix))]
-fn file_permissions() -> fs::Permissions {
-    unreachable!("tempfile ignores permissions outside Unix")
-}
-
 #[cfg(unix)]
 fn readable(folder: &Path) -> Result<()> {
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -160,6 +166,7 @@ mod tests {
         let write = |name: &'static str| {
             move |folder: &Path| -> Result<()> { write_file(&folder.join(name), |_| Ok(())) }
         };
+        fs::create_dir(parent.path().join(".writing-model-killed")).unwrap();
         replace_folder(&path, write("first")).unwrap();
         replace_folder(&path, write("second")).unwrap();
         assert!(path.join("second").exists() && !path.join("first").exists());
