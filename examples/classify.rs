@@ -9,7 +9,8 @@
 //! Lewis et al. 2020 (section 3.4) verify FEVER's claims this way. The quickstart's model has learnt to
 //! answer questions: it chooses well among answers, which the first part shows. It has seen neither
 //! claims with verdicts nor intents, so that the second and third part show the mechanics only, and the
-//! labels that it prefers mean nothing. Fine-tune on pairs of a text and its label for that.
+//! labels that it prefers mean nothing: it spells words that it does not know letter by letter, each
+//! letter at a price, so that short labels win. Fine-tune on pairs of a text and its label for that.
 
 use std::{env, error::Error};
 
@@ -30,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rag = Rag::load(checkpoint, knowledge, &device)?;
 
     println!("# Multiple choice: what this model is trained for\n");
-    let ranges = ["Himalayas", "Karakoram", "Alps", "Andes"];
+    let ranges = ["Alps", "Karakoram", "Andes"];
     score(
         &rag,
         "What is the mountain range that K2 belongs to?",

@@ -4,7 +4,7 @@
 //! ```text
 //! cargo run --release --example quickstart                                    # trains the model, once
 //! cargo run --release --example explain                                       # a question of the examples
-//! cargo run --release --example explain "长江最后注入哪个海？" target/explain.html
+//! cargo run --release --example explain "明朝由哪位开国皇帝建立？" target/explain.html
 //! cargo run --release --example explain <question> <page> <checkpoint folder> <knowledge base folder>
 //! ```
 //!
@@ -22,7 +22,7 @@ const USAGE: &str =
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let mut settings = [
-        "The river Nile flows into which sea at its end?",
+        "What is the name of the scientist who discovered the element hydrogen?",
         "target/explain.html",
         "target/quickstart/model",
         "target/quickstart/knowledge",
@@ -60,14 +60,15 @@ fn print_shares(answer: &Answer) {
         print!("{:>9}", format!("[{number}]"));
     }
     println!("{:>9}   token", "P");
-    for token in &answer.tokens {
+    for (i, token) in answer.tokens.iter().enumerate() {
         for &z in &passages {
             print!("{:>7.1} %", 100.0 * token.shares[z]);
         }
-        let text = if token.text.is_empty() {
-            "(end)"
-        } else {
-            token.text.trim()
+        // Tokens without text are marks: of a word's beginning, or of the answer's end.
+        let text = match token.text.trim() {
+            "" if i + 1 == answer.tokens.len() => "(end)",
+            "" => "·",
+            text => text,
         };
         println!("{:>9.3}   {text}", token.log_probability.exp());
     }

@@ -60,12 +60,16 @@ impl Page<'_> {
             } else {
                 "token"
             };
+            // The space before a word stays outside its colour.
+            let text = self.text(i);
+            let word = text.trim_start();
             write!(
                 f,
-                "<span class=\"{class}\" tabindex=\"0\" data-passage=\"{}\" style=\"{};--share:{share:.3}\">{}",
+                "{}<span class=\"{class}\" tabindex=\"0\" data-passage=\"{}\" style=\"{};--share:{share:.3}\">{}",
+                &text[..text.len() - word.len()],
                 rank + 1,
                 Hue(rank),
-                Escaped(self.text(i)),
+                Escaped(word),
             )?;
             self.tip(f, i)?;
             f.write_str("</span>")?;
@@ -249,7 +253,8 @@ p { overflow-wrap: anywhere; }
 .token { position: relative; padding: .18em .08em; border-radius: .15em; background: hsl(var(--hue) 85% 55% / calc(var(--share) * .55)); border-bottom: 3px solid hsl(var(--hue) 70% var(--deep)); cursor: help; -webkit-box-decoration-break: clone; box-decoration-break: clone; }
 .token + .token { margin-left: 2px; }
 .token::after { content: attr(data-passage); font-size: .7rem; font-weight: 600; vertical-align: super; color: hsl(var(--hue) 70% var(--deep)); margin-left: .15em; }
-.mark { font-size: .875rem; padding: .4em .5em; margin-left: .6em !important; color: var(--soft); }
+.mark { font-size: .875rem; padding: .4em .5em; color: var(--soft); }
+.token + .mark { margin-left: .6em; }
 .tip { display: none; position: absolute; left: 0; top: calc(100% + 4px); z-index: 1; width: max-content; max-width: min(22rem, 80vw); padding: .6rem .75rem; border: 1px solid var(--line); border-radius: .4rem; background: var(--card); color: var(--ink); box-shadow: 0 4px 16px rgb(0 0 0 / .2); font-size: .875rem; line-height: 1.5; white-space: normal; }
 .token:hover .tip, .token:focus .tip { display: block; }
 .row { display: flex; gap: .5rem; align-items: center; margin-top: .25rem; }
@@ -347,7 +352,7 @@ mod tests {
         }
         for token in [
             "data-passage=\"1\" style=\"--hue:212;--share:0.750\">东",
-            "data-passage=\"2\" style=\"--hue:350;--share:0.900\"> sea&lt;",
+            "data-passage=\"2\" style=\"--hue:350;--share:0.900\">sea&lt;",
             "data-passage=\"2\" style=\"--hue:350;--share:0.600\">end",
         ] {
             assert!(page.contains(token), "{token}");

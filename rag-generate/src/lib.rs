@@ -14,6 +14,7 @@ pub mod plain;
 mod rag;
 pub mod rag_sequence;
 pub mod rag_token;
+mod rank;
 mod reader;
 mod search;
 
@@ -22,6 +23,7 @@ pub use checkpoint::Checkpoint;
 pub use config::RagConfig;
 pub use error::{Error, Result};
 pub use pack::pack;
-pub use rag::{Rag, RankBy, Ranked, Threshold};
+pub use rag::Rag;
 pub use rag_sequence::{SequenceDecoding, SequenceSettings};
+pub use rank::{RankBy, Ranked, Threshold};
 pub use reader::{Likelihood, Reader, TokenLikelihood};
