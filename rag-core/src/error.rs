@@ -1,7 +1,10 @@
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 /// What can go wrong below the retriever and the generator.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
@@ -114,6 +117,13 @@ pub enum Error {
         /// The client's answer.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// `main` prints the error that it returns with `Debug`, and should teach as well.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// `std::result::Result` with this crate's [`Error`].

@@ -1,7 +1,9 @@
+use std::fmt;
+
 use crate::decode::DecodeError;
 
 /// What can go wrong between a question and its answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Checkpoints, tokenizers, files.
@@ -44,6 +46,13 @@ pub enum Error {
     /// A device could not compute what was asked of it.
     #[error("the device failed: {0}; it may be out of memory, try fewer documents or beams")]
     Execution(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// `main` prints the error that it returns with `Debug`, and should teach as well.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// `std::result::Result` with this crate's [`Error`].

@@ -10,7 +10,8 @@ use crate::{Error, Outcome, Rag, Result, rag::not_empty};
 pub enum Threshold {
     /// P(y|x) of at least this.
     Probability(f32),
-    /// The retriever's similarity of question and answer, an inner product, of at least this.
+    /// The retriever's similarity of question and answer, an inner product, of at least this. Texts are
+    /// comparable where the encoders normalise their vectors; else long ones may win by length.
     Similarity(f32),
 }
 

@@ -1,9 +1,9 @@
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use crate::{document::Skipped, knowledge::Fingerprint};
 
 /// What can go wrong between documents and retrieved passages.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Files, tokenizers, checkpoints: what lies below the retriever.
@@ -207,6 +207,13 @@ pub enum Error {
         /// The knowledge base.
         folder: PathBuf,
     },
+}
+
+/// `main` prints the error that it returns with `Debug`, and should teach as well.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// `std::result::Result` with this crate's [`Error`].

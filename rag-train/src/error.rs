@@ -1,7 +1,7 @@
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 /// What can go wrong while training or measuring.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Files, tokenizers, checkpoints.
@@ -48,6 +48,13 @@ pub enum Error {
         /// How many.
         steps: usize,
     },
+}
+
+/// `main` prints the error that it returns with `Debug`, and should teach as well.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// `std::result::Result` with this crate's [`Error`].

@@ -1,7 +1,7 @@
-use std::error::Error;
+use std::{error::Error, fmt};
 
 /// What can go wrong while an answer is decoded.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
     /// A setting has a value with which no search can run.
@@ -106,4 +106,11 @@ pub enum DecodeError {
     /// The model itself failed.
     #[error("the model failed at the next token: {0}")]
     Model(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// `main` prints the error that it returns with `Debug`, and should teach as well.
+impl fmt::Debug for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
