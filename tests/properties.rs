@@ -831,3 +831,25 @@ fn kinds_and_models() -> impl Iterator<Item = (Kind, RagModel)> {
         .into_iter()
         .flat_map(|kind| MODELS.map(|model| (kind, model)))
 }
+
+#[test]
+fn half_precision_answers_like_f32() {
+    for kind in KINDS {
+        for (precision, tolerance) in [(Precision::Bf16, 0.1), (Precision::F16, 0.02)] {
+            let full = rag(kind);
+            let half = full.clone().with_precision(precision);
+            for question in QUESTIONS {
+                let candidates = ["rain", "雨", "the play"];
+                let [full, half] =
+                    [&full, &half].map(|rag| rag.score(question, &candidates).unwrap());
+                for (full, half) in full.iter().zip(&half) {
+                    let scale = full.log_likelihood.abs();
+                    assert_close(half.log_likelihood, full.log_likelihood, tolerance * scale);
+                    let total: f32 = half.evidence.iter().map(|one| one.posterior).sum();
+                    assert_close(total, 1.0, 1e-4);
+                }
+                assert!(half[0].log_likelihood != full[0].log_likelihood);
+            }
+        }
+    }
+}

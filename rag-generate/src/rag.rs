@@ -1,7 +1,12 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use rag_core::{TokenBatch, Tokenizer, atomic::replace_folder, marginal::RagModel, nn::Precision};
+use rag_core::{
+    TokenBatch, Tokenizer,
+    atomic::replace_folder,
+    marginal::RagModel,
+    nn::{Precision, store_weights_as},
+};
 use rag_retrieve::{KnowledgeBase, Retrieved, Retriever, Role, TextEncoder};
 use serde_json::json;
 
@@ -88,12 +93,27 @@ impl Rag {
         knowledge: KnowledgeBase,
         device: &Device,
     ) -> Result<Self> {
+        let context_encoder = Self::load_context_encoder(folder.as_ref(), device)?;
+        Self::load_with(folder, context_encoder, knowledge, device)
+    }
+
+    /// Like [`Rag::load`], for a folder without the encoder of passages, as the published ones are:
+    /// `facebook/rag-token-nq` goes with `facebook/dpr-ctx_encoder-multiset-base`.
+    ///
+    /// # Errors
+    /// Those of [`Rag::load`].
+    pub fn load_with(
+        folder: impl AsRef<Path>,
+        context_encoder: TextEncoder,
+        knowledge: KnowledgeBase,
+        device: &Device,
+    ) -> Result<Self> {
         let folder = folder.as_ref();
         Self::new(
             Checkpoint::load(folder, device)?,
             Tokenizer::from_folder(&folder.join(QUESTION_TOKENIZER))?,
             Tokenizer::from_folder(&folder.join(GENERATOR_TOKENIZER))?,
-            Self::load_context_encoder(folder, device)?,
+            context_encoder,
             knowledge,
         )
     }
@@ -178,6 +198,15 @@ impl Rag {
     #[must_use]
     pub fn with_model(mut self, model: RagModel) -> Self {
         self.config.set_model(model);
+        self
+    }
+
+    /// Computes the generator's matrix products in `precision`, and stores its matrices so: half the
+    /// memory, for answering. Training wants f32 parameters.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.generator = store_weights_as(self.generator, precision);
+        self.precision = precision;
         self
     }
 

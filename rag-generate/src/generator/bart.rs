@@ -316,7 +316,12 @@ impl Bart {
             Some(head) => head.forward(states, precision),
             None => tied_head(&self.shared, states, precision),
         };
-        logits.cast(FloatDType::F32) + self.final_logits_bias.val().unsqueeze_dim::<3>(0)
+        logits.cast(FloatDType::F32)
+            + self
+                .final_logits_bias
+                .val()
+                .cast(FloatDType::F32)
+                .unsqueeze_dim::<3>(0)
     }
 
     pub(super) fn device(&self) -> Device {
