@@ -1,7 +1,7 @@
 use std::{ops::Range, sync::Arc};
 
+use rag_core::Tokenizer;
 use text_splitter::{ChunkConfig, TextSplitter, TryChunkSizer};
-use tokenizers::Tokenizer;
 use unicode_segmentation::UnicodeSegmentation;
 
 use crate::error::{Error, Result};
@@ -48,15 +48,9 @@ impl Chunking {
     /// Chunks of at most `size` tokens, special tokens not counted, cut at the end of a paragraph,
     /// sentence or word, whichever comes last within the size.
     ///
-    /// A single character of more than `size` tokens is a chunk. Truncation and padding that the
-    /// tokenizer has set are left out of the count.
+    /// A single character of more than `size` tokens is a chunk.
     pub fn tokens(size: usize, tokenizer: &Tokenizer) -> Self {
-        let mut tokenizer = tokenizer.clone();
-        tokenizer.with_padding(None);
-        tokenizer
-            .with_truncation(None)
-            .expect("only a stride can be refused, and none is given");
-        Self::new(Unit::Tokens(Arc::new(tokenizer)), size)
+        Self::new(Unit::Tokens(Arc::new(tokenizer.clone())), size)
     }
 
     /// Repeats the last `overlap` words, sentences or (at most) tokens of a chunk at the start of the
@@ -70,7 +64,7 @@ impl Chunking {
     /// at either end, and together all of the text but white space.
     ///
     /// # Errors
-    /// [`Error::Chunking`] where the size is 0 or not above the overlap, [`Error::Tokenize`] where
+    /// [`Error::Chunking`] where the size is 0 or not above the overlap, [`rag_core::Error::Tokenizer`] where
     /// the tokenizer fails.
     pub fn split(&self, text: &str) -> Result<Vec<Range<usize>>> {
         if self.overlap >= self.size {
@@ -122,7 +116,7 @@ impl Chunking {
             .try_chunk_indices(text)
             .map(|chunk| match chunk {
                 Ok((start, chunk)) => Ok(start..start + chunk.len()),
-                Err(source) => Err(Error::Tokenize { source }),
+                Err(error) => Err(error.into()),
             })
             .collect()
     }
@@ -141,10 +135,10 @@ impl Unit {
 struct Tokens<'a>(&'a Tokenizer);
 
 impl TryChunkSizer for Tokens<'_> {
-    type Error = tokenizers::Error;
+    type Error = rag_core::Error;
 
     fn try_size(&self, chunk: &str) -> std::result::Result<usize, Self::Error> {
-        Ok(self.0.encode_fast(chunk, false)?.len())
+        Ok(self.0.encode_bare(chunk)?.len())
     }
 }
 
@@ -260,10 +254,15 @@ mod tests {
             .unk_token("[UNK]".to_owned())
             .build()
             .unwrap();
-        let mut tokenizer = Tokenizer::new(model);
+        let mut tokenizer = tokenizers::Tokenizer::new(model);
         tokenizer.with_normalizer(Some(BertNormalizer::default()));
         tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
-        tokenizer
+        let truncation = tokenizers::TruncationParams {
+            max_length: 2,
+            ..Default::default()
+        };
+        tokenizer.with_truncation(Some(truncation)).unwrap();
+        Tokenizer::new(tokenizer, "test")
     }
 
     fn random_text(seed: u64) -> String {
@@ -360,13 +359,7 @@ mod tests {
 
     #[test]
     fn tokens_end_where_sentences_do_and_ignore_truncation() {
-        let mut tokenizer = tokenizer();
-        let truncation = tokenizers::TruncationParams {
-            max_length: 2,
-            ..Default::default()
-        };
-        tokenizer.with_truncation(Some(truncation)).unwrap();
-        let chunking = Chunking::tokens(6, &tokenizer);
+        let chunking = Chunking::tokens(6, &tokenizer());
         let text = "One two three. Four five six seven.";
         assert_eq!(
             pieces(&chunking, text),
@@ -421,7 +414,7 @@ mod tests {
                 assert_eq!(chunk.start, end);
             }
             if let Unit::Tokens(tokenizer) = &chunking.unit {
-                let tokens = tokenizer.encode(content, false).unwrap().len();
+                let tokens = tokenizer.encode_bare(content).unwrap().len();
                 assert!(tokens <= chunking.size || content.chars().count() == 1);
             }
             start = chunk.start;

@@ -88,12 +88,6 @@ pub enum Error {
         /// Asked for.
         overlap: usize,
     },
-    /// The tokenizer that measures chunks failed.
-    #[error("the tokenizer cannot measure a chunk: {source}")]
-    Tokenize {
-        /// The tokenizers crate's answer.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
     /// Vectors of another width than the index, or of none.
     #[error(
         "{what} of dimension {found}: expected {expected}; were both made by the same encoder?"
