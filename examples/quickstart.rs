@@ -6,7 +6,7 @@
 //! cargo run --release --example quickstart "长江注入哪个海？"      # answers yours, with the model of the first run
 //! ```
 
-use std::{error::Error, fs, path::Path, time::Instant};
+use std::{error::Error, time::Instant};
 
 use burn_rag::prelude::*;
 
@@ -79,7 +79,6 @@ fn train(device: &Device) -> Result<Rag, Box<dyn Error>> {
     println!("trained in {:.0} s", begun.elapsed().as_secs_f64());
     measure("after training", &rag, &heldout)?;
 
-    fs::create_dir_all(Path::new(MODEL))?;
     rag.save(MODEL)?;
     rag.retriever.knowledge().save(KNOWLEDGE)?;
     Ok(rag)
