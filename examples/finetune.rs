@@ -8,11 +8,11 @@
 //! Each line of `pairs.jsonl` is `{"question": "…", "answers": ["…"]}`; which passage holds the answer
 //! need not be known. Question encoder and generator learn together; the knowledge base stays as it is,
 //! and so serves the trained model too. The output folder receives `last`, and with held-out pairs
-//! `best`, both of which `ask` reads.
+//! `best`, both of which `ask` reads. The same command again goes on with a run that was stopped.
 //!
 //! `RAG_DEVICE` chooses the device: `cpu` (default), or `wgpu` and `cuda` in builds that have them.
 
-use std::{env, error::Error};
+use std::{env, error::Error, path::Path};
 
 use burn_rag::prelude::*;
 
@@ -59,58 +59,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         rag = rag.with_model(model);
     }
 
-    measure("before", &rag, &heldout)?;
-    let mut trainer = Trainer::new(rag, config, pairs.len())?;
+    if !heldout.is_empty() {
+        println!("before, {}", Measured::of(&rag, &heldout)?);
+    }
+    // A run that was stopped goes on where it was.
+    let mut trainer = match Path::new(output).join("last/training").exists() {
+        true => Trainer::resume(rag, config, pairs.len())?,
+        false => Trainer::new(rag, config, pairs.len())?,
+    };
     let report = trainer.run(&pairs, &heldout)?;
-    print_report(&report);
-    measure("after", &trainer.rag(), &heldout)?;
-    println!("the model is in {output}/last");
-    Ok(())
-}
-
-/// Answers and passages on the held-out pairs, where there are any.
-fn measure(when: &str, rag: &Rag, heldout: &[QuestionAnswer]) -> Result<(), Box<dyn Error>> {
-    if heldout.is_empty() {
-        return Ok(());
-    }
-    let scores = evaluate::answers(rag, heldout, |_, _| {})?;
-    let recall = evaluate::recall(&rag.retriever, heldout, &[1, 5])?;
-    println!(
-        "{when}, on {} held-out questions: EM {:.1} %  F1 {:.1} %  recall@1 {:.1} %  recall@5 {:.1} %",
-        scores.questions,
-        100.0 * scores.exact_match,
-        100.0 * scores.f1,
-        100.0 * recall[0],
-        100.0 * recall[1],
-    );
-    Ok(())
-}
-
-fn print_report(report: &burn_rag::train::Report) {
-    println!("epoch  nats/token  gradient norm  pairs/s  held-out EM    F1");
-    for (i, epoch) in report.epochs.iter().enumerate() {
-        print!(
-            "{:>5}  {:>10.3}  {:>13.2}  {:>7.1}",
-            i + 1,
-            epoch.loss_per_token,
-            epoch.gradient_norm,
-            epoch.examples_per_second,
-        );
-        match epoch.heldout {
-            Some(scores) => {
-                println!(
-                    "  {:>9.1} %  {:.1} %",
-                    100.0 * scores.exact_match,
-                    100.0 * scores.f1
-                );
-            }
-            None => println!(),
-        }
-    }
     if report.skipped_steps > 0 {
         println!(
             "{} steps were skipped: their gradients were not finite",
             report.skipped_steps
         );
     }
+    println!("the model is in {output}/last");
+    Ok(())
 }

@@ -18,6 +18,6 @@ pub mod prelude {
         build_knowledge_base,
     };
     pub use rag_train::{
-        QuestionAnswer, ScratchConfig, TrainConfig, Trainer, evaluate, read_pairs,
+        Measured, Part, QuestionAnswer, ScratchConfig, TrainConfig, Trainer, evaluate, read_pairs,
     };
 }

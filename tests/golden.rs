@@ -12,7 +12,7 @@ use std::{
 use burn_rag::{
     burn::{
         module::{Module, ModuleVisitor, Param},
-        optim::{AdamWConfig, GradientsParams},
+        optim::{AdamWConfig, GradientsAccumulator, GradientsParams},
         tensor::{Device, Int, Tensor, TensorData},
     },
     core::{
@@ -28,7 +28,10 @@ use burn_rag::{
         plain, rag_sequence, rag_token,
     },
     retrieve::encoder::load_encoder,
-    train::{Accumulation, Batch, JointModel, LossScaler, Objective, Optimizer},
+    train::{
+        Accumulation, Backward, Batch, DropoutSeed, EncoderInput, JointModel, LossScaler,
+        Objective, Optimizer,
+    },
 };
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -233,6 +236,7 @@ impl Golden {
         self.compare(case, "expected", loss)
     }
 
+    /// In one graph, and one or two documents at a time.
     fn gradients(&self, case: &Case, model: RagModel) -> Result<(), String> {
         let device = self.device.clone().autodiff();
         let joint = self.joint();
@@ -241,20 +245,31 @@ impl Golden {
             model,
             compat: Compat::HuggingFace,
             label_smoothing: case.params["epsilon"].as_f64().unwrap(),
-            precision: Precision::F32,
+            ..Objective::default()
         };
-        let scores = joint.document_scores(&batch, Precision::F32);
-        self.compare(case, "expected_doc_scores", scores.clone())?;
-        let loss = joint.loss_of_scores(&batch, scores, objective);
-        let total: f32 = loss.clone().sum().into_scalar();
-        self.compare_values(case, "expected_loss", &[total])?;
-        let mut gradients = loss.sum().backward();
-        let gradients = GradientsParams::from_module(&mut gradients, &joint);
-        let by_name = self.named_gradients(&joint, &gradients);
-        for name in case.params["parameters"].as_array().unwrap() {
-            let name = name.as_str().unwrap();
-            let gradient = by_name.get(name).ok_or(format!("no gradient of {name}"))?;
-            self.compare_values(case, &format!("grad:{name}"), gradient)?;
+        let seed = DropoutSeed::default();
+        for documents_at_a_time in [None, Some(1), Some(2)] {
+            let questions = joint.question_vectors(&batch.questions, Precision::F32, seed);
+            let scores = Batch::score(questions.clone(), batch.documents.clone());
+            self.compare(case, "expected_doc_scores", scores)?;
+            let backward = Backward {
+                documents_at_a_time,
+                weight: 1.0,
+                seed,
+            };
+            let mut accumulator = GradientsAccumulator::new();
+            let beliefs = objective.backward(&joint, &batch, questions, backward, |loss| {
+                let gradients = GradientsParams::from_module(&mut loss.backward(), &joint);
+                accumulator.accumulate(&joint, gradients);
+            });
+            self.compare_values(case, "expected_loss", &[beliefs.losses.sum().into_scalar()])?;
+            let by_name = self.named_gradients(&joint, &accumulator.grads());
+            for name in case.params["parameters"].as_array().unwrap() {
+                let name = name.as_str().unwrap();
+                let gradient = by_name.get(name).ok_or(format!("no gradient of {name}"))?;
+                self.compare_values(case, &format!("grad:{name}"), gradient)
+                    .map_err(|error| format!("{error} ({documents_at_a_time:?} at a time)"))?;
+            }
         }
         Ok(())
     }
@@ -323,7 +338,14 @@ impl Golden {
         self.compare_sequences(case, &generation, sequences)
     }
 
+    /// In one graph, and a document at a time.
     fn training(&self, case: &Case) -> Result<(), String> {
+        [None, Some(1)]
+            .into_iter()
+            .try_for_each(|documents| self.training_with(case, documents))
+    }
+
+    fn training_with(&self, case: &Case, documents: Option<usize>) -> Result<(), String> {
         let device = self.device.clone().autodiff();
         let number = |name: &str| case.params[name].as_f64().unwrap();
         let accumulation = number("accumulation") as usize;
@@ -333,23 +355,30 @@ impl Golden {
             .with_epsilon(number("epsilon") as f32)
             .with_weight_decay(number("weight_decay") as f32);
         let scaler = LossScaler::new(Precision::F32);
-        let mut optimizer = Optimizer::new(&adamw, number("max_gradient_norm"), scaler);
+        let mut optimizer = Optimizer::new(adamw.init(), number("max_gradient_norm"), scaler);
         let mut joint = self.joint();
         let objective = Objective {
-            model: RagModel::Sequence,
             compat: Compat::HuggingFace,
-            label_smoothing: 0.0,
-            precision: Precision::F32,
+            ..Objective::default()
         };
         let mut found = Vec::new();
         for step in 0..number("steps") as usize {
             let mut gradients = Accumulation::default();
             let mut total = 0.0;
             for micro in 0..accumulation {
+                let seed = DropoutSeed::new(0, step, micro);
                 let batch = self.batch(case, &format!(":{step}:{micro}"), &device);
-                let loss = joint.loss(&batch, objective).mean() / accumulation as f64;
-                total += loss.clone().into_scalar::<f32>();
-                optimizer.accumulate(&joint, loss, &mut gradients);
+                let questions = joint.question_vectors(&batch.questions, Precision::F32, seed);
+                let examples = batch.inputs.dims()[0] * accumulation;
+                let backward = Backward {
+                    documents_at_a_time: documents,
+                    weight: 1.0 / examples as f64,
+                    seed,
+                };
+                let beliefs = objective.backward(&joint, &batch, questions, backward, |loss| {
+                    optimizer.accumulate(&joint, loss, &mut gradients);
+                });
+                total += beliefs.losses.sum().into_scalar::<f32>() / examples as f32;
             }
             let (moved, stepped) = optimizer.step(joint, gradients, number("learning_rate"));
             joint = moved;
@@ -361,6 +390,7 @@ impl Golden {
     fn joint(&self) -> JointModel {
         JointModel {
             question_encoder: self.checkpoint.question_encoder.clone(),
+            context_encoder: None,
             generator: self.checkpoint.generator.clone(),
         }
         .train()
@@ -373,8 +403,11 @@ impl Golden {
         let labels = key(case, &named("labels"));
         let (inputs, targets) = self.targets(case, &labels, device);
         Batch {
-            questions: tokens("question_input_ids", "question_attention_mask"),
-            segments: None,
+            questions: EncoderInput {
+                tokens: tokens("question_input_ids", "question_attention_mask"),
+                segments: None,
+            },
+            passages: None,
             contexts: tokens("context_input_ids", "context_attention_mask"),
             documents: self.floats(&key(case, &named("document_embeddings")), device),
             inputs,

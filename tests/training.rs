@@ -4,14 +4,16 @@
 
 mod common;
 
+use std::ops::ControlFlow;
+
 use burn_rag::{
     core::{checkpoint::Tensors, nn::Precision},
     generate::{Rag, generator::GeneratorConfig},
     prelude::*,
     retrieve::Embedder,
-    train::{Error, StepReport},
+    train::{Error, IndexRefresh, StepReport},
 };
-use common::{KINDS, Kind, MODELS, checkpoint, cpu, rag_with};
+use common::{KINDS, Kind, MODELS, checkpoint, context_encoder_with, cpu, rag_around};
 
 fn pairs() -> Vec<QuestionAnswer> {
     [
@@ -34,7 +36,8 @@ fn rag(kind: Kind) -> Rag {
         GeneratorConfig::Bart(bart) => bart.dropout = 0.0,
         GeneratorConfig::T5(t5) => t5.dropout_rate = 0.0,
     }
-    rag_with(kind, checkpoint(config, 1))
+    let encoder = context_encoder_with(config.question_encoder.clone(), 7);
+    rag_around(kind, checkpoint(config, 1), encoder)
 }
 
 fn config() -> TrainConfig {
@@ -73,24 +76,26 @@ fn close(a: f64, b: f64, tolerance: f64) -> bool {
     (a - b).abs() <= tolerance * b.abs().max(1.0)
 }
 
-/// Micro-batches of 1, 2 and 3 of 5 pairs (the tail is shorter) give the steps of the whole batch.
+/// Micro-batches of 1, 2 and 3 of 5 pairs (the tail is shorter), and documents a few at a time, give the
+/// steps of the whole batch.
 #[test]
 fn accumulation_is_the_large_batch() {
     for kind in KINDS {
         for model in MODELS {
-            let run = |micro_batch_size| {
+            let run = |micro_batch_size, documents_at_a_time| {
                 // Adam turns rounding of gradients near zero into steps of the learning rate's size.
                 let config = TrainConfig {
                     micro_batch_size,
+                    documents_at_a_time,
                     learning_rate: 1e-4,
                     label_smoothing: 0.1,
                     ..config()
                 };
                 steps(rag(kind).with_model(model), config, 3).0
             };
-            let whole = run(5);
-            for micro in [1, 2, 3] {
-                for (some, all) in run(micro).iter().zip(&whole) {
+            let whole = run(5, None);
+            for (micro, documents) in [(1, None), (2, Some(1)), (3, Some(2))] {
+                for (some, all) in run(micro, documents).iter().zip(&whole) {
                     assert_eq!(some.tokens, all.tokens);
                     assert!(close(some.loss, all.loss, 1e-4), "{some:?} {all:?}");
                     let [some, all] = [some, all].map(|step| step.gradient_norm);
@@ -107,7 +112,7 @@ fn the_loss_falls_and_both_halves_move() {
         for model in MODELS {
             let before = rag(kind).with_model(model);
             let (reports, after) = steps(before.clone(), config(), 12);
-            let [first, last] = [reports[0], reports[11]].map(|step| step.loss);
+            let [first, last] = [&reports[0], &reports[11]].map(|step| step.loss);
             assert!(last < 0.9 * first, "{kind:?} {model:?}: {first} {last}");
             let question = |rag: &Rag| {
                 let encoder = &rag.retriever.question_encoder;
@@ -151,7 +156,7 @@ fn half_precision_follows_f32() {
                 ..config()
             };
             let (reports, _) = steps(rag(kind), config, count);
-            let taken = |step: &StepReport| step.gradient_norm.is_finite();
+            let taken = |step: &StepReport| step.taken;
             reports
                 .into_iter()
                 .filter(taken)
@@ -174,6 +179,162 @@ fn half_precision_follows_f32() {
             }
         }
     }
+}
+
+/// Frozen parts do not move by a bit, and the others do.
+#[test]
+fn frozen_parts_stay() {
+    let parts = |rag: &Rag| {
+        let mut parts = [Tensors::default(), Tensors::default(), Tensors::default()];
+        let config = &rag.config.question_encoder;
+        let retriever = &rag.retriever;
+        config.store(&retriever.question_encoder.encoder, &mut parts[0], "");
+        config.store(&retriever.context_encoder.encoder, &mut parts[1], "");
+        rag.generator.store(&mut parts[2], "");
+        parts.map(|tensors| {
+            let mut hash = blake3::Hasher::new();
+            tensors.hash(&mut hash).unwrap();
+            hash.finalize()
+        })
+    };
+    let states = [Part::Frozen, Part::Trained];
+    for kind in [Kind::Bart, Kind::T5] {
+        for question_encoder in states {
+            for generator in states {
+                if [question_encoder, generator] == [Part::Frozen; 2] {
+                    continue;
+                }
+                let config = TrainConfig {
+                    question_encoder,
+                    generator,
+                    ..config()
+                };
+                let before = rag(kind);
+                let (_, after) = steps(before.clone(), config, 3);
+                let [before, after] = [parts(&before), parts(&after)];
+                assert_eq!(before[0] == after[0], !question_encoder.trains());
+                assert_eq!(before[1], after[1]);
+                assert_eq!(before[2] == after[2], !generator.trains());
+            }
+        }
+    }
+    let frozen = TrainConfig {
+        question_encoder: Part::Frozen,
+        generator: Part::Frozen,
+        ..config()
+    };
+    assert!(Trainer::new(rag(Kind::T5), frozen, 5).is_err());
+}
+
+/// The passage encoder trains too, the vectors follow it, and a clone keeps those it has.
+#[test]
+fn both_encoders_train_with_a_live_index() {
+    let pairs = pairs();
+    for rescore in [None, Some(6)] {
+        let config = TrainConfig {
+            context_encoder: Part::Trained,
+            index: IndexRefresh {
+                every: 3,
+                delay: 1,
+                rescore,
+            },
+            ..config()
+        };
+        let before = rag(Kind::T5);
+        let mut trainer = Trainer::new(before.clone(), config, pairs.len()).unwrap();
+        let batch: Vec<_> = pairs.iter().collect();
+        let vectors = |rag: &Rag| rag.retriever.vectors(&[0, 1, 2, 3, 4, 5]);
+        let mut seen = Vec::new();
+        let mut snapshot = None;
+        for step in 0..5 {
+            let report = trainer.step(&batch).unwrap();
+            assert!(report.loss.is_finite());
+            seen.push(vectors(&trainer.rag()));
+            if step == 2 {
+                snapshot = Some(trainer.rag());
+            }
+        }
+        // Embedding begins before the fourth step, and its vectors serve from the fifth on.
+        assert!(seen[..4].iter().all(|vectors| *vectors == seen[0]));
+        assert_ne!(seen[4], seen[0]);
+        let snapshot = snapshot.unwrap();
+        assert_eq!(vectors(&snapshot), vectors(&before));
+        snapshot.ask("who wrote hamlet?").unwrap();
+
+        let after = trainer.rag();
+        let encoder = &after.retriever.context_encoder;
+        let knowledge = after.retriever.knowledge();
+        knowledge
+            .check_encoder(&encoder.fingerprint().unwrap())
+            .unwrap();
+        assert_eq!(trainer.report().index_generation, 1);
+    }
+}
+
+/// Retrieval that sees the fresh encoder ranks by it.
+#[test]
+fn rescoring_retrieves_what_the_fresh_encoder_would() {
+    let pairs = pairs();
+    let batch: Vec<_> = pairs.iter().collect();
+    let run = |index: IndexRefresh| {
+        let config = TrainConfig {
+            context_encoder: Part::Trained,
+            learning_rate: 2e-2,
+            index,
+            ..config()
+        };
+        let mut trainer = Trainer::new(rag(Kind::T5), config, pairs.len()).unwrap();
+        let reports = (0..6).map(|_| trainer.step(&batch).unwrap());
+        reports.map(|report| report.loss).collect::<Vec<_>>()
+    };
+    // Vectors that are embedded anew before each step find what an encoder choosing among all passages does.
+    let index = |every, rescore| IndexRefresh {
+        every,
+        delay: 0,
+        rescore,
+    };
+    let (fresh, rescored) = (run(index(1, None)), run(index(0, Some(6))));
+    for (fresh, rescored) in fresh.iter().zip(&rescored) {
+        assert!(close(*fresh, *rescored, 1e-4), "{fresh} {rescored}");
+    }
+    assert_ne!(run(index(0, None)), rescored);
+}
+
+#[test]
+fn a_run_without_progress_ends_early() {
+    let config = TrainConfig {
+        learning_rate: 1e-9,
+        patience: Some(2),
+        evaluate_every: 1,
+        epochs: 9,
+        ..config()
+    };
+    let mut trainer = Trainer::new(rag(Kind::T5), config, 5).unwrap();
+    let report = trainer.run(&pairs(), &pairs()[..2]).unwrap();
+    // The first measurement is the best so far, the next two are no better.
+    assert_eq!(report.epochs.len(), 3);
+}
+
+#[test]
+fn pairs_that_cannot_be_trained_on_are_named_before_anything_is() {
+    let long = "a ".repeat(500);
+    let refused = |pair: QuestionAnswer| {
+        let mut pairs = pairs();
+        pairs[2] = pair;
+        let mut trainer = Trainer::new(rag(Kind::Bart), config(), 5).unwrap();
+        let mut steps = 0;
+        let error = trainer.run_while(&pairs, &[], |_| {
+            steps += 1;
+            ControlFlow::Continue(())
+        });
+        let error = error.unwrap_err();
+        assert_eq!(steps, 0);
+        assert!(matches!(&error, Error::Pair { number: 3, .. }), "{error}");
+        error.to_string()
+    };
+    assert!(refused(QuestionAnswer::new("who?", &long)).contains("400"));
+    assert!(refused(QuestionAnswer::new("who?", " ")).contains("no answer"));
+    refused(QuestionAnswer::new(&long, "me"));
 }
 
 #[test]

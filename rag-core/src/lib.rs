@@ -18,5 +18,5 @@ pub use burn::tensor::Device;
 pub use device::device;
 pub use error::{Error, Result};
 pub use passage::{Passage, Source};
-pub use token_batch::{TokenBatch, padded};
+pub use token_batch::{TokenBatch, padded, slots};
 pub use tokenizer::{Encoding, Tokenizer};

@@ -159,9 +159,60 @@ impl Targets {
         log_probs.clone().gather(3, ids).squeeze_dim::<3>(3) * self.mask_by_document()
     }
 
+    /// Log-probabilities of all words at all targets under each document, `[batch, n_docs]` of the
+    /// generator's log-probabilities `[batch, n_docs, length, vocabulary]`.
+    pub fn uniform_by_document(&self, log_probs: &Tensor<4>) -> Tensor<2> {
+        let by_token = log_probs.clone().sum_dim(3).squeeze_dim::<3>(3);
+        (by_token * self.mask_by_document())
+            .sum_dim(2)
+            .squeeze_dim(2)
+    }
+
+    /// Log-probabilities of all words at all targets, `[batch]` of log-probabilities
+    /// `[batch, length, vocabulary]`.
+    pub fn uniform(&self, log_probs: Tensor<3>) -> Tensor<1> {
+        let by_token = log_probs.sum_dim(2).squeeze_dim::<2>(2);
+        (by_token * self.mask.clone().float())
+            .sum_dim(1)
+            .squeeze_dim(1)
+    }
+
+    /// log P(z|x) `[batch, n_docs]` where transformers counts it: at the second target, and not at
+    /// all where there is none.
+    fn prior_at_second(&self, log_prior: Tensor<2>) -> Tensor<2> {
+        let [_, length] = self.mask.dims();
+        if length > 1 {
+            log_prior * self.mask.clone().float().narrow(1, 1, 1)
+        } else {
+            log_prior * 0.0
+        }
+    }
+
     fn mask_by_document(&self) -> Tensor<3> {
         self.mask.clone().float().unsqueeze_dim(1)
     }
+}
+
+/// The marginal negative log-likelihood of the targets, `[batch]`, of the log-prior `[batch, n_docs]`
+/// and the token log-probabilities `[batch, n_docs, length]`.
+pub fn token_negative_log_likelihood(
+    model: RagModel,
+    compat: Compat,
+    log_prior: Tensor<2>,
+    token_log_probs: Tensor<3>,
+    targets: &Targets,
+) -> Tensor<1> {
+    if (model, compat) != (RagModel::Sequence, Compat::HuggingFace) {
+        return -log_likelihood(model, log_prior, token_log_probs);
+    }
+    let length = token_log_probs.dims()[2];
+    let scored = if targets.exclude_bos_score && length > 1 {
+        token_log_probs.narrow(2, 1, length - 1)
+    } else {
+        token_log_probs
+    };
+    let by_document = scored.sum_dim(2).squeeze_dim(2) + targets.prior_at_second(log_prior);
+    -log_sum_exp(by_document, 1).squeeze_dim(1)
 }
 
 /// The marginal negative log-likelihood with label smoothing, `[batch]`, of the log-prior
@@ -179,53 +230,37 @@ pub fn negative_log_likelihood(
     smoothing: f64,
 ) -> Tensor<1> {
     let tokens = targets.token_log_probs(&log_probs);
-    if compat == Compat::HuggingFace && model == RagModel::Sequence {
-        return transformers_sequence_loss(log_prior, log_probs, tokens, targets, smoothing);
-    }
-    let likelihood = log_likelihood(model, log_prior.clone(), tokens.clone());
+    let loss =
+        token_negative_log_likelihood(model, compat, log_prior.clone(), tokens.clone(), targets);
     if smoothing == 0.0 {
-        return -likelihood;
+        return loss;
     }
-    let vocabulary = log_probs.dims()[3] as f64;
-    let weights = mixture_log_weights(model, log_prior, tokens).unsqueeze_dim::<4>(3);
-    let predicted = log_sum_exp(log_probs + weights, 1).squeeze_dim::<3>(1);
-    let uniform = (predicted.sum_dim(2).squeeze_dim::<2>(2) * targets.mask.clone().float())
-        .sum_dim(1)
-        .squeeze_dim::<1>(1);
-    -(likelihood * (1.0 - smoothing) + uniform * (smoothing / vocabulary))
+    let vocabulary = log_probs.dims()[3];
+    let uniform = match (model, compat) {
+        (RagModel::Sequence, Compat::HuggingFace) => {
+            let by_document = targets.uniform_by_document(&log_probs);
+            transformers_uniform_log_likelihood(log_prior, by_document, targets, vocabulary)
+        }
+        _ => {
+            let weights = mixture_log_weights(model, log_prior, tokens).unsqueeze_dim::<4>(3);
+            let predicted = log_sum_exp(log_probs + weights, 1).squeeze_dim::<3>(1);
+            targets.uniform(predicted)
+        }
+    };
+    loss * (1.0 - smoothing) - uniform * (smoothing / vocabulary as f64)
 }
 
-fn transformers_sequence_loss(
+/// What transformers smooths RAG-Sequence's targets against, `[batch]`: `log Σ_z` of the
+/// log-probabilities of all words at all targets `[batch, n_docs]`
+/// ([`Targets::uniform_by_document`]), with the log-prior `[batch, n_docs]` counted for each word.
+pub fn transformers_uniform_log_likelihood(
     log_prior: Tensor<2>,
-    log_probs: Tensor<4>,
-    tokens: Tensor<3>,
+    by_document: Tensor<2>,
     targets: &Targets,
-    smoothing: f64,
+    vocabulary: usize,
 ) -> Tensor<1> {
-    let [batch, n_docs, length, vocabulary] = log_probs.dims();
-    let mask = targets.mask_by_document();
-    let second = if length > 1 {
-        let prior_counts = mask.clone().narrow(2, 1, 1).squeeze_dim::<2>(2);
-        log_prior * prior_counts
-    } else {
-        log_prior * 0.0
-    };
-    let scored = if targets.exclude_bos_score && length > 1 {
-        tokens.narrow(2, 1, length - 1)
-    } else {
-        tokens
-    };
-    let by_document = scored.sum_dim(2).squeeze_dim::<2>(2) + second.clone();
-    let likelihood = log_sum_exp(by_document, 1).squeeze_dim::<1>(1);
-    if smoothing == 0.0 {
-        return -likelihood;
-    }
-    let uniform = (log_probs.sum_dim(3).reshape([batch, n_docs, length]) * mask)
-        .sum_dim(2)
-        .squeeze_dim::<2>(2)
-        + second * vocabulary as f64;
-    let uniform = log_sum_exp(uniform, 1).squeeze_dim::<1>(1);
-    -(likelihood * (1.0 - smoothing) + uniform * (smoothing / vocabulary as f64))
+    let prior = targets.prior_at_second(log_prior) * vocabulary as f64;
+    log_sum_exp(by_document + prior, 1).squeeze_dim(1)
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// Token ids of several texts, padded on the right to the longest.
@@ -35,6 +37,28 @@ impl TokenBatch {
             mask: self.mask.clone().narrow(0, start, count),
         }
     }
+
+    /// The rows `slots` of each group of `group` rows; see [`slots`].
+    pub fn slots(&self, group: usize, slots: Range<usize>) -> Self {
+        Self {
+            ids: self::slots(&self.ids, group, slots.clone()),
+            mask: self::slots(&self.mask, group, slots),
+        }
+    }
+}
+
+/// The rows `slots` of each group of `group` rows, `[groups · slots, length]`, such as some of the
+/// contexts of every question.
+pub fn slots(rows: &Tensor<2, Int>, group: usize, slots: Range<usize>) -> Tensor<2, Int> {
+    let [count, length] = rows.dims();
+    if slots == (0..group) {
+        return rows.clone();
+    }
+    let groups = count / group;
+    rows.clone()
+        .reshape([groups, group, length])
+        .narrow(1, slots.start, slots.len())
+        .reshape([groups * slots.len(), length])
 }
 
 /// `rows` as one tensor `[rows, longest]`, padded on the right.

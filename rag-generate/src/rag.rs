@@ -139,27 +139,33 @@ impl Rag {
     /// # Errors
     /// [`rag_core::Error::Io`].
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        replace_folder(folder.as_ref(), |folder| {
-            let checkpoint = Checkpoint {
-                config: RagConfig {
-                    n_docs: self.retriever.n_docs(),
-                    ..self.config.clone()
-                },
-                generation: self.generation.clone(),
-                question_encoder: self.retriever.question_encoder.encoder.clone(),
-                generator: self.generator.clone(),
-            };
-            checkpoint.save(folder)?;
-            let question = &self.retriever.question_encoder;
-            question.save_tokenizer(&folder.join(QUESTION_TOKENIZER))?;
-            self.tokenizer.save(
-                &folder.join(GENERATOR_TOKENIZER),
-                &self.tokenizer_settings(),
-            )?;
-            let context = &self.retriever.context_encoder;
-            context.save(&folder.join(CONTEXT_ENCODER), Role::Context)?;
-            Ok(())
-        })
+        replace_folder(folder.as_ref(), |folder| self.write(folder))
+    }
+
+    /// Like [`Rag::save`], file by file into a folder that the caller puts into place.
+    ///
+    /// # Errors
+    /// [`rag_core::Error::Io`].
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let checkpoint = Checkpoint {
+            config: RagConfig {
+                n_docs: self.retriever.n_docs(),
+                ..self.config.clone()
+            },
+            generation: self.generation.clone(),
+            question_encoder: self.retriever.question_encoder.encoder.clone(),
+            generator: self.generator.clone(),
+        };
+        checkpoint.save(folder)?;
+        let question = &self.retriever.question_encoder;
+        question.save_tokenizer(&folder.join(QUESTION_TOKENIZER))?;
+        self.tokenizer.save(
+            &folder.join(GENERATOR_TOKENIZER),
+            &self.tokenizer_settings(),
+        )?;
+        let context = &self.retriever.context_encoder;
+        context.save(&folder.join(CONTEXT_ENCODER), Role::Context)?;
+        Ok(())
     }
 
     fn tokenizer_settings(&self) -> serde_json::Value {

@@ -1,5 +1,7 @@
 use std::{fmt, path::PathBuf};
 
+use burn::store::RecordError;
+
 /// What can go wrong while training or measuring.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
@@ -28,6 +30,52 @@ pub enum Error {
     /// Nothing to train on or to measure.
     #[error("there are no question-answer pairs; give at least one")]
     NoExamples,
+    /// A pair that cannot be trained on.
+    #[error("pair {number} ({question:?}): {source}; mend or remove it")]
+    Pair {
+        /// Counted from 1.
+        number: usize,
+        /// Its question.
+        question: String,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
+    /// A pair has no answer.
+    #[error("there is no answer: expected at least one that is not empty")]
+    NoAnswer,
+    /// A checkpoint of another run.
+    #[error(
+        "{folder} holds another run: its {what} is {expected}, this one's {found}; go on with the run's own settings and pairs, or begin a new run in another folder"
+    )]
+    OtherRun {
+        /// The checkpoint.
+        folder: PathBuf,
+        /// What differs.
+        what: String,
+        /// What the checkpoint says.
+        expected: String,
+        /// What it was asked to go on with.
+        found: String,
+    },
+    /// Nothing to go on from.
+    #[error("{folder} holds no run to go on with; begin one, or set `checkpoints` to its folder")]
+    NoRun {
+        /// Where it was looked for.
+        folder: PathBuf,
+    },
+    /// The state of a run cannot be written or read.
+    #[error("{path}: {source}; the run's folder must be writable and unchanged")]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What Burn says.
+        source: RecordError,
+    },
+    /// Passages could not be embedded in the background.
+    #[error(
+        "embedding the passages again panicked; train with less memory, or with index.every = 0"
+    )]
+    Embedding,
     /// A setting that cannot be.
     #[error("{setting} = {found}: expected {expected}")]
     Setting {
@@ -40,13 +88,17 @@ pub enum Error {
     },
     /// The loss is no number.
     #[error(
-        "the gradients of {steps} steps in a row were not finite (step {step}); lower the learning rate, or train in bf16 or f32"
+        "the gradients of {steps} steps in a row were not finite (step {step}): the first tensor with NaN or infinity is {tensor}, with the questions {questions:?}; lower the learning rate, or train in bf16 or f32"
     )]
     Diverged {
         /// The last of them.
         step: usize,
         /// How many.
         steps: usize,
+        /// Where it begins.
+        tensor: String,
+        /// What was trained on.
+        questions: Vec<String>,
     },
 }
 
@@ -59,3 +111,9 @@ impl fmt::Debug for Error {
 
 /// `std::result::Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn record(path: PathBuf) -> impl FnOnce(RecordError) -> Self {
+        |source| Self::Record { path, source }
+    }
+}

@@ -47,3 +47,40 @@ pub fn scale<M: Module>(module: &M, gradients: &mut GradientsParams, factor: f64
     }
     module.visit(&mut Scale { gradients, factor });
 }
+
+/// The path of the first parameter that holds NaN or infinity, or, where none does, of the first
+/// whose gradient does.
+pub fn first_not_finite<M: Module>(module: &M, gradients: &GradientsParams) -> Option<String> {
+    struct Find<'a> {
+        gradients: &'a GradientsParams,
+        path: Vec<String>,
+        parameter: Option<String>,
+        gradient: Option<String>,
+    }
+    impl ModuleVisitor for Find<'_> {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let finite = |tensor: Tensor<D>| tensor.is_finite().all().into_scalar::<bool>();
+            if self.parameter.is_none() && !finite(param.val().inner()) {
+                self.parameter = Some(format!("the parameter {}", self.path.join(".")));
+            }
+            let gradient = self.gradients.get::<D>(param.id);
+            if self.gradient.is_none() && gradient.is_some_and(|gradient| !finite(gradient)) {
+                self.gradient = Some(format!("the gradient of {}", self.path.join(".")));
+            }
+        }
+    }
+    let mut find = Find {
+        gradients,
+        path: Vec::new(),
+        parameter: None,
+        gradient: None,
+    };
+    module.visit(&mut find);
+    find.parameter.or(find.gradient)
+}

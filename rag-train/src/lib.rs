@@ -1,26 +1,36 @@
 //! Question-answer pairs to better parameters: retriever and generator trained together through the
 //! marginal likelihood, and what is measured of them.
 
+mod config;
 mod data;
 mod error;
 pub mod evaluate;
 pub mod gradients;
 pub mod inverse_cloze;
-mod joint;
+mod measured;
+mod objective;
 mod optimizer;
+mod order;
+mod prepare;
 mod progress;
+mod refresh;
 mod scaler;
 mod schedule;
 mod scratch;
+mod state;
 mod trainer;
 
+pub use config::{Activations, IndexRefresh, Metric, OptimizerKind, Order, Part, TrainConfig};
 pub use data::{QuestionAnswer, read_pairs};
 pub use error::{Error, Result};
-
 pub use inverse_cloze::InverseCloze;
-pub use joint::{Batch, JointModel, Objective};
+pub use measured::Measured;
+pub use objective::{
+    Backward, Batch, Beliefs, DropoutSeed, EncoderInput, JointModel, Losses, Objective,
+    RetrieverLoss,
+};
 pub use optimizer::{Accumulation, Optimizer, Stepped};
 pub use scaler::LossScaler;
-pub use schedule::Schedule;
+pub use schedule::{Decay, Schedule};
 pub use scratch::ScratchConfig;
-pub use trainer::{Epoch, Report, StepReport, TrainConfig, Trainer};
+pub use trainer::{Epoch, ExampleReport, Report, StepReport, Trainer};

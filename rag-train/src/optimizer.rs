@@ -1,21 +1,24 @@
+use std::path::Path;
+
 use burn::{
     lr_scheduler::module_lr_scheduler::ModuleLearningRate,
     module::Module,
-    optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer},
+    optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer},
+    store::RecordError,
     tensor::Tensor,
 };
 
 use crate::{
-    gradients::{global_norm, scale},
+    gradients::{first_not_finite, global_norm, scale},
     scaler::LossScaler,
 };
 
-/// AdamW over whole steps: gradients of several micro-batches are summed, unscaled, clipped by their
-/// global norm, and applied once. The loss of every micro-batch must be divided by what the whole
-/// step holds, so that the sum is the gradient of the one large batch.
+/// One of Burn's optimisers over whole steps: gradients of several micro-batches are summed, unscaled,
+/// clipped by their global norm, and applied once. The loss of every micro-batch must be divided by
+/// what the whole step holds, so that the sum is the gradient of the one large batch.
 #[derive(Clone)]
 pub struct Optimizer {
-    adamw: ModuleOptimizer,
+    optimizer: ModuleOptimizer,
     max_norm: f64,
     scaler: LossScaler,
 }
@@ -24,19 +27,21 @@ pub struct Optimizer {
 pub struct Accumulation<M>(GradientsAccumulator<M>);
 
 /// What a step did.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Stepped {
     /// The global norm of the gradients before clipping.
     pub gradient_norm: f64,
     /// Whether the parameters moved; they do not where gradients are not finite.
     pub taken: bool,
+    /// Where NaN or infinity begins, if anywhere; see [`first_not_finite`].
+    pub not_finite: Option<String>,
 }
 
 impl Optimizer {
-    /// AdamW with the given settings, clipping at `max_norm`.
-    pub fn new(adamw: &AdamWConfig, max_norm: f64, scaler: LossScaler) -> Self {
+    /// Clips at `max_norm`.
+    pub fn new(optimizer: ModuleOptimizer, max_norm: f64, scaler: LossScaler) -> Self {
         Self {
-            adamw: adamw.init(),
+            optimizer,
             max_norm,
             scaler,
         }
@@ -64,33 +69,44 @@ impl Optimizer {
         let mut gradients = accumulation.0.grads();
         let gradient_norm = global_norm(&model, &gradients) / self.scaler.scale();
         let unscale = 1.0 / self.scaler.scale();
-        if !self.scaler.accepts(gradient_norm) {
-            return (
-                model,
-                Stepped {
-                    gradient_norm,
-                    taken: false,
-                },
-            );
+        let taken = self.scaler.accepts(gradient_norm);
+        let mut stepped = Stepped {
+            gradient_norm,
+            taken,
+            not_finite: None,
+        };
+        if !taken {
+            stepped.not_finite = first_not_finite(&model, &gradients);
+            return (model, stepped);
         }
         // As torch clips: a norm just above the limit is not cut in half by rounding.
         let clip = (self.max_norm / (gradient_norm + 1e-6)).min(1.0);
         if unscale * clip != 1.0 {
             scale(&model, &mut gradients, unscale * clip);
         }
-        let model = self.adamw.step(learning_rate, model, gradients);
         (
-            model,
-            Stepped {
-                gradient_norm,
-                taken: true,
-            },
+            self.optimizer.step(learning_rate, model, gradients),
+            stepped,
         )
     }
 
-    /// Steps that were skipped because their gradients were not finite.
-    pub fn skipped(&self) -> usize {
-        self.scaler.skipped()
+    /// The loss scaling, which counts the steps that were skipped.
+    pub fn scaler(&self) -> &LossScaler {
+        &self.scaler
+    }
+
+    /// Writes what the optimiser remembers of each parameter.
+    pub(crate) fn save(&self, path: &Path) -> Result<(), RecordError> {
+        self.optimizer.save(path)
+    }
+
+    /// Goes on from what was saved.
+    pub(crate) fn restore(self, path: &Path, scaler: LossScaler) -> Result<Self, RecordError> {
+        Ok(Self {
+            optimizer: self.optimizer.load(path)?,
+            scaler,
+            ..self
+        })
     }
 }
 

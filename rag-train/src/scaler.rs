@@ -1,8 +1,9 @@
 use rag_core::nn::Precision;
+use serde::{Deserialize, Serialize};
 
 /// Dynamic loss scaling: small f16 gradients are lifted above zero, and a step whose gradients
 /// overflow is skipped and tried again with half the scale (Micikevicius et al. 2018, section 3.2).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossScaler {
     scale: f64,
     good_steps: usize,

@@ -92,9 +92,29 @@ impl ScratchConfig {
     /// common words are already near each other.
     ///
     /// # Errors
+    /// Those of [`ScratchConfig::init_around`].
+    pub fn init(&self, passages: Vec<Passage>, texts: &[&str], device: &Device) -> Result<Rag> {
+        device.seed(self.seed);
+        let tokenizer = encoder_tokenizer(&corpus(&passages, texts), self.vocabulary)?;
+        let config = self.encoder_config(&tokenizer);
+        let encoder = TextEncoder::new(config.init(device)?, tokenizer, config)?;
+        let encoder = inverse_cloze::pretrain(encoder, &passages, self.inverse_cloze)?;
+        self.init_around(encoder, passages, texts, device)
+    }
+
+    /// A generator with random weights around an encoder that is there already, such as
+    /// all-MiniLM-L6-v2; it becomes both the question encoder and the passages'.
+    ///
+    /// # Errors
     /// [`rag_retrieve::Error::TooFewPassages`]; those of the tokenizers and of
     /// [`build_knowledge_base`].
-    pub fn init(&self, passages: Vec<Passage>, texts: &[&str], device: &Device) -> Result<Rag> {
+    pub fn init_around(
+        &self,
+        encoder: TextEncoder,
+        passages: Vec<Passage>,
+        texts: &[&str],
+        device: &Device,
+    ) -> Result<Rag> {
         if self.n_docs > passages.len() {
             return Err(rag_retrieve::Error::TooFewPassages {
                 n_docs: self.n_docs,
@@ -102,40 +122,28 @@ impl ScratchConfig {
             }
             .into());
         }
+        let tokenizer = generator_tokenizer(&corpus(&passages, texts), self.vocabulary)?;
         device.seed(self.seed);
-        let corpus: Vec<&str> = passages
-            .iter()
-            .flat_map(|passage| [passage.title.as_str(), passage.text.as_str()])
-            .chain(texts.iter().copied())
-            .collect();
-        let encoder_tokenizer = encoder_tokenizer(&corpus, self.vocabulary)?;
-        let generator_tokenizer = generator_tokenizer(&corpus, self.vocabulary)?;
-        let config = self.rag_config(&encoder_tokenizer, &generator_tokenizer);
+        let config = self.rag_config(encoder.config.clone(), &tokenizer);
         let mut checkpoint = Checkpoint::new(config, device)?;
-        let context_encoder = TextEncoder::new(
-            checkpoint.question_encoder.clone(),
-            encoder_tokenizer.clone(),
-            checkpoint.config.question_encoder.clone(),
-        )?;
-        let context_encoder =
-            inverse_cloze::pretrain(context_encoder, &passages, self.inverse_cloze)?;
-        checkpoint.question_encoder = context_encoder.encoder.clone();
-        let knowledge = build_knowledge_base(passages, &context_encoder, Storage::F32, |_| {})?;
+        checkpoint.question_encoder = encoder.encoder.clone();
+        let knowledge = build_knowledge_base(passages, &encoder, Storage::F32, |_| {})?;
+        let question_tokenizer = encoder.tokenizer.clone();
         let mut rag = Rag::new(
             checkpoint,
-            encoder_tokenizer,
-            generator_tokenizer,
-            context_encoder,
+            question_tokenizer,
+            tokenizer,
+            encoder,
             knowledge,
         )?;
         rag.generation = rag.generation.with_max_length(self.max_answer_length);
         Ok(rag)
     }
 
-    fn rag_config(&self, encoder: &Tokenizer, generator: &Tokenizer) -> RagConfig {
-        let question_encoder = EncoderConfig {
+    fn encoder_config(&self, tokenizer: &Tokenizer) -> EncoderConfig {
+        EncoderConfig {
             bert: BertConfig {
-                vocab_size: encoder.vocabulary(),
+                vocab_size: tokenizer.vocabulary(),
                 hidden_size: self.encoder_width,
                 num_hidden_layers: self.encoder_layers,
                 num_attention_heads: self.heads,
@@ -147,7 +155,10 @@ impl ScratchConfig {
             pooling: Pooling::Mean,
             normalization: Normalization::None,
             ..EncoderConfig::default()
-        };
+        }
+    }
+
+    fn rag_config(&self, question_encoder: EncoderConfig, generator: &Tokenizer) -> RagConfig {
         let t5 = T5Config {
             vocab_size: generator.vocabulary(),
             d_model: self.generator_width,
@@ -163,6 +174,14 @@ impl ScratchConfig {
         config.max_combined_length = self.max_combined_length;
         config
     }
+}
+
+fn corpus<'a>(passages: &'a [Passage], texts: &[&'a str]) -> Vec<&'a str> {
+    passages
+        .iter()
+        .flat_map(|passage| [passage.title.as_str(), passage.text.as_str()])
+        .chain(texts.iter().copied())
+        .collect()
 }
 
 /// BERT's kind: lower-cased words, Chinese by the character; unknown words by the letter.

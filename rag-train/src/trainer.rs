@@ -1,4 +1,8 @@
-use std::{path::PathBuf, time::Instant};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use burn::{
     lr_scheduler::{
@@ -6,77 +10,65 @@ use burn::{
         module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler},
     },
     module::{Module, ParamGroup},
-    optim::AdamWConfig,
-    tensor::{Device, Tensor, TensorData},
 };
-use indicatif::ProgressBar;
-use ndarray::{Array2, Axis};
-use rag_core::{TokenBatch, nn::Precision, padded};
-use rag_generate::{
-    Rag,
-    likelihood::{self, Forced},
-    pack,
-};
-use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
+use rag_core::atomic::replace_folder;
+use rag_generate::Rag;
+use rag_retrieve::TextEncoder;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Accumulation, Batch, Error, JointModel, LossScaler, Objective, Optimizer, QuestionAnswer,
-    Result, Schedule, evaluate,
+    Accumulation, Backward, Beliefs, DropoutSeed, Error, JointModel, LossScaler, Measured,
+    Objective, Optimizer, QuestionAnswer, Result, Schedule, TrainConfig,
+    order::batches,
+    prepare::{Prepared, lengths, prepare, values},
     progress::{progress_bar, say},
+    refresh::Refresh,
+    state::{self, State},
 };
 
-/// Settings of a fine-tuning run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct TrainConfig {
-    /// Passes over the pairs.
-    pub epochs: usize,
-    /// Pairs of a step.
-    pub batch_size: usize,
-    /// Pairs whose activations are in memory at once; the gradient is the same for any number.
-    pub micro_batch_size: usize,
-    /// The highest learning rate.
-    pub learning_rate: f64,
-    /// The highest learning rate of the question encoder, where it is another: a generator that
-    /// knows nothing yet teaches a good retriever to forget.
-    pub retriever_learning_rate: Option<f64>,
-    /// Share of the steps over which the learning rate rises.
-    pub warmup: f64,
-    /// Decoupled weight decay.
-    pub weight_decay: f32,
-    /// Largest global norm of a step's gradient.
-    pub max_gradient_norm: f64,
-    /// ε of label smoothing, 0 for none.
-    pub label_smoothing: f64,
-    /// The format of matrix products; parameters and optimiser stay f32.
-    pub precision: Precision,
-    /// Seed of the order of pairs and of dropout.
-    pub seed: u64,
-    /// Epochs between two measurements on the held-out pairs; 0 measures at the end only.
-    pub evaluate_every: usize,
-    /// Where checkpoints go: `last` and, with held-out pairs, `best`. `None` writes none.
-    pub checkpoints: Option<PathBuf>,
+/// Trains the retriever and the generator of a [`Rag`] through the marginal likelihood.
+pub struct Trainer {
+    config: TrainConfig,
+    /// The index, with the passage encoder that made it, and the tokenizers.
+    rag: Rag,
+    model: JointModel,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    refresh: Refresh,
+    progress: Progress,
 }
 
-impl Default for TrainConfig {
-    fn default() -> Self {
-        Self {
-            epochs: 10,
-            batch_size: 8,
-            micro_batch_size: 8,
-            learning_rate: 3e-5,
-            retriever_learning_rate: None,
-            warmup: 0.1,
-            weight_decay: 0.001,
-            max_gradient_norm: 0.1,
-            label_smoothing: 0.0,
-            precision: Precision::F32,
-            seed: 0,
-            evaluate_every: 1,
-            checkpoints: None,
-        }
-    }
+/// How far a run is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// Fingerprint of the training pairs.
+    data: Option<String>,
+    /// Steps that moved the parameters: where the learning rate is.
+    taken: usize,
+    /// Steps in all.
+    step: usize,
+    /// Epochs that are over.
+    epoch: usize,
+    /// Batches of this epoch that are over.
+    batch: usize,
+    /// Steps in a row without finite gradients.
+    unfit: usize,
+    /// What this epoch did so far.
+    so_far: SoFar,
+    report: Report,
+    best: Option<f64>,
+    /// Measurements in a row without a better one.
+    no_better: usize,
+    over: bool,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct SoFar {
+    loss: f64,
+    tokens: usize,
+    pairs: usize,
+    norms: Vec<f64>,
+    seconds: f64,
 }
 
 /// What a run did.
@@ -86,6 +78,8 @@ pub struct Report {
     pub epochs: Vec<Epoch>,
     /// Steps that were skipped because their gradients were not finite.
     pub skipped_steps: usize,
+    /// How many times the passages were embedded again.
+    pub index_generation: usize,
 }
 
 /// What an epoch did.
@@ -98,35 +92,51 @@ pub struct Epoch {
     /// Pairs per second.
     pub examples_per_second: f64,
     /// On the held-out pairs, where they were measured.
-    pub heldout: Option<evaluate::AnswerScores>,
-}
-
-/// Trains the question encoder and the generator of a [`Rag`] through the marginal likelihood.
-#[derive(Clone)]
-pub struct Trainer {
-    config: TrainConfig,
-    rag: Rag,
-    model: JointModel,
-    optimizer: Optimizer,
-    schedule: Schedule,
-    step: usize,
-    unfit_steps: usize,
+    pub heldout: Option<Measured>,
 }
 
 /// What a step did.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {
+    /// Counted from 1.
+    pub step: usize,
     /// Summed marginal negative log-likelihood of the answers, in nats.
     pub loss: f64,
     /// Answer tokens.
     pub tokens: usize,
     /// The global norm of the gradients before clipping.
     pub gradient_norm: f64,
+    /// The learning rate of the generator.
+    pub learning_rate: f64,
+    /// Whether the parameters moved.
+    pub taken: bool,
+    /// One entry a pair.
+    pub examples: Vec<ExampleReport>,
+}
+
+/// What a step saw of a pair.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExampleReport {
+    /// Marginal negative log-likelihood of the answer, in nats.
+    pub loss: f64,
+    /// Tokens of the answer.
+    pub tokens: usize,
+    /// Positions of the passages in the knowledge base, best first.
+    pub passages: Vec<usize>,
+    /// P(z|x) of each.
+    pub prior: Vec<f32>,
+    /// P(z|x,y) of each.
+    pub posterior: Vec<f32>,
 }
 
 /// Steps without finite gradients after which a run is given up: the scale of f16 has come down from
 /// its start to 1 by then.
 const UNFIT_STEPS: usize = 30;
+
+/// The folders of a run: the model, with what the run goes on from beside it.
+const LAST: &str = "last";
+const BEST: &str = "best";
+const STATE: &str = "training";
 
 impl Trainer {
     /// Prepares to train on `pairs` pairs.
@@ -139,89 +149,175 @@ impl Trainer {
             return Err(Error::NoExamples);
         }
         let steps = config.epochs * pairs.div_ceil(config.batch_size);
-        let adamw = AdamWConfig::new()
-            .with_epsilon(1e-8)
-            .with_weight_decay(config.weight_decay);
-        let scaler = LossScaler::new(config.precision);
+        let context_encoder = &rag.retriever.context_encoder.encoder;
+        let trains_context = config.context_encoder.trains();
         let model = JointModel {
             question_encoder: rag.retriever.question_encoder.encoder.clone(),
+            context_encoder: trains_context.then(|| context_encoder.clone()),
             generator: rag.generator.clone(),
         };
+        let model = config.activations.of(model.train());
         Ok(Self {
-            optimizer: Optimizer::new(&adamw, config.max_gradient_norm, scaler),
+            optimizer: Optimizer::new(
+                config.module_optimizer(),
+                config.max_gradient_norm,
+                LossScaler::new(config.precision),
+            ),
             schedule: Schedule {
-                peak: config.learning_rate,
+                peak: 1.0,
                 warmup: (steps as f64 * config.warmup).ceil() as usize,
                 steps,
+                decay: config.decay,
             },
-            model: model.train(),
-            step: 0,
-            unfit_steps: 0,
+            model: JointModel {
+                question_encoder: config.question_encoder.prepare(model.question_encoder),
+                context_encoder: model.context_encoder,
+                generator: config.generator.prepare(model.generator),
+            },
+            refresh: Refresh::default(),
+            progress: Progress::default(),
             config,
             rag,
         })
     }
 
+    /// Goes on with the run in `config.checkpoints` as if it had never stopped: `rag`, `config` and the
+    /// number of pairs are those that it began with.
+    ///
+    /// # Errors
+    /// [`Error::NoRun`], [`Error::OtherRun`], [`Error::Record`]; those of [`Trainer::new`].
+    pub fn resume(rag: Rag, config: TrainConfig, pairs: usize) -> Result<Self> {
+        let mut trainer = Self::new(rag, config, pairs)?;
+        let folder = trainer.state_folder();
+        if !folder.join(state::STATE).is_file() {
+            return Err(Error::NoRun { folder });
+        }
+        let state = State::read(&folder, &trainer.config)?;
+        trainer.model = state::load_module(trainer.model, &folder, state::MODEL)?;
+        let path = folder.join(state::OPTIMIZER);
+        trainer.optimizer = (trainer.optimizer)
+            .restore(&path, state.scaler)
+            .map_err(Error::record(path))?;
+        trainer.progress = state.progress;
+        if state.generation > 0 {
+            let encoder = trainer.saved_encoder(&folder, state::INDEX_ENCODER)?;
+            trainer.refresh.begin(&trainer.rag.retriever, encoder, 0)?;
+            trainer.refresh.finish(&mut trainer.rag.retriever)?;
+            trainer.refresh.generation = state.generation;
+        }
+        if let Some(step) = state.embedding {
+            let encoder = trainer.saved_encoder(&folder, state::EMBEDDING_ENCODER)?;
+            trainer
+                .refresh
+                .begin(&trainer.rag.retriever, encoder, step)?;
+        }
+        Ok(trainer)
+    }
+
     /// Trains for all epochs, with a progress bar, and measures on `heldout` in between.
     ///
     /// # Errors
-    /// Those of [`Trainer::step`]; [`rag_core::Error::Io`] where a checkpoint cannot be written.
+    /// [`Error::Pair`] before anything is trained; those of [`Trainer::step`];
+    /// [`rag_core::Error::Io`] where a checkpoint cannot be written.
     pub fn run(&mut self, pairs: &[QuestionAnswer], heldout: &[QuestionAnswer]) -> Result<Report> {
-        let bar = progress_bar(self.schedule.steps);
-        let mut report = Report::default();
-        let mut best = None;
-        self.device().seed(self.config.seed);
-        let mut order: Vec<&QuestionAnswer> = pairs.iter().collect();
-        let mut random = StdRng::seed_from_u64(self.config.seed);
-        for number in 1..=self.config.epochs {
-            order.shuffle(&mut random);
-            let mut epoch = self.epoch(&order, number, &bar)?;
-            let every = self.config.evaluate_every;
-            let measured =
-                number == self.config.epochs || every > 0 && number.is_multiple_of(every);
-            if measured && !heldout.is_empty() {
-                let scores = evaluate::answers(&self.rag(), heldout, |_, _| {})?;
-                epoch.heldout = Some(scores);
-            }
-            say(&bar, &epoch.line(number, self.config.epochs));
-            self.checkpoint(&epoch, &mut best)?;
-            report.epochs.push(epoch);
-        }
-        bar.finish_and_clear();
-        report.skipped_steps = self.optimizer.skipped();
-        Ok(report)
+        self.run_while(pairs, heldout, |_| ControlFlow::Continue(()))
     }
 
-    fn epoch(
+    /// Like [`Trainer::run`], telling `watch` of every step until it breaks: the run then ends with a
+    /// checkpoint, and [`Trainer::resume`] or another call goes on with it.
+    ///
+    /// # Errors
+    /// Those of [`Trainer::run`].
+    pub fn run_while(
         &mut self,
-        order: &[&QuestionAnswer],
-        number: usize,
-        bar: &ProgressBar,
-    ) -> Result<Epoch> {
-        let begun = Instant::now();
-        let (mut loss, mut tokens, mut seen) = (0.0, 0, 0);
-        let mut norms = Vec::new();
-        for pairs in order.chunks(self.config.batch_size) {
-            let step = self.step(pairs)?;
-            loss += step.loss;
-            tokens += step.tokens;
-            // A skipped step has no norm.
-            norms.extend(step.gradient_norm.is_finite().then_some(step.gradient_norm));
-            seen += pairs.len();
-            bar.inc(1);
-            bar.set_message(format!(
-                "epoch {number}/{}  {:.3} nats/token  {:.1} pairs/s",
-                self.config.epochs,
-                loss / tokens as f64,
-                seen as f64 / begun.elapsed().as_secs_f64()
-            ));
+        pairs: &[QuestionAnswer],
+        heldout: &[QuestionAnswer],
+        mut watch: impl FnMut(&StepReport) -> ControlFlow<()>,
+    ) -> Result<Report> {
+        let lengths = lengths(&self.rag, pairs)?;
+        self::lengths(&self.rag, heldout)?;
+        let found = state::fingerprint(pairs);
+        let expected = self
+            .progress
+            .data
+            .get_or_insert_with(|| found.clone())
+            .clone();
+        state::same_data(self.state_folder(), &expected, &found)?;
+
+        let bar = progress_bar(self.schedule.steps);
+        bar.set_position(self.progress.step as u64);
+        let TrainConfig {
+            epochs,
+            batch_size,
+            order,
+            seed,
+            checkpoint_every,
+            ..
+        } = self.config;
+        while self.progress.epoch < epochs && !self.progress.over {
+            let batches = batches(order, &lengths, batch_size, seed, self.progress.epoch);
+            for batch in batches.iter().skip(self.progress.batch) {
+                let begun = Instant::now();
+                let pairs: Vec<_> = batch.iter().map(|&i| &pairs[i]).collect();
+                let step = self.step(&pairs)?;
+                self.progress.batch += 1;
+                self.progress
+                    .so_far
+                    .add(&step, begun.elapsed().as_secs_f64());
+                bar.inc(1);
+                bar.set_message(
+                    self.progress
+                        .so_far
+                        .message(self.progress.epoch + 1, epochs),
+                );
+                let broken = watch(&step).is_break();
+                if broken || checkpoint_every > 0 && step.step.is_multiple_of(checkpoint_every) {
+                    self.save_last()?;
+                }
+                if broken {
+                    bar.finish_and_clear();
+                    return Ok(self.report());
+                }
+            }
+            let line = self.end_epoch(heldout)?;
+            say(&bar, &line);
         }
-        Ok(Epoch {
-            loss_per_token: loss / tokens as f64,
-            gradient_norm: norms.iter().sum::<f64>() / norms.len().max(1) as f64,
-            examples_per_second: seen as f64 / begun.elapsed().as_secs_f64(),
-            heldout: None,
-        })
+        bar.finish_and_clear();
+        Ok(self.report())
+    }
+
+    fn end_epoch(&mut self, heldout: &[QuestionAnswer]) -> Result<String> {
+        let mut epoch = std::mem::take(&mut self.progress.so_far).epoch();
+        self.progress.epoch += 1;
+        self.progress.batch = 0;
+        let number = self.progress.epoch;
+        let last = number == self.config.epochs;
+        if last {
+            self.embed_all()?;
+        }
+        let every = self.config.evaluate_every;
+        let mut best = false;
+        if !heldout.is_empty() && (last || every > 0 && number.is_multiple_of(every)) {
+            let measured = Measured::of(&self.rag(), heldout)?;
+            let found = measured.metric(self.config.metric);
+            best = self.progress.best.is_none_or(|best| found > best);
+            if best {
+                self.progress.best = Some(found);
+            }
+            self.progress.no_better = if best { 0 } else { self.progress.no_better + 1 };
+            self.progress.over = self.config.patience == Some(self.progress.no_better);
+            epoch.heldout = Some(measured);
+        }
+        let line = epoch.line(number, self.config.epochs);
+        self.progress.report.epochs.push(epoch);
+        if best && let Some(folder) = &self.config.checkpoints {
+            self.rag().save(folder.join(BEST))?;
+        }
+        if self.progress.over && !last {
+            self.embed_all()?;
+        }
+        self.save_last()?;
+        Ok(line)
     }
 
     /// One step on `pairs`: retrieve with the question encoder as it is, pack, back-propagate a
@@ -230,44 +326,62 @@ impl Trainer {
     /// # Errors
     /// Those of retrieval and packing; [`Error::Diverged`].
     pub fn step(&mut self, pairs: &[&QuestionAnswer]) -> Result<StepReport> {
+        self.turn_index()?;
         let objective = self.objective();
+        let step = self.progress.step;
         let mut gradients = Accumulation::default();
-        let (mut loss, mut tokens) = (0.0, 0);
-        for micro in pairs.chunks(self.config.micro_batch_size) {
-            let prepared = self.prepare(micro)?;
-            let losses = self
-                .model
-                .loss_of_scores(&prepared.batch, prepared.scores, objective);
-            let total = losses.sum();
-            loss += f64::from(total.clone().into_scalar::<f32>());
-            tokens += prepared.tokens;
-            let share = total / pairs.len() as f64;
-            self.optimizer
-                .accumulate(&self.model, share, &mut gradients);
+        let mut examples = Vec::new();
+        for (number, micro) in pairs.chunks(self.config.micro_batch_size).enumerate() {
+            let seed = DropoutSeed::new(self.config.seed, step, number);
+            let (rag, model) = (&self.rag, &self.model);
+            let Prepared {
+                batch,
+                questions,
+                positions,
+                tokens,
+            } = prepare(rag, model, &objective, self.config.index, seed, micro)?;
+            let backward = Backward {
+                documents_at_a_time: self.config.documents_at_a_time,
+                weight: 1.0 / pairs.len() as f64,
+                seed,
+            };
+            let beliefs = objective.backward(model, &batch, questions, backward, |loss| {
+                self.optimizer.accumulate(model, loss, &mut gradients);
+            });
+            examples.extend(reports(beliefs, positions, tokens)?);
         }
-        let rates = self.learning_rates();
+        let learning_rate = self.schedule.rate(self.progress.taken);
+        let rates = self.learning_rates(learning_rate);
         let (model, stepped) = self.optimizer.step(self.model.clone(), gradients, rates);
         self.model = model;
-        self.step += usize::from(stepped.taken);
-        self.unfit_steps = if stepped.taken {
+        self.progress.step += 1;
+        self.progress.taken += usize::from(stepped.taken);
+        self.progress.unfit = if stepped.taken {
             0
         } else {
-            self.unfit_steps + 1
+            self.progress.unfit + 1
         };
-        if self.unfit_steps >= UNFIT_STEPS {
+        if self.progress.unfit >= UNFIT_STEPS {
             return Err(Error::Diverged {
-                step: self.step,
-                steps: self.unfit_steps,
+                step: self.progress.step,
+                steps: self.progress.unfit,
+                tensor: stepped.not_finite.unwrap_or_else(|| "the loss".into()),
+                questions: pairs.iter().map(|pair| pair.question.clone()).collect(),
             });
         }
         Ok(StepReport {
-            loss,
-            tokens,
+            step: self.progress.step,
+            loss: examples.iter().map(|example| example.loss).sum(),
+            tokens: examples.iter().map(|example| example.tokens).sum(),
             gradient_norm: stepped.gradient_norm,
+            learning_rate: learning_rate * self.config.generator.peak(self.config.learning_rate),
+            taken: stepped.taken,
+            examples,
         })
     }
 
-    /// The model as it is now, ready to answer.
+    /// The model as it is now, ready to answer: a snapshot, with the index that the passages were last
+    /// embedded into.
     pub fn rag(&self) -> Rag {
         let model = self.model.valid();
         let mut rag = self.rag.clone();
@@ -276,15 +390,33 @@ impl Trainer {
         rag
     }
 
-    /// The learning rates of this step, by parameter group.
-    fn learning_rates(&self) -> ModuleLearningRate {
-        let rate = self.schedule.rate(self.step);
-        let peak = self.config.learning_rate;
-        let retriever = rate * self.config.retriever_learning_rate.unwrap_or(peak) / peak;
-        ModuleLrScheduler::new(ConstantLr::new(rate))
+    /// What the run did so far.
+    pub fn report(&self) -> Report {
+        Report {
+            skipped_steps: self.optimizer.scaler().skipped(),
+            index_generation: self.refresh.generation,
+            ..self.progress.report.clone()
+        }
+    }
+
+    /// The learning rates of the parts, of which `share` is that of their highest.
+    fn learning_rates(&self, share: f64) -> ModuleLearningRate {
+        let TrainConfig {
+            question_encoder,
+            context_encoder,
+            generator,
+            learning_rate,
+            ..
+        } = self.config;
+        let constant = |rate: f64| ConstantLr::new(rate * share);
+        ModuleLrScheduler::new(constant(generator.peak(learning_rate)))
             .with_group(
                 ParamGroup::from_predicate("question_encoder"),
-                ConstantLr::new(retriever),
+                constant(question_encoder.peak(learning_rate)),
+            )
+            .with_group(
+                ParamGroup::from_predicate("context_encoder"),
+                constant(context_encoder.peak(learning_rate)),
             )
             .step()
     }
@@ -294,145 +426,144 @@ impl Trainer {
             model: self.rag.config.model(),
             compat: self.rag.config.compat,
             label_smoothing: self.config.label_smoothing,
+            retriever: self.config.retriever_loss,
             precision: self.config.precision,
         }
     }
 
-    fn device(&self) -> Device {
-        self.model.generator.device()
+    /// Begins to embed the passages with their encoder as it is, or puts what was embedded into use,
+    /// when it is time.
+    fn turn_index(&mut self) -> Result<()> {
+        let step = self.progress.step;
+        let (every, delay) = (self.config.index.every, self.config.index.delay);
+        if every > 0
+            && step > 0
+            && step.is_multiple_of(every)
+            && let Some(encoder) = self.context_encoder()
+        {
+            self.refresh.begin(&self.rag.retriever, encoder, step)?;
+        }
+        match self.refresh.running() {
+            Some((begun, _)) if begun + delay == step => {
+                self.refresh.finish(&mut self.rag.retriever)
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// Retrieves for `pairs` and lays everything out as tensors. The questions are encoded once: the
-    /// vectors that search are those that are trained.
-    fn prepare(&self, pairs: &[&QuestionAnswer]) -> Result<Prepared> {
-        let device = self.device();
-        let Rag {
-            retriever,
-            tokenizer,
-            config,
-            generation,
-            ..
-        } = &self.rag;
-        let texts: Vec<&str> = pairs.iter().map(|pair| pair.question.as_str()).collect();
-        let encodings = retriever.question_encoder.tokenize_questions(&texts)?;
-        let ids: Vec<_> = encodings.iter().map(|encoding| &encoding.ids).collect();
-        let segments: Vec<_> = encodings
-            .iter()
-            .map(|encoding| &encoding.segments)
-            .collect();
-        let questions = TokenBatch::new(&ids, config.question_encoder.bert.pad_token_id, &device);
-        let segments = padded(&segments, 0, &device);
-        let vectors = self.model.question_encoder.forward(
-            &questions,
-            Some(segments.clone()),
-            self.config.precision,
-        );
-        let found = retriever.search(&to_array(vectors.clone().detach())?)?;
-
-        let mut contexts = Vec::new();
-        let mut positions = Vec::new();
-        let mut answers = Vec::new();
-        for (pair, passages) in pairs.iter().zip(&found) {
-            let packed = passages.iter().map(|found| &found.passage);
-            contexts.extend(pack(&pair.question, packed, config, tokenizer)?);
-            positions.extend(passages.iter().map(|found| found.position));
-            let answer = self.rag.answer_tokens(&pair.answers[0])?;
-            answers.push(Forced::answer(&answer, generation));
+    /// Embeds the passages with their encoder as it is, and waits.
+    fn embed_all(&mut self) -> Result<()> {
+        if let Some(encoder) = self.context_encoder() {
+            self.refresh
+                .begin(&self.rag.retriever, encoder, self.progress.step)?;
+            self.refresh.finish(&mut self.rag.retriever)?;
         }
-        let n_docs = retriever.n_docs();
-        let documents = retriever.vectors(&positions);
-        let dimension = documents.len_of(Axis(1));
-        let documents = Tensor::from_data(
-            TensorData::new(
-                documents.into_raw_vec_and_offset().0,
-                [pairs.len(), n_docs, dimension],
-            ),
-            &device,
-        );
-        let pad = config.generator.pad();
-        let (inputs, targets) = likelihood::batch(&answers, pad, &device);
-        let tokens = answers.iter().flat_map(|answer| &answer.counts);
-        let batch = Batch {
-            questions,
-            segments: Some(segments),
-            contexts: TokenBatch::new(&contexts, pad, &device),
-            documents,
-            inputs,
-            targets,
-        };
-        Ok(Prepared {
-            scores: batch.score(vectors),
-            tokens: tokens.filter(|&&counts| counts).count(),
-            batch,
+        Ok(())
+    }
+
+    /// The passages' encoder in training, as it is now.
+    fn context_encoder(&self) -> Option<TextEncoder> {
+        self.model
+            .context_encoder
+            .as_ref()
+            .map(|encoder| TextEncoder {
+                encoder: encoder.valid(),
+                ..self.rag.retriever.context_encoder.clone()
+            })
+    }
+
+    fn saved_encoder(&self, folder: &Path, name: &str) -> Result<TextEncoder> {
+        let encoder = self.rag.retriever.context_encoder.clone();
+        Ok(TextEncoder {
+            encoder: state::load_module(encoder.encoder, folder, name)?,
+            ..encoder
         })
     }
 
-    fn checkpoint(&self, epoch: &Epoch, best: &mut Option<f64>) -> Result<()> {
+    fn state_folder(&self) -> PathBuf {
+        let folder = self.config.checkpoints.clone().unwrap_or_default();
+        folder.join(LAST).join(STATE)
+    }
+
+    fn save_last(&self) -> Result<()> {
         let Some(folder) = &self.config.checkpoints else {
             return Ok(());
         };
-        let rag = self.rag();
-        rag.save(folder.join("last"))?;
-        if let Some(scores) = epoch.heldout
-            && best.is_none_or(|best| scores.f1 > best)
-        {
-            *best = Some(scores.f1);
-            rag.save(folder.join("best"))?;
-        }
-        Ok(())
+        let embedding = self.refresh.running();
+        let state = State::new(
+            &self.config,
+            &self.progress,
+            &self.optimizer,
+            self.refresh.generation,
+            embedding.map(|(step, _)| step),
+        );
+        replace_folder(&folder.join(LAST), |folder| {
+            self.rag().write(folder)?;
+            let folder = folder.join(STATE);
+            std::fs::create_dir_all(&folder).map_err(rag_core::Error::io(&folder))?;
+            state.write(&folder)?;
+            state::save_module(&self.model, &folder, state::MODEL)?;
+            let path = folder.join(state::OPTIMIZER);
+            self.optimizer.save(&path).map_err(Error::record(path))?;
+            if self.refresh.generation > 0 {
+                let encoder = &self.rag.retriever.context_encoder.encoder;
+                state::save_module(encoder, &folder, state::INDEX_ENCODER)?;
+            }
+            if let Some((_, encoder)) = embedding {
+                state::save_module(&encoder.encoder, &folder, state::EMBEDDING_ENCODER)?;
+            }
+            Ok(())
+        })
     }
 }
 
-struct Prepared {
-    batch: Batch,
-    /// Raw inner products, `[batch, n_docs]`, with the graph of the question encoder.
-    scores: Tensor<2>,
-    /// Answer tokens that count.
-    tokens: usize,
+fn reports(
+    beliefs: Beliefs,
+    positions: Vec<Vec<usize>>,
+    tokens: Vec<usize>,
+) -> Result<Vec<ExampleReport>> {
+    let losses = values(beliefs.losses)?;
+    let prior = values(beliefs.log_prior.exp())?;
+    let posterior = values(beliefs.log_posterior.exp())?;
+    let examples = positions.into_iter().zip(tokens).enumerate();
+    Ok(examples
+        .map(|(i, (passages, tokens))| {
+            let own = i * passages.len()..(i + 1) * passages.len();
+            ExampleReport {
+                loss: f64::from(losses[i]),
+                tokens,
+                passages,
+                prior: prior[own.clone()].to_vec(),
+                posterior: posterior[own].to_vec(),
+            }
+        })
+        .collect())
 }
 
-impl TrainConfig {
-    fn check(&self) -> Result<()> {
-        let positive = [
-            ("epochs", self.epochs),
-            ("batch_size", self.batch_size),
-            ("micro_batch_size", self.micro_batch_size),
-        ];
-        for (setting, found) in positive {
-            if found == 0 {
-                return Err(Error::Setting {
-                    setting,
-                    found: found.to_string(),
-                    expected: "at least 1",
-                });
-            }
+impl SoFar {
+    fn add(&mut self, step: &StepReport, seconds: f64) {
+        self.loss += step.loss;
+        self.tokens += step.tokens;
+        self.pairs += step.examples.len();
+        self.norms.extend(step.taken.then_some(step.gradient_norm));
+        self.seconds += seconds;
+    }
+
+    fn message(&self, epoch: usize, epochs: usize) -> String {
+        let (loss, speed) = (
+            self.loss / self.tokens as f64,
+            self.pairs as f64 / self.seconds,
+        );
+        format!("epoch {epoch}/{epochs}  {loss:.3} nats/token  {speed:.1} pairs/s")
+    }
+
+    fn epoch(self) -> Epoch {
+        Epoch {
+            loss_per_token: self.loss / self.tokens as f64,
+            gradient_norm: self.norms.iter().sum::<f64>() / self.norms.len().max(1) as f64,
+            examples_per_second: self.pairs as f64 / self.seconds,
+            heldout: None,
         }
-        let ranges = [
-            ("learning_rate", self.learning_rate, 0.0..1.0, "0 to 1"),
-            (
-                "warmup",
-                self.warmup,
-                0.0..1.0,
-                "a share of the steps, 0 to 1",
-            ),
-            ("label_smoothing", self.label_smoothing, 0.0..1.0, "0 to 1"),
-            (
-                "max_gradient_norm",
-                self.max_gradient_norm,
-                f64::MIN_POSITIVE..f64::INFINITY,
-                "more than 0",
-            ),
-        ];
-        for (setting, found, range, expected) in ranges {
-            if !range.contains(&found) {
-                return Err(Error::Setting {
-                    setting,
-                    found: found.to_string(),
-                    expected,
-                });
-            }
-        }
-        Ok(())
     }
 }
 
@@ -442,21 +573,9 @@ impl Epoch {
             "epoch {number}/{epochs}  {:.3} nats/token  gradient norm {:.2}  {:.1} pairs/s",
             self.loss_per_token, self.gradient_norm, self.examples_per_second
         );
-        if let Some(scores) = self.heldout {
-            line += &format!(
-                "  held-out EM {:.1} %  F1 {:.1} %",
-                100.0 * scores.exact_match,
-                100.0 * scores.f1
-            );
+        if let Some(measured) = self.heldout {
+            line += &format!("  {measured}");
         }
         line
     }
-}
-
-fn to_array(vectors: Tensor<2>) -> Result<Array2<f32>> {
-    let shape = vectors.dims();
-    let values: Vec<f32> = vectors
-        .try_into_vec_as()
-        .map_err(|error| rag_generate::Error::Execution(Box::new(error)))?;
-    Ok(Array2::from_shape_vec(shape, values).expect("a tensor has as many values as its shape"))
 }

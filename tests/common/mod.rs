@@ -61,7 +61,10 @@ pub fn rag_of_seed(kind: Kind, seed: u64) -> Rag {
 }
 
 pub fn rag_with(kind: Kind, checkpoint: Checkpoint) -> Rag {
-    let encoder = context_encoder(7);
+    rag_around(kind, checkpoint, context_encoder(7))
+}
+
+pub fn rag_around(kind: Kind, checkpoint: Checkpoint, encoder: TextEncoder) -> Rag {
     let knowledge = knowledge(&encoder);
     Rag::new(
         checkpoint,
@@ -110,7 +113,10 @@ pub fn encoder_config() -> EncoderConfig {
 }
 
 pub fn context_encoder(seed: u64) -> TextEncoder {
-    let config = encoder_config();
+    context_encoder_with(encoder_config(), seed)
+}
+
+pub fn context_encoder_with(config: EncoderConfig, seed: u64) -> TextEncoder {
     let encoder = seeded(config.init(&cpu()).unwrap(), seed);
     TextEncoder::new(encoder, question_tokenizer(), config).unwrap()
 }

@@ -324,6 +324,10 @@ impl Bart {
                 .unsqueeze_dim::<3>(0)
     }
 
+    pub(super) fn vocabulary(&self) -> usize {
+        self.shared.weight.shape().dims::<2>()[0]
+    }
+
     pub(super) fn device(&self) -> Device {
         self.shared.weight.val().device()
     }

@@ -77,6 +77,14 @@ impl Generator {
         }
     }
 
+    /// Words that can be said.
+    pub fn vocabulary(&self) -> usize {
+        match self {
+            Self::Bart(model) => model.vocabulary(),
+            Self::T5(model) => model.vocabulary(),
+        }
+    }
+
     /// Where the parameters are.
     pub fn device(&self) -> Device {
         match self {

@@ -364,6 +364,10 @@ impl T5 {
         logits.cast(FloatDType::F32)
     }
 
+    pub(super) fn vocabulary(&self) -> usize {
+        self.shared.weight.shape().dims::<2>()[0]
+    }
+
     pub(super) fn device(&self) -> Device {
         self.shared.weight.val().device()
     }

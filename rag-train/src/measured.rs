@@ -1,0 +1,63 @@
+use std::fmt;
+
+use rag_generate::Rag;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Metric, QuestionAnswer, Result,
+    evaluate::{self, AnswerScores},
+};
+
+/// What a model does on pairs that it was not trained on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Of the answers.
+    pub answers: AnswerScores,
+    /// Share of questions whose best passage holds the answer.
+    pub recall_1: f64,
+    /// Share of questions for which one of the passages that are retrieved does.
+    pub recall: f64,
+    /// How many passages are.
+    pub n_docs: usize,
+}
+
+impl Measured {
+    /// Asks every question.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoExamples`]; those of [`Rag::ask`].
+    pub fn of(rag: &Rag, pairs: &[QuestionAnswer]) -> Result<Self> {
+        let n_docs = rag.retriever.n_docs();
+        let recall = evaluate::recall(&rag.retriever, pairs, &[1, n_docs])?;
+        Ok(Self {
+            answers: evaluate::answers(rag, pairs, |_, _| {})?,
+            recall_1: recall[0],
+            recall: recall[1],
+            n_docs,
+        })
+    }
+
+    /// The one number.
+    pub fn metric(&self, metric: Metric) -> f64 {
+        match metric {
+            Metric::F1 => self.answers.f1,
+            Metric::ExactMatch => self.answers.exact_match,
+            Metric::Recall1 => self.recall_1,
+        }
+    }
+}
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} held-out questions: EM {:.1} %  F1 {:.1} %  recall@1 {:.1} %  recall@{} {:.1} %",
+            self.answers.questions,
+            100.0 * self.answers.exact_match,
+            100.0 * self.answers.f1,
+            100.0 * self.recall_1,
+            self.n_docs,
+            100.0 * self.recall
+        )
+    }
+}

@@ -1,0 +1,166 @@
+use std::ops::Range;
+
+use burn::{
+    module::Module,
+    tensor::{Device, Int, Tensor},
+};
+use rag_core::{TokenBatch, marginal::Targets, nn::Precision};
+use rag_generate::{generator::Generator, likelihood};
+use rag_retrieve::Encoder;
+
+/// What the marginal likelihood trains.
+#[derive(Module, Debug)]
+pub struct JointModel {
+    /// Gives P(z|x), with the passages' vectors.
+    pub question_encoder: Encoder,
+    /// The passages' encoder where it trains too; `None` where the knowledge base's vectors stay as
+    /// they are, as in the paper.
+    pub context_encoder: Option<Encoder>,
+    /// Gives P(y|x,z).
+    pub generator: Generator,
+}
+
+/// Texts as an encoder reads them.
+#[derive(Clone, Debug)]
+pub struct EncoderInput {
+    /// `[rows, length]`.
+    pub tokens: TokenBatch,
+    /// Segments, `[rows, length]`; all 0 if none.
+    pub segments: Option<Tensor<2, Int>>,
+}
+
+/// Questions, their retrieved passages and their answers, as tensors.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Questions, `[batch, length]`.
+    pub questions: EncoderInput,
+    /// Passages packed with their question, `[batch · n_docs, length]`.
+    pub contexts: TokenBatch,
+    /// Vectors of the passages, `[batch, n_docs, dimension]`, where their encoder does not train.
+    pub documents: Tensor<3>,
+    /// The passages, `[batch · n_docs, length]`, where their encoder trains.
+    pub passages: Option<EncoderInput>,
+    /// What the decoder reads, `[batch, length]`.
+    pub inputs: Tensor<2, Int>,
+    /// What it should say, `[batch, length]`.
+    pub targets: Targets,
+}
+
+/// What a forward pass runs on.
+#[derive(Clone, Copy)]
+enum Part {
+    Questions,
+    Passages,
+    Contexts,
+}
+
+/// Draws dropout masks that can be drawn again: every forward pass of a part of a batch begins at a
+/// random state of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DropoutSeed(u64);
+
+impl JointModel {
+    /// Vectors of questions, `[batch, dimension]`.
+    pub fn question_vectors(
+        &self,
+        questions: &EncoderInput,
+        precision: Precision,
+        seed: DropoutSeed,
+    ) -> Tensor<2> {
+        seed.part(Part::Questions, 0).sow(&self.device());
+        questions.forward(&self.question_encoder, precision)
+    }
+
+    /// Vectors `[batch, slots, dimension]` of some of each question's passages.
+    pub fn passage_vectors(
+        &self,
+        batch: &Batch,
+        slots: Range<usize>,
+        precision: Precision,
+        seed: DropoutSeed,
+    ) -> Tensor<3> {
+        let [questions, n_docs, dimension] = batch.documents.dims();
+        match (&self.context_encoder, &batch.passages) {
+            (Some(encoder), Some(passages)) => {
+                seed.part(Part::Passages, slots.start).sow(&self.device());
+                let some = passages.slots(n_docs, slots.clone());
+                some.forward(encoder, precision)
+                    .reshape([questions, slots.len(), dimension])
+            }
+            _ => batch.documents.clone().narrow(1, slots.start, slots.len()),
+        }
+    }
+
+    /// log P(v|x,z,y_<i) `[batch, slots, length, vocabulary]` under some of each question's passages.
+    pub fn log_probs(
+        &self,
+        batch: &Batch,
+        slots: Range<usize>,
+        precision: Precision,
+        seed: DropoutSeed,
+    ) -> Tensor<4> {
+        seed.part(Part::Contexts, slots.start).sow(&self.device());
+        let contexts = batch.contexts.slots(batch.n_docs(), slots);
+        let memory = self.generator.encode(&contexts, precision);
+        likelihood::log_probs(&self.generator, &memory, batch.inputs.clone(), precision)
+    }
+
+    fn device(&self) -> Device {
+        self.generator.device()
+    }
+}
+
+impl Batch {
+    /// Inner products `[batch, n_docs]` of question vectors `[batch, dimension]` with passage
+    /// vectors `[batch, n_docs, dimension]`.
+    pub fn score(questions: Tensor<2>, passages: Tensor<3>) -> Tensor<2> {
+        (questions.unsqueeze_dim::<3>(1) * passages)
+            .sum_dim(2)
+            .squeeze_dim(2)
+    }
+
+    /// Passages of each question.
+    pub fn n_docs(&self) -> usize {
+        self.documents.dims()[1]
+    }
+}
+
+impl EncoderInput {
+    fn forward(&self, encoder: &Encoder, precision: Precision) -> Tensor<2> {
+        encoder.forward(&self.tokens, self.segments.clone(), precision)
+    }
+
+    fn slots(&self, n_docs: usize, slots: Range<usize>) -> Self {
+        Self {
+            tokens: self.tokens.slots(n_docs, slots.clone()),
+            segments: (self.segments.as_ref())
+                .map(|segments| rag_core::slots(segments, n_docs, slots)),
+        }
+    }
+}
+
+impl DropoutSeed {
+    /// The seed of a micro-batch of a step of a run.
+    pub fn new(run: u64, step: usize, micro_batch: usize) -> Self {
+        Self(run).and(step as u64).and(micro_batch as u64)
+    }
+
+    fn part(self, part: Part, first: usize) -> Self {
+        self.and(part as u64).and(first as u64)
+    }
+
+    /// SplitMix64's finalizer, which spreads neighbouring numbers over all bits.
+    fn and(self, next: u64) -> Self {
+        let mut bits = self
+            .0
+            .wrapping_add(next)
+            .wrapping_add(0x9E37_79B9_7F4A_7C15);
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        Self(bits ^ (bits >> 31))
+    }
+
+    fn sow(self, device: &Device) {
+        device.seed(self.0);
+    }
+}

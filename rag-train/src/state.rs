@@ -1,0 +1,154 @@
+//! What a run needs to go on as if it had never stopped.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use burn::{
+    module::Module,
+    store::{ModuleRecord, RecordError},
+};
+use rag_core::atomic;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, LossScaler, Optimizer, QuestionAnswer, Result, TrainConfig, trainer::Progress};
+
+const FORMAT_VERSION: u32 = 1;
+
+/// Everything but tensors. The order of pairs, the dropout masks and the learning rates are functions
+/// of the seed and of where the run is.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct State {
+    format_version: u32,
+    pub(crate) config: TrainConfig,
+    pub(crate) progress: Progress,
+    pub(crate) scaler: LossScaler,
+    /// How many times the knowledge base's vectors were replaced.
+    pub(crate) generation: usize,
+    /// The step at which an embedding was begun that is not yet in use.
+    pub(crate) embedding: Option<usize>,
+}
+
+impl State {
+    pub(crate) fn new(
+        config: &TrainConfig,
+        progress: &Progress,
+        optimizer: &Optimizer,
+        generation: usize,
+        embedding: Option<usize>,
+    ) -> Self {
+        Self {
+            format_version: FORMAT_VERSION,
+            config: config.clone(),
+            progress: progress.clone(),
+            scaler: *optimizer.scaler(),
+            generation,
+            embedding,
+        }
+    }
+
+    pub(crate) fn read(folder: &Path, config: &TrainConfig) -> Result<Self> {
+        let path = folder.join(STATE);
+        let bytes = fs::read(&path).map_err(rag_core::Error::io(&path))?;
+        let state: Self = postcard::from_bytes(&bytes).map_err(|error| Error::Record {
+            path,
+            source: RecordError::Io(error.to_string()),
+        })?;
+        if state.format_version != FORMAT_VERSION {
+            return Err(other_run(
+                folder,
+                "format version",
+                FORMAT_VERSION,
+                state.format_version,
+            ));
+        }
+        let [theirs, ours] = [&state.config, config].map(settings);
+        let (Some(theirs), Some(ours)) = (theirs.as_object(), ours.as_object()) else {
+            return Ok(state);
+        };
+        match ours
+            .iter()
+            .find(|(name, value)| theirs.get(*name) != Some(value))
+        {
+            Some((name, value)) => {
+                let theirs = theirs
+                    .get(name)
+                    .map_or("nothing".into(), ToString::to_string);
+                Err(other_run(folder, name, theirs, value))
+            }
+            None => Ok(state),
+        }
+    }
+
+    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+        // JSON would round its numbers.
+        Ok(atomic::write_file(&folder.join(STATE), |file| {
+            postcard::to_io(self, file)
+                .map(drop)
+                .map_err(io::Error::other)
+        })?)
+    }
+}
+
+/// The settings that decide what a run computes.
+fn settings(config: &TrainConfig) -> serde_json::Value {
+    let deciding = TrainConfig {
+        checkpoints: None,
+        checkpoint_every: 0,
+        ..config.clone()
+    };
+    serde_json::to_value(deciding).unwrap_or_default()
+}
+
+fn other_run(folder: &Path, what: &str, expected: impl ToString, found: impl ToString) -> Error {
+    Error::OtherRun {
+        folder: folder.to_owned(),
+        what: what.to_owned(),
+        expected: expected.to_string(),
+        found: found.to_string(),
+    }
+}
+
+/// Tells the data of one run from that of another.
+pub(crate) fn fingerprint(pairs: &[QuestionAnswer]) -> String {
+    let mut hash = blake3::Hasher::new();
+    for pair in pairs {
+        for text in std::iter::once(&pair.question).chain(&pair.answers) {
+            hash.update(&(text.len() as u64).to_le_bytes());
+            hash.update(text.as_bytes());
+        }
+    }
+    hash.finalize().to_hex().to_string()
+}
+
+/// Refuses to go on with other pairs than a run began with.
+pub(crate) fn same_data(folder: PathBuf, expected: &str, found: &str) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(other_run(&folder, "training pairs", expected, found))
+}
+
+pub(crate) fn save_module<M: Module>(module: &M, folder: &Path, name: &str) -> Result<()> {
+    let path = folder.join(name);
+    module
+        .clone()
+        .into_record()
+        .save(&path)
+        .map_err(Error::record(path))
+}
+
+pub(crate) fn load_module<M: Module>(module: M, folder: &Path, name: &str) -> Result<M> {
+    let path = folder.join(name);
+    ModuleRecord::load(&path)
+        .and_then(|record| module.try_load_record(record))
+        .map_err(Error::record(path))
+}
+
+/// The files of a run.
+pub(crate) const STATE: &str = "state.bin";
+pub(crate) const MODEL: &str = "model.bpk";
+pub(crate) const OPTIMIZER: &str = "optimizer.bpk";
+pub(crate) const INDEX_ENCODER: &str = "index_encoder.bpk";
+pub(crate) const EMBEDDING_ENCODER: &str = "embedding_encoder.bpk";

@@ -1,0 +1,192 @@
+//! A run that was killed and resumed is the run that never stopped, bit for bit.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Mutex,
+};
+
+use burn_rag::{
+    core::checkpoint::Tensors,
+    generate::Rag,
+    prelude::*,
+    train::{Decay, Error, IndexRefresh, OptimizerKind, Order, Report},
+};
+use common::{Kind, Random, rag};
+
+/// Burn's random state is one for the whole process.
+static RANDOM: Mutex<()> = Mutex::new(());
+
+fn pairs() -> Vec<QuestionAnswer> {
+    [
+        ("who wrote hamlet?", "who"),
+        ("is it raining in the city?", "rain"),
+        ("what of the road?", "the road"),
+        ("下雨了吗？", "雨"),
+        ("will it be fine?", "fine"),
+        ("what is a book?", "书"),
+        ("is it safe?", "it is"),
+    ]
+    .map(|(question, answer)| QuestionAnswer::new(question, answer))
+    .to_vec()
+}
+
+/// Dropout, both encoders with an index that follows, and micro-batches.
+fn settings(folder: &Path) -> TrainConfig {
+    TrainConfig {
+        epochs: 4,
+        batch_size: 2,
+        micro_batch_size: 1,
+        documents_at_a_time: Some(2),
+        context_encoder: Part::TrainedAt(1e-3),
+        index: IndexRefresh {
+            every: 5,
+            delay: 2,
+            rescore: None,
+        },
+        order: Order::ByLength,
+        decay: Decay::Cosine,
+        learning_rate: 2e-3,
+        max_gradient_norm: 1.0,
+        evaluate_every: 1,
+        checkpoint_every: 3,
+        checkpoints: Some(folder.to_owned()),
+        ..TrainConfig::default()
+    }
+}
+
+fn parameters(rag: &Rag) -> String {
+    let mut tensors = Tensors::default();
+    let config = &rag.config.question_encoder;
+    let retriever = &rag.retriever;
+    config.store(
+        &retriever.question_encoder.encoder,
+        &mut tensors,
+        "question.",
+    );
+    config.store(&retriever.context_encoder.encoder, &mut tensors, "context.");
+    rag.generator.store(&mut tensors, "generator.");
+    let mut hash = blake3::Hasher::new();
+    tensors.hash(&mut hash).unwrap();
+    let positions: Vec<usize> = (0..retriever.knowledge().len()).collect();
+    for value in retriever.vectors(&positions) {
+        hash.update(&value.to_le_bytes());
+    }
+    hash.finalize().to_hex().to_string()
+}
+
+fn without_times(mut report: Report) -> Report {
+    for epoch in &mut report.epochs {
+        epoch.examples_per_second = 0.0;
+    }
+    report
+}
+
+fn finish(mut trainer: Trainer) -> (Report, String) {
+    let report = trainer.run(&pairs(), &pairs()[..3]).unwrap();
+    (without_times(report), parameters(&trainer.rag()))
+}
+
+fn new(config: TrainConfig) -> Trainer {
+    Trainer::new(rag(Kind::T5), config, pairs().len()).unwrap()
+}
+
+/// Dies after `step` without a word.
+fn kill_after(step: usize, trainer: &mut Trainer) {
+    let killed = catch_unwind(AssertUnwindSafe(|| {
+        trainer.run_while(&pairs(), &pairs()[..3], |done| {
+            assert!(done.step < step, "killed");
+            ControlFlow::Continue(())
+        })
+    }));
+    assert!(killed.is_err());
+}
+
+#[test]
+fn resumed_after_kills_at_random_steps_is_uninterrupted() {
+    let _alone = RANDOM.lock();
+    let mut random = Random(5);
+    for optimizer in [OptimizerKind::AdamW, OptimizerKind::Adafactor] {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = |name| TrainConfig {
+            optimizer,
+            ..settings(&folder.path().join(name))
+        };
+        let uninterrupted = finish(new(settings("whole")));
+        assert!(uninterrupted.0.index_generation > 2);
+        let config = settings("killed");
+        let first = 4 + random.below(5) as usize;
+        let second = first + 1 + random.below(6) as usize;
+        kill_after(first, &mut new(config.clone()));
+        let resume = || Trainer::resume(rag(Kind::T5), config.clone(), pairs().len()).unwrap();
+        kill_after(second, &mut resume());
+        assert_eq!(
+            finish(resume()),
+            uninterrupted,
+            "killed at {first} and {second}"
+        );
+    }
+}
+
+/// Breaking off writes a checkpoint where it is; so does every epoch.
+#[test]
+fn a_run_that_is_broken_off_goes_on() {
+    let _alone = RANDOM.lock();
+    let folder = tempfile::tempdir().unwrap();
+    let settings = |name| TrainConfig {
+        checkpoint_every: 0,
+        ..settings(&folder.path().join(name))
+    };
+    let uninterrupted = finish(new(settings("whole")));
+    let mut trainer = new(settings("broken"));
+    let stop_at = |step: usize| {
+        move |done: &burn_rag::train::StepReport| match done.step == step {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    };
+    trainer
+        .run_while(&pairs(), &pairs()[..3], stop_at(6))
+        .unwrap();
+    // The same trainer, and another process.
+    trainer
+        .run_while(&pairs(), &pairs()[..3], stop_at(7))
+        .unwrap();
+    let resumed = Trainer::resume(rag(Kind::T5), settings("broken"), pairs().len()).unwrap();
+    assert_eq!(finish(resumed), uninterrupted);
+}
+
+#[test]
+fn another_run_is_refused() {
+    let _alone = RANDOM.lock();
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig {
+        epochs: 1,
+        ..settings(folder.path())
+    };
+    let resume = |config: TrainConfig| Trainer::resume(rag(Kind::T5), config, pairs().len());
+    assert!(matches!(resume(config.clone()), Err(Error::NoRun { .. })));
+    new(config.clone()).run(&pairs(), &[]).unwrap();
+
+    let other = TrainConfig {
+        learning_rate: 1e-3,
+        ..config.clone()
+    };
+    let error = resume(other).err().unwrap().to_string();
+    assert!(
+        error.contains("learning_rate is 0.002, this one's 0.001"),
+        "{error}"
+    );
+    let error = resume(config.clone())
+        .unwrap()
+        .run(&pairs()[1..], &[])
+        .unwrap_err();
+    assert!(error.to_string().contains("training pairs"), "{error}");
+    let other = Trainer::resume(rag(Kind::Bart), config, pairs().len());
+    assert!(matches!(other, Err(Error::Record { .. })));
+}
