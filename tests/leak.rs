@@ -17,8 +17,10 @@ fn resident_pages() -> f64 {
 /// A model whose parameters, moments and gradients outweigh what the allocator rounds up.
 fn rag() -> Rag {
     let mut config = tiny(Kind::Bart);
+    config.question_encoder.bert.hidden_act = "relu".into();
     config.question_encoder.bert.intermediate_size = 2_048;
     if let GeneratorConfig::Bart(generator) = &mut config.generator {
+        generator.activation_function = "relu".into();
         generator.encoder_ffn_dim = 2_048;
         generator.decoder_ffn_dim = 2_048;
     }
