@@ -3,7 +3,7 @@ use std::{fs, path::Path};
 use rag_core::Passage;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, evaluate::has_answer};
 
 /// A question x with its answers y.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,14 +33,11 @@ impl QuestionAnswer {
     }
 
     /// Whether a passage is the one that holds the answer; where that is not known, whether its text
-    /// contains an answer.
+    /// has an answer in it, as [`has_answer`] sees it.
     pub fn is_answered_by(&self, passage: &Passage) -> bool {
         match &self.passage {
             Some(gold) => *gold == passage.id || *gold == passage.title,
-            None => self
-                .answers
-                .iter()
-                .any(|answer| passage.text.contains(answer.as_str())),
+            None => has_answer(&passage.text, &self.answers),
         }
     }
 }

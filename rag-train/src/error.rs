@@ -86,6 +86,21 @@ pub enum Error {
         /// What would do.
         expected: &'static str,
     },
+    /// A number to be measured is none that can be.
+    #[error("{what} {row} is {found}: expected {expected}")]
+    Number {
+        /// What it should be.
+        what: &'static str,
+        /// Its place among those that were given, counted from 0.
+        row: usize,
+        /// The number.
+        found: f64,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// An answer that should be a regular expression is none.
+    #[error("expected answers that are regular expressions: {0}")]
+    Pattern(#[source] regex::Error),
     /// The loss is no number.
     #[error(
         "the gradients of {steps} steps in a row were not finite (step {step}): the first tensor with NaN or infinity is {tensor}, with the questions {questions:?}; lower the learning rate, or train in bf16 or f32"

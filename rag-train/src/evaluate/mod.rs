@@ -1,6 +1,20 @@
-//! How good answers and passages are.
+//! How good answers and passages are, and how far a model's probabilities can be trusted.
+//!
+//! Everything but [`answers`] and [`recall`] takes plain texts and numbers, whoever made them:
+//!
+//! - answers: [`exact_match`] and [`f1`] (SQuAD), [`bleu`] (sacrebleu), [`rouge`] (rouge-score),
+//!   [`accuracy`], each by the tokens of a [`Language`];
+//! - passages: [`has_answer`] and [`AnswerPatterns`], [`rankings`] and the measures that it averages;
+//! - probabilities: [`Reliability`], [`Temperature`], [`RiskCoverage`].
 
+mod abstain;
+mod bleu;
+mod calibration;
+mod has_answer;
+mod language;
 mod retrieval;
+mod rouge;
+mod temperature;
 mod text;
 
 use rag_generate::{Answer, Rag};
@@ -9,8 +23,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, QuestionAnswer, Result};
 
-pub use retrieval::ndcg;
-pub use text::{exact_match, f1, normalize};
+pub use abstain::{RiskCoverage, RiskPoint};
+pub use bleu::{Bleu, bleu, sentence_bleu};
+pub use calibration::{Reliability, ReliabilityBin};
+pub use has_answer::{AnswerPatterns, has_answer};
+pub use language::{Language, normalize};
+pub use retrieval::{
+    Ranking, RankingScores, ndcg, precision_at, rankings, recall_at, reciprocal_rank,
+};
+pub use rouge::{Overlap, Rouge, rouge};
+pub use temperature::Temperature;
+pub use text::{accuracy, exact_match, f1};
 
 /// Scores of answers against accepted ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,7 +46,8 @@ pub struct AnswerScores {
     pub questions: usize,
 }
 
-/// Asks every question, tells `each` the answer, and compares it with the accepted ones.
+/// Asks every question, tells `each` the answer, and compares it with the accepted ones: as Chinese where
+/// the question or an accepted answer is, by [`Language::of`], else as English.
 ///
 /// # Errors
 /// [`Error::NoExamples`]; those of [`Rag::ask`].
@@ -38,9 +62,10 @@ pub fn answers(
     let mut scores = AnswerScores::default();
     for pair in pairs {
         let answer = rag.ask(&pair.question)?;
-        let accepted: Vec<&str> = pair.answers.iter().map(String::as_str).collect();
-        scores.exact_match += f64::from(u8::from(exact_match(&answer.text, &accepted)));
-        scores.f1 += f1(&answer.text, &accepted);
+        let language = language(pair);
+        let exact = exact_match(&answer.text, &pair.answers, language);
+        scores.exact_match += f64::from(u8::from(exact));
+        scores.f1 += f1(&answer.text, &pair.answers, language);
         each(pair, &answer);
     }
     let questions = pairs.len() as f64;
@@ -51,8 +76,19 @@ pub fn answers(
     })
 }
 
-/// Recall@k: the share of questions for which a passage that holds the answer is among the best k,
-/// for each k, 0 to 1.
+/// The data choose the language and not the model's answer, so that no answer changes its own measure.
+fn language(pair: &QuestionAnswer) -> Language {
+    let mut texts = [&pair.question].into_iter().chain(&pair.answers);
+    if texts.any(|text| Language::of(text) == Language::Chinese) {
+        Language::Chinese
+    } else {
+        Language::English
+    }
+}
+
+/// Recall@k: the share of questions for which a passage that holds the answer
+/// ([`QuestionAnswer::is_answered_by`]) is among the best k, for each k, 0 to 1. Where the right
+/// passage is not known, this is DPR's top-k accuracy (Karpukhin et al. 2020).
 ///
 /// # Errors
 /// [`Error::NoExamples`]; those of [`Retriever::retrieve`].
@@ -81,4 +117,20 @@ pub fn recall(retriever: &Retriever, pairs: &[QuestionAnswer], ks: &[usize]) -> 
         .into_iter()
         .map(|count| count as f64 / questions)
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_data_choose_the_language() {
+        let of = |question: &str, answer: &str| language(&QuestionAnswer::new(question, answer));
+        assert_eq!(of("《红楼梦》有多少回？", "120"), Language::Chinese);
+        assert_eq!(of("Where does the Yangtze end?", "上海"), Language::Chinese);
+        assert_eq!(
+            of("What does 北京 mean?", "northern capital"),
+            Language::English
+        );
+    }
 }

@@ -1,20 +1,24 @@
 use std::collections::HashMap;
 
+use super::{Language, normalize};
+use crate::{Error, Result};
+
 /// Whether an answer equals any accepted one after [`normalize`].
-pub fn exact_match(answer: &str, accepted: &[&str]) -> bool {
-    let answer = normalize(answer);
+pub fn exact_match<S: AsRef<str>>(answer: &str, accepted: &[S], language: Language) -> bool {
+    let answer = normalize(answer, language);
     accepted
         .iter()
-        .any(|accepted| normalize(accepted) == answer)
+        .any(|accepted| normalize(accepted.as_ref(), language) == answer)
 }
 
 /// The largest F1 of tokens with any accepted answer, 0 to 1: the harmonic mean of precision and
-/// recall over [`normalize`]d tokens, as SQuAD's script computes it.
-pub fn f1(answer: &str, accepted: &[&str]) -> f64 {
-    let answer = normalize(answer);
+/// recall over [`normalize`]d tokens, as SQuAD's script computes it. Where either has no token, it is
+/// 1 if neither has.
+pub fn f1<S: AsRef<str>>(answer: &str, accepted: &[S], language: Language) -> f64 {
+    let answer = normalize(answer, language);
     accepted
         .iter()
-        .map(|accepted| overlap(&answer, &normalize(accepted)))
+        .map(|accepted| overlap(&answer, &normalize(accepted.as_ref(), language)))
         .fold(0.0, f64::max)
 }
 
@@ -39,60 +43,63 @@ fn overlap(answer: &[String], accepted: &[String]) -> f64 {
     2.0 * common / (answer.len() + accepted.len()) as f64
 }
 
-/// The tokens that answers are compared by: lower-cased, without punctuation and English articles;
-/// words between white space, and each Chinese character by itself.
+/// The share of labels, each paired with the right one, that are right, 0 to 1.
+///
+/// # Errors
+/// [`Error::NoExamples`].
 ///
 /// ```
-/// use rag_train::evaluate::normalize;
+/// use rag_train::evaluate::accuracy;
 ///
-/// assert_eq!(normalize("The Ural Mountains."), ["ural", "mountains"]);
-/// assert_eq!(normalize("长江，6300 公里"), ["长", "江", "6300", "公", "里"]);
+/// assert_eq!(accuracy(&[("yes", "yes"), ("no", "yes")])?, 0.5);
+/// # Ok::<(), rag_train::Error>(())
 /// ```
-pub fn normalize(text: &str) -> Vec<String> {
-    let mut spaced = String::with_capacity(text.len());
-    for character in text.to_lowercase().chars() {
-        if is_cjk(character) {
-            spaced.extend([' ', character, ' ']);
-        } else if !is_punctuation(character) {
-            spaced.push(character);
-        }
+pub fn accuracy<T: PartialEq>(labels: &[(T, T)]) -> Result<f64> {
+    if labels.is_empty() {
+        return Err(Error::NoExamples);
     }
-    spaced
-        .split_whitespace()
-        .filter(|token| !["a", "an", "the"].contains(token))
-        .map(str::to_owned)
-        .collect()
-}
-
-fn is_punctuation(character: char) -> bool {
-    character.is_ascii_punctuation()
-        || matches!(character, '\u{3001}'..='\u{303F}' | '\u{FF01}'..='\u{FF0F}' | '\u{FF1A}'..='\u{FF20}'
-            | '\u{FF3B}'..='\u{FF40}' | '\u{FF5B}'..='\u{FF65}' | '“' | '”' | '‘' | '’' | '…' | '—' | '·')
-}
-
-fn is_cjk(character: char) -> bool {
-    matches!(character, '\u{3400}'..='\u{4DBF}' | '\u{4E00}'..='\u{9FFF}' | '\u{F900}'..='\u{FAFF}'
-        | '\u{20000}'..='\u{2FA1F}')
+    let right = labels.iter().filter(|(found, right)| found == right);
+    Ok(right.count() as f64 / labels.len() as f64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Language::{Chinese, English};
 
     #[test]
     fn articles_case_and_punctuation_do_not_count() {
-        assert!(exact_match("the  Eiffel-Tower!", &["Eiffeltower", "x"]));
-        assert!(!exact_match("Eiffel", &["Eiffel Tower"]));
-        assert!(exact_match("《静夜思》", &["静夜思"]));
+        assert!(exact_match(
+            "the  Eiffel-Tower!",
+            &["Eiffeltower", "x"],
+            English
+        ));
+        assert!(!exact_match("Eiffel", &["Eiffel Tower"], English));
+        assert!(!exact_match("《静夜思》", &["静夜思"], English));
+        assert!(exact_match("《静夜思》", &["静夜思"], Chinese));
+        assert!(exact_match("6300 公里。", &["6,300公里"], Chinese));
+        assert!(!exact_match("维生素", &["维生素A"], Chinese));
+        assert!(exact_match("The", &["", "x"], English));
+        assert!(!exact_match::<&str>("", &[], English));
     }
 
     #[test]
     fn f1_is_the_harmonic_mean_of_token_precision_and_recall() {
         // 2 common tokens, precision 2/3, recall 2/2.
-        assert!((f1("in the Ural mountains", &["Ural Mountains"]) - 0.8).abs() < 1e-12);
-        assert_eq!(f1("b b", &["b"]), 2.0 / 3.0);
-        assert_eq!(f1("", &[""]), 1.0);
-        assert_eq!(f1("北京市", &["北京"]), 0.8);
-        assert_eq!(f1("x", &["y", "x"]), 1.0);
+        let found = f1("in the Ural mountains", &["Ural Mountains"], English);
+        assert!((found - 0.8).abs() < 1e-12);
+        assert_eq!(f1("b b", &["b"], English), 2.0 / 3.0);
+        assert_eq!(f1("", &["the"], English), 1.0);
+        assert_eq!(f1("", &["b"], English), 0.0);
+        assert_eq!(f1("北京市", &["北京"], Chinese), 0.8);
+        assert_eq!(f1("北京市", &["北京"], English), 0.0);
+        assert_eq!(f1("x", &["y", "x"], English), 1.0);
+        assert_eq!(f1::<&str>("", &[], English), 0.0);
+    }
+
+    #[test]
+    fn accuracy_needs_labels() {
+        assert_eq!(accuracy(&[(1, 1), (2, 3), (4, 4)]).unwrap(), 2.0 / 3.0);
+        assert!(matches!(accuracy::<u32>(&[]), Err(Error::NoExamples)));
     }
 }
