@@ -7,6 +7,7 @@ pub mod evaluate;
 pub mod gradients;
 pub mod inverse_cloze;
 mod joint;
+pub mod lora;
 mod optimizer;
 mod progress;
 mod scaler;
