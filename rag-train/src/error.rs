@@ -101,6 +101,28 @@ pub enum Error {
     /// An answer that should be a regular expression is none.
     #[error("expected answers that are regular expressions: {0}")]
     Pattern(#[source] regex::Error),
+    /// LoRA was asked for projections that a model does not have.
+    #[error(
+        "target_modules: no projection of the {part} is called {found:?}; its projections end in {available}"
+    )]
+    TargetModules {
+        /// `generator` or `question_encoder`.
+        part: &'static str,
+        /// What was asked for.
+        found: String,
+        /// The last parts of the names that there are.
+        available: String,
+    },
+    /// A model has other adapters than it should, or none.
+    #[error("the {part} has {found}, expected {expected}")]
+    Adapters {
+        /// `generator` or `question_encoder`.
+        part: &'static str,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: String,
+    },
     /// The loss is no number.
     #[error(
         "the gradients of {steps} steps in a row were not finite (step {step}): the first tensor with NaN or infinity is {tensor}, with the questions {questions:?}; lower the learning rate, or train in bf16 or f32"

@@ -9,6 +9,7 @@ pub mod gradients;
 pub mod inverse_cloze;
 mod measured;
 mod objective;
+pub mod lora;
 mod optimizer;
 mod order;
 mod prepare;

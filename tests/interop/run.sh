@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Checkpoints of burn-rag opened by transformers, and those of transformers by burn-rag.
-# $PYTHON (python3) needs torch, transformers and safetensors; without them this is skipped.
+# Then LoRA adapters and PEFT, likewise.
+# $PYTHON (python3) needs torch, transformers and safetensors; without them this is skipped. PEFT is
+# downloaded for the time of the test where it has none.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -19,3 +21,16 @@ RAG_INTEROP_DIR="$folder/ours" \
 "$python" tests/interop/interop.py "$folder/ours" "$folder/theirs"
 RAG_INTEROP_FROM="$folder/theirs" \
     cargo test --test interop_save load_from_transformers -- --exact --nocapture
+
+if ! "$python" -c 'import peft' 2>/dev/null; then
+    if ! "$python" -m pip install --quiet --no-deps --target "$folder/site" \
+        peft==0.21.2 accelerate==1.15.0 psutil; then
+        echo "skipped: LoRA, since $python has no peft and none could be downloaded"
+        exit 0
+    fi
+    export PYTHONPATH="$folder/site"
+fi
+export RAG_LORA_DIR="$folder/lora"
+cargo test --test lora peft::save_for_peft -- --exact --nocapture
+"$python" tests/interop/lora_peft.py "$RAG_LORA_DIR"
+cargo test --test lora peft::load_from_peft -- --exact --nocapture

@@ -29,8 +29,27 @@ impl Weights {
     /// # Errors
     /// [`Error::MissingFile`], [`Error::DamagedWeights`].
     pub fn open(folder: &Path) -> Result<Self> {
+        Self::read(folder, weight_files(folder)?)
+    }
+
+    /// Opens what PEFT writes: `adapter_model.safetensors` or `adapter_model.bin`.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`], [`Error::DamagedWeights`].
+    pub fn open_adapter(folder: &Path) -> Result<Self> {
+        let mut files = ADAPTER.iter().map(|name| folder.join(name));
+        match files.find(|file| file.is_file()) {
+            Some(file) => Self::read(folder, vec![file]),
+            None => Err(Error::MissingFile {
+                folder: folder.to_owned(),
+                expected: ADAPTER.join(", "),
+            }),
+        }
+    }
+
+    fn read(folder: &Path, files: Vec<PathBuf>) -> Result<Self> {
         let mut tensors = BTreeMap::new();
-        for file in weight_files(folder)? {
+        for file in files {
             tensors.extend(read_tensors(&file)?);
         }
         Ok(Self {
@@ -128,6 +147,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_slice(&text).map_err(Error::json(path))
 }
 
+const ADAPTER: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 const SINGLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 const SHARDED: [&str; 2] = [
     "model.safetensors.index.json",

@@ -13,9 +13,10 @@ use crate::{Error, Result, atomic};
 pub struct Tensors(BTreeMap<String, burn_pack::Tensor>);
 
 impl Tensors {
-    /// Adds every parameter of `module` as `prefix` + `names`.
+    /// Adds every parameter of `module` as `prefix` + `names`. Adapters are merged into their weights:
+    /// a checkpoint has no place for them.
     pub fn add<M: Module>(&mut self, module: &M, prefix: &str, names: &Names) {
-        for tensor in module.collect(None, None, true) {
+        for tensor in module.clone().materialize().collect(None, None, true) {
             self.0.insert(names.of(prefix, &tensor.name), tensor);
         }
     }

@@ -1,0 +1,245 @@
+//! Folders in PEFT's layout, and adapters exchanged with PEFT: `tests/interop/run.sh` runs
+//! `save_for_peft` and `load_from_peft` with `tests/interop/lora_peft.py` between them; alone these two
+//! are skipped.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use burn_rag::{
+    core,
+    generate::Checkpoint,
+    prelude::*,
+    train::{
+        Error,
+        lora::{self, Lora, LoraConfig},
+    },
+};
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    CONTEXTS, DECODED, adapted,
+    common::{self, KINDS, Kind, cpu, rag_with},
+    difference, everywhere, mask, outputs, rag,
+};
+
+#[test]
+fn saved_adapters_load_onto_the_base_and_train_on() {
+    for kind in KINDS {
+        let lora = everywhere(kind);
+        let applied = adapted(&lora, rag(kind));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("adapters");
+        lora.save(&applied, &path).unwrap();
+        let (read, loaded) = Lora::load(&path, rag(kind)).unwrap();
+        assert_eq!(read, lora);
+        assert_eq!(outputs(&loaded), outputs(&applied));
+        let [found, expected] = [&loaded, &applied].map(|rag| lora::trainable(&rag.generator));
+        assert_eq!(found, expected);
+    }
+}
+
+/// The names and shapes of PEFT: B is `[d_output, r]`, A is `[r, d_input]`.
+#[test]
+fn folders_are_laid_out_as_by_peft() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = LoraConfig {
+        rank: 3,
+        target_modules: Some(vec!["encoder.layers.1.fc1".into()]),
+        base_model: Some("facebook/bart-large".into()),
+        ..LoraConfig::default()
+    };
+    let lora = Lora {
+        generator: Some(config),
+        question_encoder: None,
+    };
+    let applied = lora.apply(rag(Kind::Bart)).unwrap();
+    lora.save(&applied, folder.path().join("adapters")).unwrap();
+    let files = common::files(&folder.path().join("adapters"));
+    assert_eq!(
+        files.keys().collect::<Vec<_>>(),
+        [
+            "generator/adapter_config.json",
+            "generator/adapter_model.safetensors"
+        ]
+    );
+    let config: Value = serde_json::from_slice(&files["generator/adapter_config.json"]).unwrap();
+    let expected = json!({
+        "peft_type": "LORA", "task_type": "SEQ_2_SEQ_LM", "r": 3, "lora_alpha": 8.0,
+        "target_modules": ["encoder.layers.1.fc1"],
+        "base_model_name_or_path": "facebook/bart-large",
+        "use_rslora": false, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": false,
+        "init_lora_weights": true, "inference_mode": true,
+    });
+    assert_eq!(config, expected);
+    let tensors = SafeTensors::deserialize(&files["generator/adapter_model.safetensors"]).unwrap();
+    let shapes: BTreeMap<_, _> = tensors
+        .iter()
+        .map(|(name, view)| (name, view.shape().to_vec()))
+        .collect();
+    let module = "base_model.model.model.encoder.layers.1.fc1";
+    let [a, b] = ["A", "B"].map(|factor| format!("{module}.lora_{factor}.weight"));
+    assert_eq!(
+        shapes,
+        BTreeMap::from([(a.as_str(), vec![3, 32]), (b.as_str(), vec![48, 3])])
+    );
+}
+
+/// What a folder says of itself, changed by one thing.
+#[test]
+fn folders_that_do_not_fit_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let bart = rag(Kind::Bart);
+    let on = |targets: [&str; 2]| LoraConfig {
+        target_modules: Some(targets.map(str::to_owned).to_vec()),
+        ..LoraConfig::default()
+    };
+    let lora = Lora {
+        generator: Some(on(["q_proj", "v_proj"])),
+        question_encoder: Some(on(["query", "value"])),
+    };
+    let applied = lora.apply(bart.clone()).unwrap();
+    lora.save(&applied, folder.path().join("all")).unwrap();
+    let path = folder.path().join("all/generator/adapter_config.json");
+    let written: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let load = |field: &str, value: Value, rag: &Rag| {
+        let mut config = written.clone();
+        config[field] = value;
+        fs::write(&path, config.to_string()).unwrap();
+        Lora::load(folder.path().join("all"), rag.clone())
+    };
+    for (field, value) in [
+        ("use_dora", json!(true)),
+        ("bias", json!("lora_only")),
+        ("fan_in_fan_out", json!(true)),
+        ("modules_to_save", json!(["lm_head"])),
+        ("rank_pattern", json!({"q_proj": 2})),
+        ("init_lora_weights", json!("pissa_niter_4")),
+        ("peft_type", json!("IA3")),
+    ] {
+        let error = load(field, value, &bart).unwrap_err();
+        let Error::Core(core::Error::Config { field: named, .. }) = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(named, field);
+    }
+    let error = load("r", json!(4), &bart).unwrap_err();
+    let Error::Core(core::Error::Shape {
+        name,
+        expected,
+        found,
+    }) = &error
+    else {
+        panic!("{error}");
+    };
+    let module = "base_model.model.model.encoder.layers.0.self_attn.q_proj";
+    assert_eq!(*name, format!("{module}.lora_B.weight"));
+    assert_eq!((expected, found), (&vec![32, 4], &vec![32, 8]));
+
+    let error = load("r", json!(8), &rag(Kind::T5)).unwrap_err();
+    let Error::Core(core::Error::UnknownTensors { names, .. }) = &error else {
+        panic!("{error}");
+    };
+    assert!(
+        names.contains(&format!("{module}.lora_A.weight")),
+        "{error}"
+    );
+
+    // What is off may be named; dropout is PEFT's own.
+    for (field, value) in [
+        ("lora_dropout", json!(0.1)),
+        ("use_dora", json!(null)),
+        ("alpha_pattern", json!({})),
+    ] {
+        assert_eq!(load(field, value, &bart).unwrap().0, lora);
+    }
+    // The usual targets behind a pattern; others than the tensors say.
+    let pattern = json!(".*\\.(q|v)_proj");
+    let (read, _) = load("target_modules", pattern, &bart).unwrap();
+    assert_eq!(read.generator.unwrap().target_modules, None);
+    let (read, _) = load("target_modules", json!(["k_proj"]), &bart).unwrap();
+    let targets = read.generator.unwrap().target_modules.unwrap();
+    assert_eq!(
+        (targets.len(), targets[0].as_str()),
+        (12, &module["base_model.model.".len()..])
+    );
+
+    let error = Lora::load(folder.path().join("none"), bart).unwrap_err();
+    assert!(
+        matches!(error, Error::Core(core::Error::MissingFile { .. })),
+        "{error}"
+    );
+}
+
+/// Inputs, and what one side made of them; the other must find the same.
+#[derive(Serialize, Deserialize)]
+struct Case {
+    context_ids: Vec<Vec<i64>>,
+    context_mask: Vec<Vec<i64>>,
+    question_mask: Vec<Vec<i64>>,
+    decoder_ids: Vec<Vec<i64>>,
+    logits: Vec<f32>,
+    question_vectors: Vec<f32>,
+}
+
+#[test]
+fn save_for_peft() {
+    let Some(folder) = exchanged() else { return };
+    for kind in KINDS {
+        let folder = folder.join(format!("{kind:?}"));
+        let base = rag(kind);
+        let lora = everywhere(kind);
+        let applied = adapted(&lora, base.clone());
+        base.save(folder.join("base")).unwrap();
+        lora.save(&applied, folder.join("ours")).unwrap();
+        lora::merge(applied.clone())
+            .save(folder.join("merged"))
+            .unwrap();
+        let [logits, question_vectors] = outputs(&applied);
+        let case = Case {
+            context_ids: CONTEXTS.map(Vec::from).to_vec(),
+            context_mask: mask(true),
+            question_mask: mask(false),
+            decoder_ids: DECODED.map(Vec::from).to_vec(),
+            logits,
+            question_vectors,
+        };
+        fs::write(
+            folder.join("ours.json"),
+            serde_json::to_string(&case).unwrap(),
+        )
+        .unwrap();
+    }
+}
+
+#[test]
+fn load_from_peft() {
+    let Some(folder) = exchanged() else { return };
+    for kind in KINDS {
+        let folder = folder.join(format!("{kind:?}"));
+        let checkpoint = Checkpoint::load(&folder.join("base"), &cpu()).unwrap();
+        let base = rag_with(kind, checkpoint);
+        let (_, applied) = Lora::load(folder.join("theirs"), base.clone()).unwrap();
+        let text = fs::read_to_string(folder.join("theirs.json")).unwrap();
+        let case: Case = serde_json::from_str(&text).unwrap();
+        let expected = [case.logits, case.question_vectors];
+        for (found, expected) in outputs(&applied).iter().zip(&expected) {
+            assert!(difference(found, expected) <= 1e-4, "{kind:?}");
+        }
+        for (base, expected) in outputs(&base).iter().zip(&expected) {
+            assert!(
+                difference(base, expected) > 1e-2,
+                "{kind:?}: they change nothing"
+            );
+        }
+        println!("{kind:?}: the adapters of PEFT load and agree");
+    }
+}
+
+fn exchanged() -> Option<PathBuf> {
+    let folder = std::env::var_os("RAG_LORA_DIR").map(PathBuf::from);
+    if folder.is_none() {
+        println!("skipped: RAG_LORA_DIR is not set; tests/interop/run.sh sets it");
+    }
+    folder
+}
