@@ -28,6 +28,14 @@ pub enum Error {
     /// Nothing to train on or to measure.
     #[error("there are no question-answer pairs; give at least one")]
     NoExamples,
+    /// Documents of which no question can be made.
+    #[error(
+        "no name, number or date to ask for in {passages} passages; give longer passages in English or Chinese, or lower `min_words`"
+    )]
+    NoSpans {
+        /// Passages that were searched.
+        passages: usize,
+    },
     /// A setting that cannot be.
     #[error("{setting} = {found}: expected {expected}")]
     Setting {

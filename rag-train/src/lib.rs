@@ -1,6 +1,7 @@
 //! Question-answer pairs to better parameters: retriever and generator trained together through the
 //! marginal likelihood, and what is measured of them.
 
+mod bootstrap;
 mod data;
 mod error;
 pub mod evaluate;
@@ -9,17 +10,20 @@ pub mod inverse_cloze;
 mod joint;
 mod optimizer;
 mod progress;
+pub mod salient;
 mod scaler;
 mod schedule;
 mod scratch;
 mod trainer;
 
+pub use bootstrap::{Bootstrap, bootstrap};
 pub use data::{QuestionAnswer, read_pairs};
 pub use error::{Error, Result};
 
 pub use inverse_cloze::InverseCloze;
 pub use joint::{Batch, JointModel, Objective};
 pub use optimizer::{Accumulation, Optimizer, Stepped};
+pub use salient::{SalientSpans, cloze_pairs};
 pub use scaler::LossScaler;
 pub use schedule::Schedule;
 pub use scratch::ScratchConfig;
