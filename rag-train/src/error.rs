@@ -76,6 +76,14 @@ pub enum Error {
         "embedding the passages again panicked; train with less memory, or with index.every = 0"
     )]
     Embedding,
+    /// Documents of which no question can be made.
+    #[error(
+        "no name, number or date to ask for in {passages} passages; give longer passages in English or Chinese, or lower `min_words`"
+    )]
+    NoSpans {
+        /// Passages that were searched.
+        passages: usize,
+    },
     /// A setting that cannot be.
     #[error("{setting} = {found}: expected {expected}")]
     Setting {

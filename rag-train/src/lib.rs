@@ -2,6 +2,7 @@
 //! marginal likelihood, and what is measured of them.
 
 mod config;
+mod bootstrap;
 mod data;
 mod error;
 pub mod evaluate;
@@ -15,6 +16,7 @@ mod order;
 mod prepare;
 mod progress;
 mod refresh;
+pub mod salient;
 mod scaler;
 mod schedule;
 mod scratch;
@@ -22,6 +24,7 @@ mod state;
 mod trainer;
 
 pub use config::{Activations, IndexRefresh, Metric, OptimizerKind, Order, Part, TrainConfig};
+pub use bootstrap::{Bootstrap, bootstrap};
 pub use data::{QuestionAnswer, read_pairs};
 pub use error::{Error, Result};
 pub use inverse_cloze::InverseCloze;
@@ -31,6 +34,7 @@ pub use objective::{
     RetrieverLoss,
 };
 pub use optimizer::{Accumulation, Optimizer, Stepped};
+pub use salient::{SalientSpans, cloze_pairs};
 pub use scaler::LossScaler;
 pub use schedule::{Decay, Schedule};
 pub use scratch::ScratchConfig;
