@@ -7,6 +7,7 @@ pub mod evaluate;
 pub mod gradients;
 pub mod inverse_cloze;
 mod joint;
+mod mine;
 mod optimizer;
 mod progress;
 mod scaler;
@@ -14,11 +15,14 @@ mod schedule;
 mod scratch;
 mod trainer;
 
-pub use data::{QuestionAnswer, read_pairs};
+pub use data::{
+    DprExample, QuestionAnswer, has_effective_negative, leaks, read_dpr, read_pairs, write_dpr,
+};
 pub use error::{Error, Result};
 
 pub use inverse_cloze::InverseCloze;
 pub use joint::{Batch, JointModel, Objective};
+pub use mine::{Mined, Mining, mine};
 pub use optimizer::{Accumulation, Optimizer, Stepped};
 pub use scaler::LossScaler;
 pub use schedule::Schedule;
