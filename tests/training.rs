@@ -456,5 +456,7 @@ fn pairs_without_question_or_answer_are_named() {
         assert!(matches!(error, Error::Line { line: 2, .. }), "{error}");
     }
     std::fs::write(&path, "\n").unwrap();
-    assert!(matches!(read_pairs(&path), Err(Error::NoExamples)));
+    let error = read_pairs(&path).unwrap_err();
+    assert!(matches!(error, Error::EmptyFile { .. }), "{error}");
+    assert!(error.to_string().contains("pairs.jsonl"), "{error}");
 }

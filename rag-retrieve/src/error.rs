@@ -195,6 +195,12 @@ pub enum Error {
         /// What does not fit.
         reason: &'static str,
     },
+    /// The lexical index could not be built or searched.
+    #[error("the lexical index failed: {source}; it lives in memory, is there enough?")]
+    Lexical {
+        /// The search engine's answer.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Another process is saving to the same folder.
     #[error("{folder} is being saved to by another process; wait for it, or save elsewhere")]
     Busy {

@@ -1,4 +1,5 @@
-//! A question to passages with P(z|x): encoders, exact search, and knowledge bases on disk.
+//! A question to passages with P(z|x): encoders, exact search, lexical search, and knowledge bases on
+//! disk.
 
 mod chunk;
 mod document;
@@ -6,6 +7,7 @@ pub mod encoder;
 mod error;
 pub mod index;
 pub mod knowledge;
+mod lexical;
 mod retriever;
 
 pub use chunk::Chunking;
@@ -14,4 +16,5 @@ pub use encoder::{Embedder, Encoder, EncoderConfig, Normalization, Pooling, Role
 pub use error::{Error, Result};
 pub use index::{FlatIndex, Hit, Index, Storage};
 pub use knowledge::{Fingerprint, KnowledgeBase, Manifest};
+pub use lexical::LexicalIndex;
 pub use retriever::{Retrieved, Retriever, build_knowledge_base};

@@ -17,7 +17,7 @@ pub enum Error {
     Generate(#[from] rag_generate::Error),
     /// A line of a file of pairs is not one.
     #[error(
-        "{path}, line {line}: expected {{\"question\", \"answers\": [..]}}: {reason}; mend or remove the line"
+        "{path}, line {line}: expected {{\"question\", \"answers\": [..] or \"answer\", \"id\"?, \"passage\" or \"passage_id\"?}}: {reason}; mend or remove the line"
     )]
     Line {
         /// The file.
@@ -26,6 +26,24 @@ pub enum Error {
         line: usize,
         /// What is wrong with it.
         reason: String,
+    },
+    /// An entry of a file in DPR's layout is not one.
+    #[error(
+        "{path}, entry {entry}: expected a list of {{\"question\", \"answers\", \"positive_ctxs\": [{{\"title\", \"text\"}}, ..], \"hard_negative_ctxs\"?}}: {reason}; mend or remove the entry"
+    )]
+    Entry {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        entry: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file without anything to train on or to measure.
+    #[error("{path} holds no example; give at least one")]
+    EmptyFile {
+        /// The file.
+        path: PathBuf,
     },
     /// Nothing to train on or to measure.
     #[error("there are no question-answer pairs; give at least one")]

@@ -1,18 +1,21 @@
 //! Question-answer pairs to better parameters: retriever and generator trained together through the
 //! marginal likelihood, and what is measured of them.
 
-mod config;
 mod bootstrap;
+mod config;
+pub mod contrastive;
 mod data;
 mod error;
 pub mod evaluate;
 pub mod gradients;
 pub mod inverse_cloze;
-mod measured;
-mod objective;
 pub mod lora;
+mod measured;
+mod mine;
+mod objective;
 mod optimizer;
 mod order;
+pub mod plan;
 mod prepare;
 mod progress;
 mod refresh;
@@ -22,13 +25,20 @@ mod schedule;
 mod scratch;
 mod state;
 mod trainer;
+pub mod watch;
 
-pub use config::{Activations, IndexRefresh, Metric, OptimizerKind, Order, Part, TrainConfig};
 pub use bootstrap::{Bootstrap, bootstrap};
-pub use data::{QuestionAnswer, read_pairs};
+pub use config::{Activations, IndexRefresh, Metric, OptimizerKind, Order, Part, TrainConfig};
+pub use contrastive::{
+    ContrastiveConfig, ContrastiveExample, ContrastiveReport, Encoders, train_contrastive,
+};
+pub use data::{
+    DprExample, QuestionAnswer, has_effective_negative, leaks, read_dpr, read_pairs, write_dpr,
+};
 pub use error::{Error, Result};
 pub use inverse_cloze::InverseCloze;
 pub use measured::Measured;
+pub use mine::{Mined, Mining, mine};
 pub use objective::{
     Backward, Batch, Beliefs, DropoutSeed, EncoderInput, JointModel, Losses, Objective,
     RetrieverLoss,
