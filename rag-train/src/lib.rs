@@ -1,6 +1,7 @@
 //! Question-answer pairs to better parameters: retriever and generator trained together through the
 //! marginal likelihood, and what is measured of them.
 
+pub mod contrastive;
 mod data;
 mod error;
 pub mod evaluate;
@@ -14,6 +15,9 @@ mod schedule;
 mod scratch;
 mod trainer;
 
+pub use contrastive::{
+    ContrastiveConfig, ContrastiveExample, ContrastiveReport, Encoders, train_contrastive,
+};
 pub use data::{QuestionAnswer, read_pairs};
 pub use error::{Error, Result};
 
