@@ -13,7 +13,7 @@ use burn_rag::{
         tensor::Tensor,
     },
     core::{Passage, nn::Precision},
-    retrieve::{Embedder, EncoderConfig, Normalization, TextEncoder},
+    retrieve::{Embedder, Encoder, EncoderConfig, Normalization, Pooling, TextEncoder},
     train::{
         ContrastiveConfig, ContrastiveExample, ContrastiveReport, Encoders, Error,
         contrastive::{BiEncoder, ContrastiveBatch, ContrastiveEpoch, MicroBatch, back_propagate},
@@ -33,16 +33,20 @@ fn encoder_of(config: EncoderConfig) -> TextEncoder {
     TextEncoder::new(encoder, question_tokenizer(), config).unwrap()
 }
 
-fn encoder(dropout: f64) -> TextEncoder {
+/// One layer that reads all tokens: it learns what it is shown in a few steps.
+fn small(dropout: f64) -> EncoderConfig {
     let mut config = common::encoder_config();
+    config.bert.num_hidden_layers = 1;
+    config.bert.projection_dim = 0;
     config.bert.hidden_dropout_prob = dropout;
     config.bert.attention_probs_dropout_prob = dropout;
-    encoder_of(config)
+    config.pooling = Pooling::Mean;
+    config
 }
 
 /// One encoder for both sides, and two that begin as one.
 fn encoders(dropout: f64) -> [Encoders; 2] {
-    let encoder = encoder(dropout);
+    let encoder = encoder_of(small(dropout));
     [
         Encoders::Shared(encoder.clone()),
         Encoders::Two {
@@ -81,7 +85,7 @@ fn examples() -> Vec<ContrastiveExample> {
 
 fn config() -> ContrastiveConfig {
     ContrastiveConfig {
-        epochs: 25,
+        epochs: 20,
         batch_size: 3,
         micro_batch_size: 2,
         learning_rate: 3e-3,
@@ -130,7 +134,7 @@ const TEMPERATURE: f64 = 0.7;
 
 /// The loss of all vectors with the graph of every micro-batch at once.
 fn one_graph(model: &BiEncoder, batch: &ContrastiveBatch) -> (f64, Vec<f32>) {
-    let embed = |texts: &[MicroBatch], encoder| {
+    let embed = |texts: &[MicroBatch], encoder: &Encoder| {
         let vectors = texts.iter().map(|some| some.embed(encoder, Precision::F32));
         Tensor::cat(vectors.collect(), 0)
     };
@@ -187,10 +191,10 @@ fn cached_gradients_are_those_of_one_graph() {
 #[test]
 fn an_encoding_without_gradients_drops_the_same_states() {
     let _alone = alone();
-    let encoder = Encoders::Shared(encoder(0.3));
+    let encoder = Encoders::Shared(encoder_of(small(0.3)));
     let model = encoder.model();
     let batch = batch(&encoder, 9, 1);
-    let embed = |encoder| batch.passages[0].embed(encoder, Precision::F32);
+    let embed = |encoder: &Encoder| batch.passages[0].embed(encoder, Precision::F32);
     let values = |vectors: Tensor<2>| vectors.into_data();
     let graph = embed(&model.question);
     let still = embed(&model.clone().no_grad().question);
@@ -218,10 +222,10 @@ fn questions_learn_to_find_their_passages() {
     for before in encoders(0.1) {
         let (after, report) = train(before.clone(), &config());
         let heldout: Vec<_> = report.epochs.iter().filter_map(|one| one.heldout).collect();
-        assert_eq!(heldout.len(), 25);
-        assert!(heldout[0].accuracy < 0.7, "{:?}", heldout[0]);
-        assert_eq!(heldout[24].accuracy, 1.0, "{report:?}");
-        assert!(heldout[24].loss < 0.2 * heldout[0].loss, "{report:?}");
+        assert_eq!(heldout.len(), 20);
+        assert!(heldout[0].accuracy < 0.9, "{:?}", heldout[0]);
+        assert_eq!(heldout[19].accuracy, 1.0, "{report:?}");
+        assert!(heldout[19].loss < 0.2 * heldout[0].loss, "{report:?}");
 
         let dimension = after.question().config.dimension();
         let [questions, passages] = vectors(&after);
@@ -248,14 +252,14 @@ fn questions_learn_to_find_their_passages() {
 fn temperature_teaches_encoders_of_length_1() {
     let _alone = alone();
     let run = |temperature| {
-        let mut config = common::encoder_config();
+        let mut config = small(0.1);
         config.normalization = Normalization::L2;
         let settings = ContrastiveConfig {
             temperature,
             ..self::config()
         };
         let (_, report) = train(Encoders::Shared(encoder_of(config)), &settings);
-        report.epochs[24].heldout.unwrap()
+        report.epochs[19].heldout.unwrap()
     };
     let [cold, warm] = [0.05, 1.0].map(run);
     assert_eq!(cold.accuracy, 1.0);
@@ -298,9 +302,7 @@ fn micro_batches_do_not_matter() {
         let whole = run(16);
         for micro in [1, 2] {
             for (some, all) in run(micro).iter().zip(&whole) {
-                let losses = |one: &ContrastiveEpoch| {
-                    [one.train.loss, one.heldout.unwrap().loss]
-                };
+                let losses = |one: &ContrastiveEpoch| [one.train.loss, one.heldout.unwrap().loss];
                 for (some, all) in losses(some).into_iter().zip(losses(all)) {
                     assert!((some - all).abs() < 1e-4 * all, "{some} {all}");
                 }
@@ -314,7 +316,10 @@ fn what_cannot_teach_is_refused() {
     let _alone = alone();
     let [shared, two] = encoders(0.0);
     let run = |examples: &[ContrastiveExample], config| {
-        let config = ContrastiveConfig { epochs: 1, ..config };
+        let config = ContrastiveConfig {
+            epochs: 1,
+            ..config
+        };
         train_contrastive(shared.clone(), examples, &[], &config).map(|_| ())
     };
     let one_at_a_time = ContrastiveConfig {
@@ -347,9 +352,27 @@ fn what_cannot_teach_is_refused() {
     alone(heldout.map(|_| ()));
 
     for (setting, config) in [
-        ("temperature", ContrastiveConfig { temperature: 0.0, ..config() }),
-        ("batch_size", ContrastiveConfig { batch_size: 0, ..config() }),
-        ("warmup", ContrastiveConfig { warmup: f64::NAN, ..config() }),
+        (
+            "temperature",
+            ContrastiveConfig {
+                temperature: 0.0,
+                ..config()
+            },
+        ),
+        (
+            "batch_size",
+            ContrastiveConfig {
+                batch_size: 0,
+                ..config()
+            },
+        ),
+        (
+            "warmup",
+            ContrastiveConfig {
+                warmup: f64::NAN,
+                ..config()
+            },
+        ),
     ] {
         match run(&all, config) {
             Err(Error::Setting { setting: found, .. }) => assert_eq!(found, setting),
@@ -357,15 +380,25 @@ fn what_cannot_teach_is_refused() {
         }
     }
 
-    let mut wider = common::encoder_config();
-    wider.bert.projection_dim = 5;
+    let mut narrower = small(0.0);
+    narrower.bert.projection_dim = 5;
     let unlike = Encoders::Two {
-        question: encoder(0.0),
-        context: encoder_of(wider),
+        question: encoder_of(small(0.0)),
+        context: encoder_of(narrower),
     };
     let refused = train_contrastive(unlike, &all, &[], &config());
     assert!(matches!(
         refused.map(|_| ()),
-        Err(Error::Retrieve(burn_rag::retrieve::Error::Dimension { found: 5, .. }))
+        Err(Error::Retrieve(burn_rag::retrieve::Error::Dimension {
+            found: 5,
+            ..
+        }))
     ));
+}
+
+#[test]
+fn ict_probe() {
+    let _alone = alone();
+    let e = burn_rag::train::inverse_cloze::pretrain(encoder_of(small(0.0)), &common::passages(), burn_rag::train::InverseCloze { steps: 20, ..Default::default() }).unwrap();
+    println!("ICT {}", e.fingerprint().unwrap().hash);
 }

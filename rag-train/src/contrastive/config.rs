@@ -63,10 +63,20 @@ impl ContrastiveConfig {
         let settings = [
             ("epochs", self.epochs as f64, &counts, at_least_1),
             ("batch_size", self.batch_size as f64, &counts, at_least_1),
-            ("micro_batch_size", self.micro_batch_size as f64, &counts, at_least_1),
+            (
+                "micro_batch_size",
+                self.micro_batch_size as f64,
+                &counts,
+                at_least_1,
+            ),
             ("learning_rate", self.learning_rate, &(0.0..1.0), "0 to 1"),
             ("warmup", self.warmup, &(0.0..1.0), share),
-            ("max_gradient_norm", self.max_gradient_norm, &positive, more_than_0),
+            (
+                "max_gradient_norm",
+                self.max_gradient_norm,
+                &positive,
+                more_than_0,
+            ),
             ("temperature", self.temperature, &positive, more_than_0),
         ];
         for (setting, found, range, expected) in settings {

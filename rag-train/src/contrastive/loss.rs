@@ -3,11 +3,7 @@ use rag_core::nn::MASKED;
 
 /// Inner products `[batch, passages]` of the vectors of questions `[batch, dimension]` and passages
 /// `[passages, dimension]`, divided by `temperature`.
-pub fn in_batch_scores(
-    questions: Tensor<2>,
-    passages: Tensor<2>,
-    temperature: f64,
-) -> Tensor<2> {
+pub fn in_batch_scores(questions: Tensor<2>, passages: Tensor<2>, temperature: f64) -> Tensor<2> {
     questions.matmul(passages.transpose()) / temperature
 }
 

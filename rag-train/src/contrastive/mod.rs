@@ -161,8 +161,7 @@ impl Training {
         } = self.config;
         let mut gradients = Accumulation::default();
         let found = back_propagate(&self.model, batch, temperature, precision, |loss| {
-            self.optimizer
-                .accumulate(&self.model, loss, &mut gradients);
+            self.optimizer.accumulate(&self.model, loss, &mut gradients);
         });
         let rate = self.schedule.rate(self.step);
         let (model, stepped) = self.optimizer.step(self.model.clone(), gradients, rate);
