@@ -96,11 +96,19 @@ fn config() -> ContrastiveConfig {
 }
 
 fn batch(encoders: &Encoders, micro_batch_size: usize, seed: u64) -> ContrastiveBatch {
+    batch_of(encoders, &examples(), micro_batch_size, seed)
+}
+
+fn batch_of(
+    encoders: &Encoders,
+    examples: &[ContrastiveExample],
+    micro_batch_size: usize,
+    seed: u64,
+) -> ContrastiveBatch {
     let config = ContrastiveConfig {
         micro_batch_size,
         ..config()
     };
-    let examples = examples();
     let examples: Vec<_> = examples.iter().collect();
     ContrastiveBatch::new(encoders, &examples, &config, &cpu().autodiff(), seed).unwrap()
 }
@@ -201,6 +209,34 @@ fn an_encoding_without_gradients_drops_the_same_states() {
     assert!(graph.is_tracked() && !still.is_tracked());
     assert_eq!(values(graph.clone()), values(still));
     assert_ne!(values(graph), values(embed(&model.freeze().question)));
+}
+
+/// The same passage again, as a hard negative or of another question, changes nothing for the
+/// question it belongs to.
+#[test]
+fn a_question_is_not_told_from_its_own_passage() {
+    let _alone = alone();
+    let [_, encoders] = encoders(0.0);
+    let model = encoders.model();
+    let run = |examples: &[ContrastiveExample]| {
+        let batch = batch_of(&encoders, examples, 2, 1);
+        cached(&model, &batch)
+    };
+    let one = examples().remove(2);
+    let mut found_again = one.clone();
+    found_again.hard_negatives[0] = one.positive.clone();
+    let mut without = one.clone();
+    without.hard_negatives.remove(0);
+    let [found_again, without] = [[found_again], [without]].map(|examples| run(&examples));
+    assert!((found_again.0 - without.0).abs() < 1e-6 * without.0);
+    assert!(apart(&found_again.1, &without.1) < 1e-5);
+
+    let mut twice = one.clone();
+    twice.hard_negatives.clear();
+    let twice = run(&[one.clone(), twice]);
+    let once = run(&[one]);
+    assert!((twice.0 - once.0).abs() < 1e-6 * once.0);
+    assert!(apart(&twice.1, &once.1) < 1e-5);
 }
 
 fn train(encoders: Encoders, config: &ContrastiveConfig) -> (Encoders, ContrastiveReport) {
@@ -397,8 +433,26 @@ fn what_cannot_teach_is_refused() {
 }
 
 #[test]
-fn ict_probe() {
-    let _alone = alone();
-    let e = burn_rag::train::inverse_cloze::pretrain(encoder_of(small(0.0)), &common::passages(), burn_rag::train::InverseCloze { steps: 20, ..Default::default() }).unwrap();
-    println!("ICT {}", e.fingerprint().unwrap().hash);
+fn memory_probe() {
+    let mut c = common::encoder_config();
+    c.bert.hidden_size = 128;
+    c.bert.num_hidden_layers = 4;
+    c.bert.intermediate_size = 512;
+    let e = Encoders::Shared(encoder_of(c));
+    let all = examples();
+    let many: Vec<_> = (0..96).map(|i| { let mut x = all[i % 6].clone(); x.positive.id = format!("{i}"); x.positive.text = "the rain and the play ".repeat(12); x.hard_negatives.clear(); x }).collect();
+    let micro: usize = std::env::var("MICRO").unwrap_or("8".into()).parse().unwrap();
+    let model = e.model();
+    let config = ContrastiveConfig { micro_batch_size: micro, ..config() };
+    let many: Vec<_> = many.iter().take(std::env::var("N").unwrap_or("96".into()).parse().unwrap()).collect();
+    let batch = ContrastiveBatch::new(&e, &many, &config, &cpu().autodiff(), 1).unwrap();
+    let begun = std::time::Instant::now();
+    let mut sum = GradientsAccumulator::new();
+    back_propagate(&model, &batch, 1.0, Precision::F32, |loss| {
+        let mut g = loss.backward();
+        sum.accumulate(&model, GradientsParams::from_module(&mut g, &model));
+    });
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
+    println!("PROBE micro {micro} n {} {peak} {:?}", many.len(), begun.elapsed());
 }
