@@ -101,6 +101,13 @@ pub enum Error {
     NoSpans {
         /// Passages that were searched.
         passages: usize,
+    /// A question would be trained against no other passage than its own.
+    #[error(
+        "there is no negative for the question {question:?}: its batch holds no passage but its own; give hard negatives, or a batch_size of at least 2 and examples with different passages (the same id is the same passage)"
+    )]
+    NoNegatives {
+        /// The question.
+        question: String,
     },
     /// A setting that cannot be.
     #[error("{setting} = {found}: expected {expected}")]

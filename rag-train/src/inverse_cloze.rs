@@ -1,16 +1,16 @@
 //! A retriever from passages alone: the inverse cloze task (Lee, Chang and Toutanova 2019,
 //! arXiv 1906.00300), with random words of a passage in place of a sentence.
 
-use burn::{
-    module::Module,
-    optim::AdamWConfig,
-    tensor::{Int, Tensor, activation::log_softmax},
-};
+use burn::{module::Module, optim::AdamWConfig};
 use rag_core::{Encoding, Passage, TokenBatch, nn::Precision};
 use rag_retrieve::TextEncoder;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
-use crate::{Accumulation, Decay, LossScaler, Optimizer, Result, Schedule, progress::progress_bar};
+use crate::{
+    Accumulation, LossScaler, Optimizer, Result, Schedule,
+    contrastive::{in_batch_loss, in_batch_scores},
+    progress::progress_bar,
+};
 
 /// How long and how an encoder learns from passages.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,10 +53,9 @@ pub fn pretrain(
     let device = encoder.encoder.bert.device().autodiff();
     let mut random = StdRng::seed_from_u64(settings.seed);
     let mut optimizer = Optimizer::new(
-        AdamWConfig::new()
+        &AdamWConfig::new()
             .with_epsilon(1e-8)
-            .with_weight_decay(0.01)
-            .init(),
+            .with_weight_decay(0.01),
         1.0,
         LossScaler::new(Precision::F32),
     );
@@ -64,7 +63,6 @@ pub fn pretrain(
         peak: settings.learning_rate,
         warmup: settings.steps / 10,
         steps: settings.steps,
-        decay: Decay::Linear,
     };
     let mut model = encoder.encoder.train();
     let mut order: Vec<usize> = (0..texts.len()).collect();
@@ -83,10 +81,12 @@ pub fn pretrain(
             .collect();
         let passages: Vec<_> = chosen.iter().map(|text| &text.ids).collect();
         let embed = |rows: TokenBatch| model.forward(&rows, None, Precision::F32);
-        let loss = in_batch_loss(
+        let scores = in_batch_scores(
             embed(TokenBatch::new(&questions, pad, &device)),
             embed(TokenBatch::new(&passages, pad, &device)),
+            1.0,
         );
+        let loss = in_batch_loss(scores).mean();
         let nats: f32 = loss.clone().into_scalar();
         bar.set_message(format!("inverse cloze  {nats:.3} nats/question"));
         bar.inc(1);
@@ -97,15 +97,6 @@ pub fn pretrain(
     bar.finish_and_clear();
     encoder.encoder = model.valid();
     Ok(encoder)
-}
-
-/// DPR's loss (Karpukhin et al. 2020, equation 2): -log P of each question's own passage among those
-/// of the batch, both `[batch, dimension]`, averaged.
-pub fn in_batch_loss(questions: Tensor<2>, passages: Tensor<2>) -> Tensor<1> {
-    let [batch, _] = questions.dims();
-    let own = Tensor::<1, Int>::arange(0..batch as i64, &questions.device()).reshape([batch, 1]);
-    let scores = questions.matmul(passages.transpose());
-    -log_softmax(scores, 1).gather(1, own).mean()
 }
 
 /// One to `most` tokens of a text in their order, between its first and last special token.
