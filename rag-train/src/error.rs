@@ -1,5 +1,7 @@
 use std::{fmt, path::PathBuf};
 
+use crate::plan::Size;
+
 /// What can go wrong while training or measuring.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
@@ -37,6 +39,22 @@ pub enum Error {
         found: String,
         /// What would do.
         expected: &'static str,
+    },
+    /// Training takes more memory than there is.
+    #[error(
+        "training takes {needed} even with {setting} = 1, and {limit} were given; most of it is {dominant} ({bytes}): reduce that first"
+    )]
+    DoesNotFit {
+        /// The setting that was varied.
+        setting: &'static str,
+        /// What its smallest value takes.
+        needed: Size,
+        /// What there is.
+        limit: Size,
+        /// What takes most.
+        dominant: &'static str,
+        /// How much that takes.
+        bytes: Size,
     },
     /// The loss is no number.
     #[error(

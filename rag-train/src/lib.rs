@@ -8,6 +8,7 @@ pub mod gradients;
 pub mod inverse_cloze;
 mod joint;
 mod optimizer;
+pub mod plan;
 mod progress;
 mod scaler;
 mod schedule;
