@@ -1,6 +1,7 @@
 use std::{fmt, path::PathBuf};
 
 use burn::store::RecordError;
+use crate::plan::Size;
 
 /// What can go wrong while training or measuring.
 #[derive(thiserror::Error)]
@@ -155,6 +156,21 @@ pub enum Error {
         found: String,
         /// What should be.
         expected: String,
+    /// Training takes more memory than there is.
+    #[error(
+        "training takes {needed} even with {setting} = 1, and {limit} were given; most of it is {dominant} ({bytes}): reduce that first"
+    )]
+    DoesNotFit {
+        /// The setting that was varied.
+        setting: &'static str,
+        /// What its smallest value takes.
+        needed: Size,
+        /// What there is.
+        limit: Size,
+        /// What takes most.
+        dominant: &'static str,
+        /// How much that takes.
+        bytes: Size,
     },
     /// The loss is no number.
     #[error(

@@ -49,10 +49,26 @@ impl LinearConfig {
 impl Linear {
     /// `[.., d_input]` to `[.., d_output]`, in `precision`.
     pub fn forward<const D: usize>(&self, input: Tensor<D>, precision: Precision) -> Tensor<D> {
-        linear(
-            precision.cast(input),
-            precision.cast(self.weight.val()).transpose(),
-            self.bias.as_ref().map(|bias| precision.cast(bias.val())),
-        )
+        let bias = self.bias.as_ref().map(|bias| precision.cast(bias.val()));
+        flat_linear(input, self.weight.val(), bias, precision)
     }
+}
+
+/// `x Wᵀ + b` of all rows as one matrix product, with `weight` `[d_output, d_input]`.
+///
+/// Burn multiplies batch by batch where it thinks that this tiles better. Autodiff then keeps a copy
+/// of the transposed weight, and makes its gradient once for each row of the batch to sum them up.
+pub fn flat_linear<const D: usize>(
+    input: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    precision: Precision,
+) -> Tensor<D> {
+    let mut shape = input.dims();
+    let [d_output, d_input] = weight.dims();
+    let rows = shape[..D - 1].iter().product();
+    let flat: Tensor<2> = precision.cast(input).reshape([rows, d_input]);
+    let output = linear(flat, precision.cast(weight).transpose(), bias);
+    shape[D - 1] = d_output;
+    output.reshape(shape)
 }

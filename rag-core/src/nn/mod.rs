@@ -10,5 +10,5 @@ mod precision;
 
 pub use attention::{Attention, AttentionConfig, KeysValues, MASKED, padding_bias};
 pub use feed_forward::{FeedForward, FeedForwardConfig, activation};
-pub use linear::{Linear, LinearConfig};
+pub use linear::{Linear, LinearConfig, flat_linear};
 pub use precision::{Precision, store_weights_as};

@@ -8,7 +8,7 @@ use rag_core::{
     checkpoint::{Names, Tensors, Weights},
     nn::{
         Attention, AttentionConfig, FeedForward, FeedForwardConfig, Linear, LinearConfig,
-        Precision, activation, padding_bias,
+        Precision, activation, flat_linear, padding_bias,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -339,8 +339,7 @@ pub(super) fn tied_head(
     states: Tensor<3>,
     precision: Precision,
 ) -> Tensor<3> {
-    let weights = precision.cast(embedding.weight.val()).transpose();
-    burn::tensor::module::linear(precision.cast(states), weights, None)
+    flat_linear(states, embedding.weight.val(), None, precision)
 }
 
 impl Stack {

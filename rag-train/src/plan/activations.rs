@@ -1,0 +1,141 @@
+//! The whole step of [`JointModel::loss`](crate::JointModel::loss): what is kept when its forward
+//! pass ends, and where the backward pass is at its peak.
+
+use rag_core::nn::Precision;
+
+use super::{
+    Activations, F32, Part, PlanSettings,
+    layers::{Keeping, Moment, Texts},
+    shape::{Shape, Stack},
+};
+
+/// Bytes of the graph's own records of a layer that attends once; one of the decoder, which attends
+/// twice, takes as much again. Measured with 1 to 5 layers of width 4.
+const RECORDS: u64 = 68 << 10;
+
+/// What the model reads at once.
+struct Reading {
+    questions: Texts,
+    contexts: Texts,
+    answers: Texts,
+}
+
+impl Reading {
+    fn of(settings: &PlanSettings) -> Self {
+        let rows = settings.batch * settings.documents();
+        let texts = |rows: usize, length: usize| Texts {
+            rows: rows as u64,
+            length: length as u64,
+        };
+        Self {
+            questions: texts(settings.batch, settings.question_length),
+            contexts: texts(rows, settings.context_length),
+            answers: texts(rows, settings.answer_length),
+        }
+    }
+}
+
+impl Shape {
+    /// What there is when the forward pass ends, and what the loss then needs for a moment.
+    pub(super) fn activations(&self, settings: &PlanSettings) -> Activations {
+        self.kept(settings, Moment::Forward)
+    }
+
+    fn kept(&self, settings: &PlanSettings, moment: Moment) -> Activations {
+        let Reading {
+            questions,
+            contexts,
+            answers,
+        } = Reading::of(settings);
+        let keeping = settings.keeping(moment);
+        let if_trained = |part, bytes: u64| {
+            if settings.trained.contains(&part) {
+                bytes
+            } else {
+                0
+            }
+        };
+        let multiplied = if_trained(Part::Generator, self.generator.multiplied)
+            + if_trained(Part::QuestionEncoder, self.retriever.multiplied)
+            + if_trained(Part::ContextEncoder, self.retriever.multiplied);
+        let decoder = self.decoder.reading(answers, keeping)
+            + self.decoder.looking_back(answers, contexts, keeping)
+            + keeping.inputs(answers.tokens() * self.decoder.d_model, 1);
+        let reading = |part, stack: &Stack, texts| if_trained(part, stack.reading(texts, keeping));
+        Activations {
+            question_encoder: reading(Part::QuestionEncoder, &self.bert, questions),
+            context_encoder: reading(Part::ContextEncoder, &self.bert, contexts),
+            encoder: reading(Part::Generator, &self.encoder, contexts),
+            decoder: if_trained(Part::Generator, decoder),
+            vocabulary: if_trained(Part::Generator, F32 * answers.tokens() * self.vocabulary),
+            weight_copies: match settings.precision {
+                Precision::F32 => 0,
+                Precision::Bf16 | Precision::F16 => keeping.width() * multiplied,
+            },
+            records: self.records(settings),
+            workspace: self.loss_workspace(answers, keeping),
+        }
+    }
+
+    fn records(&self, settings: &PlanSettings) -> u64 {
+        let layers = (settings.trained.iter()).map(|part| match part {
+            Part::QuestionEncoder | Part::ContextEncoder => self.bert.layers,
+            Part::Generator => self.encoder.layers + 2 * self.decoder.layers,
+        });
+        RECORDS * layers.sum::<u64>()
+    }
+
+    /// What the loss needs for a moment: two more tensors of the size of the logits for the gradient
+    /// of the log-softmax, then the gradient of the head's weights, twice.
+    fn loss_workspace(&self, answers: Texts, keeping: Keeping) -> u64 {
+        let logits = F32 * answers.tokens() * self.vocabulary;
+        let head = keeping.width() * self.vocabulary * self.decoder.d_model;
+        let norms = 3 * self.decoder.layers + self.decoder.outer_norms;
+        let states = self.decoder.recomputed(answers, norms, keeping);
+        (2 * logits).max(2 * head + states)
+    }
+
+    /// The most that activations and gradients take together. Activations go as gradients come, so
+    /// that the peak is where the backward pass begins, where it reaches the encoders, or at its end,
+    /// when the embeddings' gradient is added to the head's.
+    pub(super) fn backward(&self, settings: &PlanSettings, gradients: u64) -> u64 {
+        let begin = self.activations(settings).total();
+        if !settings.trained.contains(&Part::Generator) {
+            return begin.max(gradients);
+        }
+        let kept = self.kept(settings, Moment::Backward);
+        let keeping = settings.keeping(Moment::Backward);
+        let Reading {
+            questions,
+            contexts,
+            ..
+        } = Reading::of(settings);
+        let recomputed = [(&self.encoder, contexts), (&self.bert, questions)]
+            .map(|(stack, texts)| {
+                let norms = 2 * stack.layers + stack.outer_norms;
+                stack.recomputed(texts, norms, keeping)
+            })
+            .iter()
+            .sum::<u64>();
+        // In 16 bits the weights' gradients take the place of their copies.
+        let answering = match settings.precision {
+            Precision::F32 => F32 * self.answering.trained,
+            Precision::Bf16 | Precision::F16 => 0,
+        };
+        let gone = kept.decoder + kept.vocabulary + kept.workspace;
+        let workspace = self.layer_workspace(contexts, keeping);
+        let encoders = kept.total() - gone + answering + recomputed + workspace;
+        let embeddings = 2 * F32 * self.vocabulary * self.decoder.d_model;
+        begin
+            .max(encoders)
+            .max(gradients + embeddings + kept.records)
+    }
+
+    /// What the gradient of a layer that reads the contexts needs for a moment: a tensor of the size
+    /// of the scores or of the hidden layer, twice.
+    fn layer_workspace(&self, contexts: Texts, keeping: Keeping) -> u64 {
+        let scores = F32 * self.encoder.heads * contexts.length;
+        let hidden = keeping.width() * self.encoder.hidden;
+        2 * contexts.tokens() * scores.max(hidden)
+    }
+}

@@ -1,0 +1,208 @@
+//! What transformer layers leave in memory for the backward pass, in bytes.
+//!
+//! Burn's autodiff keeps the operands that a gradient needs and shares them between operations. Read
+//! off its operations, block by block, with T tokens, d the size of the states, i of all heads, f of
+//! the hidden layer, S the attention scores `[rows, heads, length, memory length]`; w is the bytes of
+//! an operand of a matrix product, 4 or 2:
+//!
+//! ```text
+//! linear layer     its input: in f32 the tensor itself, once for all layers that read it; in 16 bits
+//!                  a copy for each, and a copy of the weights
+//! norm             8 T d      states (centred, in a layer norm) and normalised states
+//! dropout          4 T d      the mask, as wide as what it drops
+//! attention        4 w T i    queries, keys, values, outputs of the heads
+//!   softmax        (8 + w) S  shifted scores, exponentials, weights; with dropout 4 S, the mask
+//! feed-forward     2 w T f    inputs of activation and of the last projection; with dropout the mask
+//!   tanh GELU      2 w T f    more: the tanh's input, and 1 + tanh
+//!   gated          2 w T f    more: both factors
+//! ```
+//!
+//! Additions, reshapes, products with a scalar and sums keep nothing. Left out is what does not grow
+//! with the width: masks of padding, token ids, means.
+//!
+//! With [`Checkpointing::Balanced`] it keeps the results of matrix products and of operations with a
+//! constant (a mask, a padding bias), and no others:
+//!
+//! ```text
+//! norm             nothing, until it is computed anew: 12 T d in f32, 8 T d in 16 bits
+//! dropout          4 T d      more: what it dropped
+//! sublayer         w T d      the last product; let go when the backward pass begins, if dropout
+//!                             follows. Without dropout, in 16 bits, 4 T d more
+//! attention        4 w T i    as before
+//!   softmax        4 S        shifted scores; with dropout 8 S; in 16 bits w S; with T5's bias 4 S
+//!                             until the backward pass begins
+//! feed-forward     w T f      the first products, also the gate's; with dropout 2 w T f
+//! embedding        4 T d      of each table
+//! ```
+
+use rag_core::nn::Precision;
+
+use super::{Checkpointing, F32, shape::Stack};
+
+/// Texts of one length.
+#[derive(Clone, Copy)]
+pub(super) struct Texts {
+    pub(super) rows: u64,
+    pub(super) length: u64,
+}
+
+impl Texts {
+    pub(super) fn tokens(self) -> u64 {
+        self.rows * self.length
+    }
+}
+
+/// What decides which tensors are kept.
+#[derive(Clone, Copy)]
+pub(super) struct Keeping {
+    pub(super) precision: Precision,
+    pub(super) checkpointing: Checkpointing,
+    pub(super) moment: Moment,
+}
+
+/// Checkpointing only knows what it needs when the backward pass begins.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Moment {
+    Forward,
+    Backward,
+}
+
+impl Keeping {
+    /// Bytes of a number in a matrix product.
+    pub(super) fn width(self) -> u64 {
+        match self.precision {
+            Precision::F32 => F32,
+            Precision::Bf16 | Precision::F16 => 2,
+        }
+    }
+
+    fn recomputes(self) -> bool {
+        self.checkpointing == Checkpointing::Balanced
+    }
+
+    /// Inputs of `layers` linear layers which read the same `numbers` f32 numbers.
+    pub(super) fn inputs(self, numbers: u64, layers: u64) -> u64 {
+        match self.precision {
+            Precision::F32 if self.recomputes() => 0,
+            Precision::F32 => F32 * numbers * layers.min(1),
+            Precision::Bf16 | Precision::F16 => self.width() * numbers * layers,
+        }
+    }
+
+    /// What lies between a sublayer's output of `numbers` numbers and the residual stream.
+    fn added(self, numbers: u64, dropout: bool) -> u64 {
+        if !self.recomputes() {
+            return F32 * numbers * u64::from(dropout);
+        }
+        let dropped = 2 * F32 * u64::from(dropout);
+        let output = match (dropout, self.moment) {
+            (true, Moment::Backward) => 0,
+            _ => self.width(),
+        };
+        let cast = match self.precision {
+            Precision::F32 => 0,
+            Precision::Bf16 | Precision::F16 if dropout => 0,
+            Precision::Bf16 | Precision::F16 => F32,
+        };
+        (dropped + output + cast) * numbers
+    }
+}
+
+impl Stack {
+    /// All layers, and what stands before and after them, but not the decoder's view of the contexts.
+    pub(super) fn reading(&self, texts: Texts, keeping: Keeping) -> u64 {
+        let states = texts.tokens() * self.d_model;
+        let dropouts = self.outer_dropouts * F32 * states;
+        let outside = if keeping.recomputes() {
+            2 * dropouts + self.embeddings * F32 * states
+        } else {
+            dropouts + self.outer_norms * self.norm(texts, keeping)
+        };
+        let scores = texts.tokens() * self.heads * texts.length;
+        let layer = keeping.inputs(states, 3)
+            + 2 * self.projected(texts, keeping)
+            + self.attending(texts, texts.length, keeping)
+            + self.biased(scores, keeping)
+            + self.feed_forward(texts, keeping)
+            + 2 * self.norm(texts, keeping);
+        outside + self.layers * layer
+    }
+
+    /// What the decoder's attention to `memory` adds.
+    pub(super) fn looking_back(&self, texts: Texts, memory: Texts, keeping: Keeping) -> u64 {
+        let states = texts.tokens() * self.d_model;
+        let layer = keeping.inputs(states, 1)
+            + 2 * self.projected(memory, keeping)
+            + self.attending(texts, memory.length, keeping)
+            + self.norm(texts, keeping);
+        // Keys and values of every layer are projected from the encoder's output.
+        let projections = 2 * self.layers;
+        self.layers * layer + keeping.inputs(memory.tokens() * self.d_model, projections)
+    }
+
+    /// With checkpointing: what appears when the backward pass first asks for the states of the last
+    /// of `norms` norms. Each needs the states before it, so that all of them are computed anew.
+    pub(super) fn recomputed(&self, texts: Texts, norms: u64, keeping: Keeping) -> u64 {
+        if !keeping.recomputes() {
+            return 0;
+        }
+        let states = match keeping.precision {
+            Precision::F32 => 3,
+            Precision::Bf16 | Precision::F16 => 2,
+        };
+        norms * states * F32 * texts.tokens() * self.d_model
+    }
+
+    /// Queries, the softmax, the heads' outputs and the dropout after them.
+    fn attending(&self, texts: Texts, memory_length: u64, keeping: Keeping) -> u64 {
+        let scores = texts.tokens() * self.heads * memory_length;
+        let dropout = u64::from(self.dropout.attention);
+        let softmax = if keeping.recomputes() {
+            let cast = match keeping.precision {
+                Precision::F32 => 0,
+                Precision::Bf16 | Precision::F16 => keeping.width(),
+            };
+            F32 + 2 * F32 * dropout + cast
+        } else {
+            2 * F32 + keeping.width() + F32 * dropout
+        };
+        2 * self.projected(texts, keeping)
+            + softmax * scores
+            + keeping.added(texts.tokens() * self.d_model, self.dropout.states)
+    }
+
+    /// Scores before a trained bias is added to them.
+    fn biased(&self, scores: u64, keeping: Keeping) -> u64 {
+        let kept = keeping.recomputes() && keeping.moment == Moment::Forward;
+        if kept && self.relative {
+            F32 * scores
+        } else {
+            0
+        }
+    }
+
+    fn feed_forward(&self, texts: Texts, keeping: Keeping) -> u64 {
+        let hidden = keeping.width() * texts.tokens() * self.hidden;
+        let dropout = u64::from(self.dropout.hidden);
+        let kept = if keeping.recomputes() {
+            self.ups + 2 * dropout
+        } else {
+            1 + self.hidden_kept + dropout
+        };
+        keeping.inputs(texts.tokens() * self.d_model, self.ups)
+            + hidden * kept
+            + keeping.added(texts.tokens() * self.d_model, self.dropout.states)
+    }
+
+    /// Keys, values, queries, or outputs of all heads.
+    fn projected(&self, texts: Texts, keeping: Keeping) -> u64 {
+        keeping.width() * texts.tokens() * self.inner
+    }
+
+    fn norm(&self, texts: Texts, keeping: Keeping) -> u64 {
+        if keeping.recomputes() {
+            return 0;
+        }
+        2 * F32 * texts.tokens() * self.d_model
+    }
+}

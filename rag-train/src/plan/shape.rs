@@ -1,0 +1,282 @@
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    tensor::{Device, Tensor},
+};
+use rag_generate::{
+    RagConfig,
+    generator::{BartConfig, GeneratorConfig, T5Config},
+};
+use rag_retrieve::encoder::BertConfig;
+
+use crate::Result;
+
+/// What the formulas of memory need to know of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Shape {
+    /// Question encoder and passages' encoder.
+    pub(super) bert: Stack,
+    pub(super) encoder: Stack,
+    pub(super) decoder: Stack,
+    pub(super) vocabulary: u64,
+    /// Size of the question and passage vectors.
+    pub(super) dimension: u64,
+    /// Longest context in tokens, where the generator has one.
+    pub(super) longest: Option<usize>,
+    /// Of the question encoder, and of the passages' encoder.
+    pub(super) retriever: Count,
+    pub(super) generator: Count,
+    /// The part of the generator between its encoder and the loss.
+    pub(super) answering: Count,
+}
+
+/// Layers of one kind, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Stack {
+    pub(super) layers: u64,
+    pub(super) d_model: u64,
+    pub(super) heads: u64,
+    /// Size of all heads together.
+    pub(super) inner: u64,
+    /// Size of the feed-forward's hidden layer.
+    pub(super) hidden: u64,
+    /// Projections that read the states into the hidden layer: 2 where it is gated.
+    pub(super) ups: u64,
+    /// `[tokens, hidden]` tensors that activation and gate keep.
+    pub(super) hidden_kept: u64,
+    /// Whether there is a dropout of the states, of the attention weights, of the hidden layer.
+    pub(super) dropout: Dropouts,
+    /// Whether a trained bias of relative positions is added to the scores.
+    pub(super) relative: bool,
+    /// Embeddings of all tokens that are added up.
+    pub(super) embeddings: u64,
+    /// Norms of all states outside the layers.
+    pub(super) outer_norms: u64,
+    /// Dropouts of all states outside the layers.
+    pub(super) outer_dropouts: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Dropouts {
+    pub(super) states: bool,
+    pub(super) attention: bool,
+    pub(super) hidden: bool,
+}
+
+/// Numbers in the parameters of a module.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Count {
+    pub(super) all: u64,
+    /// Of which have a gradient.
+    pub(super) trained: u64,
+    /// Of which are operands of a matrix product.
+    pub(super) multiplied: u64,
+    /// In Adafactor's moments.
+    pub(super) factored: u64,
+    /// In the largest parameter.
+    pub(super) largest: u64,
+}
+
+/// BART keeps its biases of the logits, all zero, without training them.
+const UNTRAINED: &str = "final_logits_bias";
+
+impl Shape {
+    /// Of the modules that `config` describes, none of whose parameters is initialised.
+    pub(super) fn of(config: &RagConfig, device: &Device) -> Result<Self> {
+        let retriever = parameters(&config.question_encoder.init(device)?);
+        let generator = parameters(&config.generator.init(device)?);
+        let (encoder, decoder, tied) = match &config.generator {
+            GeneratorConfig::Bart(bart) => {
+                let [encoder, decoder] = Stack::bart(bart);
+                (encoder, decoder, bart.tie_word_embeddings)
+            }
+            GeneratorConfig::T5(t5) => {
+                let [encoder, decoder] = Stack::t5(t5);
+                (encoder, decoder, t5.tie_word_embeddings)
+            }
+        };
+        let is_head = |parameter: &Parameter| {
+            parameter.is_within("lm_head") || tied && parameter.is_within("shared")
+        };
+        let count = |chosen: &dyn Fn(&Parameter) -> bool| {
+            let chosen = generator.iter().filter(|parameter| chosen(parameter));
+            Count::of(chosen, is_head)
+        };
+        Ok(Self {
+            bert: Stack::bert(&config.question_encoder.bert),
+            encoder,
+            decoder,
+            vocabulary: config.generator.vocabulary() as u64,
+            dimension: config.question_encoder.dimension() as u64,
+            longest: config.generator.max_positions(),
+            retriever: Count::of(&retriever, |_| false),
+            generator: count(&|_| true),
+            answering: count(&|parameter| parameter.is_within("decoder") || is_head(parameter)),
+        })
+    }
+}
+
+impl Stack {
+    fn bert(config: &BertConfig) -> Self {
+        let states = config.hidden_dropout_prob > 0.0;
+        Self {
+            layers: config.num_hidden_layers as u64,
+            d_model: config.hidden_size as u64,
+            heads: config.num_attention_heads as u64,
+            inner: config.hidden_size as u64,
+            hidden: config.intermediate_size as u64,
+            ups: 1,
+            hidden_kept: kept(&config.hidden_act),
+            dropout: Dropouts {
+                states,
+                attention: config.attention_probs_dropout_prob > 0.0,
+                hidden: false,
+            },
+            relative: false,
+            embeddings: 2,
+            outer_norms: 1,
+            outer_dropouts: states.into(),
+        }
+    }
+
+    fn bart(config: &BartConfig) -> [Self; 2] {
+        let states = config.dropout > 0.0;
+        let half = |layers: usize, heads: usize, hidden: usize| Self {
+            layers: layers as u64,
+            d_model: config.d_model as u64,
+            heads: heads as u64,
+            inner: config.d_model as u64,
+            hidden: hidden as u64,
+            ups: 1,
+            hidden_kept: kept(&config.activation_function),
+            dropout: Dropouts {
+                states,
+                attention: config.attention_dropout > 0.0,
+                hidden: config.activation_dropout > 0.0,
+            },
+            relative: false,
+            embeddings: 1,
+            outer_norms: 1 + u64::from(config.add_final_layer_norm),
+            outer_dropouts: states.into(),
+        };
+        [
+            half(
+                config.encoder_layers,
+                config.encoder_attention_heads,
+                config.encoder_ffn_dim,
+            ),
+            half(
+                config.decoder_layers,
+                config.decoder_attention_heads,
+                config.decoder_ffn_dim,
+            ),
+        ]
+    }
+
+    fn t5(config: &T5Config) -> [Self; 2] {
+        let dropout = config.dropout_rate > 0.0;
+        let gated = u64::from(config.is_gated());
+        let name = config.feed_forward_proj.trim_start_matches("gated-");
+        // As the generator reads it: v1.1 says gated-gelu and means the approximation.
+        let name = if config.feed_forward_proj == "gated-gelu" {
+            "gelu_new"
+        } else {
+            name
+        };
+        [config.num_layers, config.decoder_layers()].map(|layers| Self {
+            layers: layers as u64,
+            d_model: config.d_model as u64,
+            heads: config.num_heads as u64,
+            inner: (config.num_heads * config.d_kv) as u64,
+            hidden: config.d_ff as u64,
+            ups: 1 + gated,
+            hidden_kept: kept(name) + 2 * gated,
+            dropout: Dropouts {
+                states: dropout,
+                attention: dropout,
+                hidden: dropout,
+            },
+            relative: true,
+            embeddings: u64::from(!dropout),
+            outer_norms: 1,
+            outer_dropouts: 2 * u64::from(dropout),
+        })
+    }
+}
+
+/// `[tokens, hidden]` tensors that an activation keeps for its gradient: its input; the approximate
+/// GELU is made of a cube, a tanh and a product, which keep their inputs.
+fn kept(activation: &str) -> u64 {
+    match activation {
+        "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => 3,
+        _ => 1,
+    }
+}
+
+struct Parameter {
+    path: Vec<String>,
+    /// `Struct:Linear` and the like.
+    owner: String,
+    shape: Vec<usize>,
+}
+
+impl Parameter {
+    fn is_within(&self, name: &str) -> bool {
+        self.path.iter().any(|part| part == name)
+    }
+}
+
+impl Count {
+    fn of<'a>(
+        parameters: impl IntoIterator<Item = &'a Parameter>,
+        is_head: impl Fn(&Parameter) -> bool,
+    ) -> Self {
+        let mut count = Self::default();
+        for parameter in parameters {
+            let numbers = parameter.shape.iter().product::<usize>() as u64;
+            count.all += numbers;
+            if parameter.is_within(UNTRAINED) {
+                continue;
+            }
+            count.trained += numbers;
+            count.largest = count.largest.max(numbers);
+            count.factored += match parameter.shape[..] {
+                [rows, columns] => (rows + columns) as u64,
+                _ => numbers,
+            };
+            let is_matrix = parameter.owner == "Struct:Linear" && parameter.shape.len() == 2;
+            if is_matrix || is_head(parameter) {
+                count.multiplied += numbers;
+            }
+        }
+        count
+    }
+}
+
+fn parameters(module: &impl Module) -> Vec<Parameter> {
+    #[derive(Default)]
+    struct Visitor {
+        path: Vec<String>,
+        owners: Vec<String>,
+        found: Vec<Parameter>,
+    }
+    impl ModuleVisitor for Visitor {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.push(name.to_owned());
+            self.owners.push(container.to_owned());
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+            self.owners.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.found.push(Parameter {
+                path: self.path.clone(),
+                owner: self.owners.last().cloned().unwrap_or_default(),
+                shape: param.lazy_shape().to_vec(),
+            });
+        }
+    }
+    let mut visitor = Visitor::default();
+    module.visit(&mut visitor);
+    visitor.found
+}
