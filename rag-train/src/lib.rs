@@ -13,6 +13,7 @@ mod scaler;
 mod schedule;
 mod scratch;
 mod trainer;
+pub mod watch;
 
 pub use data::{QuestionAnswer, read_pairs};
 pub use error::{Error, Result};
