@@ -1,8 +1,11 @@
 //! An answer and where it came from, as a page to read in a browser.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Display};
 
-use crate::{Answer, AnswerToken, Evidence};
+use crate::{
+    Answer, AnswerToken, Evidence,
+    html::{self, Bar, Escaped, Hue},
+};
 
 impl Answer {
     /// A page that shows which passage each token came from: one HTML file in UTF-8 that needs nothing
@@ -19,11 +22,11 @@ impl Answer {
                 .posterior
                 .total_cmp(&self.evidence[a].posterior)
         });
-        let page = Page {
+        let body = Page {
             answer: self,
             passages: ranks,
         };
-        page.to_string()
+        html::page(&self.question, STYLE, body)
     }
 }
 
@@ -36,17 +39,10 @@ struct Page<'a> {
 impl Display for Page<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let question = Escaped(&self.answer.question);
-        writeln!(
-            f,
-            "<!doctype html>\n<html>\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <title>{question}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>"
-        )?;
         writeln!(f, "<h1 dir=\"auto\">{question}</h1>")?;
         self.answer(f)?;
         self.legend(f)?;
-        self.shares(f)?;
-        f.write_str("</main>\n</body>\n</html>\n")
+        self.shares(f)
     }
 }
 
@@ -120,8 +116,8 @@ impl Page<'_> {
                 rank + 1,
                 Escaped(name(evidence)),
             )?;
-            bar(f, "P(z|x)", "before the answer is known", evidence.prior)?;
-            bar(f, "P(z|x,y)", "given the answer", evidence.posterior)?;
+            Bar("P(z|x)", "before the answer is known", evidence.prior).fmt(f)?;
+            Bar("P(z|x,y)", "given the answer", evidence.posterior).fmt(f)?;
             writeln!(f, "<p dir=\"auto\">{}</p>", Escaped(&evidence.passage.text))?;
             let source = match &evidence.passage.source {
                 Some(source) => {
@@ -202,54 +198,7 @@ fn name(evidence: &Evidence) -> &str {
     }
 }
 
-fn bar(f: &mut fmt::Formatter<'_>, name: &str, meaning: &str, value: f32) -> fmt::Result {
-    writeln!(
-        f,
-        "<div class=\"bar\" title=\"{meaning}\"><span>{name}</span><span class=\"track\">\
-         <span style=\"width:{:.1}%\"></span></span><span class=\"number\">{value:.3}</span></div>",
-        100.0 * value
-    )
-}
-
-/// Text in HTML, in elements as in quoted attributes.
-struct Escaped<'a>(&'a str);
-
-impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in self.0.chars() {
-            match character {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                other => f.write_char(other)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The colour of a passage: steps of the golden angle keep any number of them apart.
-struct Hue(usize);
-
-impl Display for Hue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "--hue:{:.0}", (212.0 + 137.508 * self.0 as f64) % 360.0)
-    }
-}
-
-const STYLE: &str = r#":root { color-scheme: light dark; --ink: #1c2127; --soft: #5b6472; --line: #d8dde4; --page: #f7f8f9; --card: #fff; --deep: 38%; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --soft: #9aa4b1; --line: #3a424d; --page: #15191e; --card: #1d2228; --deep: 62%; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, "Noto Sans", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif; }
-main { max-width: 46rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
-h1 { font-size: 1.2rem; font-weight: 600; margin: 0 0 .75rem; }
-h2 { font-size: .95rem; font-weight: 600; margin: 2.5rem 0 .75rem; }
-h3 { font-size: 1rem; margin: 0 0 .5rem; }
-p { overflow-wrap: anywhere; }
-.soft { color: var(--soft); font-size: .875rem; }
-.answer { font-size: 1.75rem; line-height: 2.3; margin: 0; white-space: pre-wrap; }
+const STYLE: &str = r#".answer { font-size: 1.75rem; line-height: 2.3; margin: 0; white-space: pre-wrap; }
 .token { position: relative; padding: .18em .08em; border-radius: .15em; background: hsl(var(--hue) 85% 55% / calc(var(--share) * .55)); border-bottom: 3px solid hsl(var(--hue) 70% var(--deep)); cursor: help; -webkit-box-decoration-break: clone; box-decoration-break: clone; }
 .token + .token { margin-left: 2px; }
 .token::after { content: attr(data-passage); font-size: .7rem; font-weight: 600; vertical-align: super; color: hsl(var(--hue) 70% var(--deep)); margin-left: .15em; }
@@ -259,20 +208,10 @@ p { overflow-wrap: anywhere; }
 .token:hover .tip, .token:focus .tip { display: block; }
 .row { display: flex; gap: .5rem; align-items: center; margin-top: .25rem; }
 .row .name { flex: 1; }
-.number { font-variant-numeric: tabular-nums; text-align: right; min-width: 3.5rem; }
-.badge { display: inline-block; min-width: 1.4rem; padding: 0 .3rem; border-radius: .7rem; background: hsl(var(--hue) 70% 36%); color: #fff; font: 600 .8rem/1.4rem system-ui, sans-serif; text-align: center; }
 h3 .badge { margin-right: .5rem; }
 .passage { background: var(--card); border: 1px solid var(--line); border-left: 5px solid hsl(var(--hue) 70% var(--deep)); border-radius: .4rem; padding: .9rem 1.1rem; margin: 0 0 .8rem; }
 .passage p { margin: .7rem 0 0; }
 .passage .source { margin-top: .4rem; font-size: .8rem; }
-.bar { display: grid; grid-template-columns: 4.5rem 1fr 3.5rem; gap: .6rem; align-items: center; font-size: .8rem; color: var(--soft); }
-.track { height: .5rem; border-radius: .25rem; background: hsl(var(--hue) 50% 50% / .15); overflow: hidden; }
-.track span { display: block; height: 100%; background: hsl(var(--hue) 70% var(--deep)); }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; border: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th { font-weight: 600; }
-th:first-child { text-align: left; }
 .share { background: hsl(var(--hue) 85% 55% / calc(var(--share) * .55)); }
 "#;
 

@@ -8,6 +8,7 @@ pub mod decode;
 mod error;
 mod explain;
 pub mod generator;
+pub mod html;
 pub mod likelihood;
 mod pack;
 pub mod plain;

@@ -46,6 +46,18 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A line of a metrics file is not an event.
+    #[error(
+        "{path}, line {line}: expected an event such as {{\"event\": \"step\", ..}}: {reason}; remove the line, or begin a new file"
+    )]
+    Metrics {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Nothing to train on or to measure.
     #[error("there are no question-answer pairs; give at least one")]
     NoExamples,

@@ -1,0 +1,25 @@
+//! Watching a training run: what each step tells, monitors that warn where it goes wrong, and a
+//! report to read afterwards.
+//!
+//! Everything here is plain data in and plain data out; nothing holds a tensor.
+
+mod axis;
+mod chart;
+mod config;
+mod curves;
+mod example;
+mod metrics;
+mod monitor;
+mod number;
+mod observation;
+mod report;
+mod warning;
+mod window;
+
+pub use config::{Action, MonitorConfig};
+pub use example::{ExamplePassage, ExampleRow};
+pub use metrics::{EvaluationMetrics, Event, MetricsLog, StepMetrics};
+pub use monitor::Monitor;
+pub use observation::{Observation, QuestionObservation};
+pub use report::RunReport;
+pub use warning::{Warning, WarningKind};
