@@ -14,7 +14,10 @@ use burn_rag::{
         likelihood::{self, Forced},
     },
     prelude::*,
-    train::{Accumulation, Batch, JointModel, LossScaler, Objective, Optimizer},
+    train::{
+        Accumulation, Backward, Batch, DropoutSeed, EncoderInput, JointModel, LossScaler,
+        Objective, Optimizer,
+    },
 };
 use serde::Serialize;
 
@@ -35,6 +38,8 @@ struct Work {
     precision: Precision,
     batch: usize,
     n_docs: usize,
+    /// 0 for all of them.
+    documents_at_a_time: Option<usize>,
     context_length: usize,
     question_length: usize,
     answer_length: usize,
@@ -49,13 +54,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     device.seed(0);
     let mut model = JointModel {
         question_encoder: work.config.question_encoder.init(&device)?,
+        context_encoder: None,
         generator: work.config.generator.init(&device)?,
     }
     .train();
     let adamw = AdamWConfig::new()
         .with_epsilon(1e-8)
-        .with_weight_decay(0.001);
-    let mut optimizer = Optimizer::new(&adamw, 0.1, LossScaler::new(work.precision));
+        .with_weight_decay(0.001)
+        .init();
+    let mut optimizer = Optimizer::new(adamw, 0.1, LossScaler::new(work.precision));
     let objective = Objective {
         compat: Compat::HuggingFace,
         precision: work.precision,
@@ -63,11 +70,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let batch = work.batch(&device);
     let mut all = Vec::new();
-    for _ in 0..=work.steps {
+    for step in 0..=work.steps {
         let begun = Instant::now();
-        let loss = model.loss(&batch, objective).sum() / work.batch as f64;
+        let seed = DropoutSeed::new(0, step, 0);
+        let backward = Backward {
+            documents_at_a_time: work.documents_at_a_time,
+            weight: 1.0 / work.batch as f64,
+            seed,
+        };
+        let questions = model.question_vectors(&batch.questions, work.precision, seed);
         let mut gradients = Accumulation::default();
-        optimizer.accumulate(&model, loss, &mut gradients);
+        objective.backward(&model, &batch, questions, backward, |loss| {
+            optimizer.accumulate(&model, loss, &mut gradients);
+        });
         let (moved, stepped) = optimizer.step(model, gradients, 3e-5);
         device.sync()?;
         model = moved;
@@ -117,6 +132,7 @@ impl Work {
             precision: serde_json::from_value(precision)?,
             batch: number("--batch")?,
             n_docs: number("--n-docs")?,
+            documents_at_a_time: Some(number("--documents-at-a-time")?).filter(|&n| n > 0),
             context_length: number("--context-length")?,
             question_length: number("--question-length")?,
             answer_length: number("--answer-length")?,
@@ -141,12 +157,15 @@ impl Work {
         let questions = tokens(self.batch, self.question_length);
         let dimension = self.config.question_encoder.dimension();
         Batch {
-            questions: TokenBatch::new(
-                &questions,
-                self.config.question_encoder.bert.pad_token_id,
-                device,
-            ),
-            segments: None,
+            questions: EncoderInput {
+                tokens: TokenBatch::new(
+                    &questions,
+                    self.config.question_encoder.bert.pad_token_id,
+                    device,
+                ),
+                segments: None,
+            },
+            passages: None,
             contexts: TokenBatch::new(&contexts, pad, device),
             documents: Tensor::random(
                 [self.batch, self.n_docs, dimension],

@@ -15,7 +15,7 @@ use burn_rag::{
     core::{Passage, nn::Precision},
     retrieve::{Embedder, Encoder, EncoderConfig, Normalization, Pooling, TextEncoder},
     train::{
-        ContrastiveConfig, ContrastiveExample, ContrastiveReport, Encoders, Error,
+        ContrastiveConfig, ContrastiveReport, DprExample, Encoders, Error,
         contrastive::{BiEncoder, ContrastiveBatch, ContrastiveEpoch, MicroBatch, back_propagate},
         train_contrastive,
     },
@@ -57,7 +57,7 @@ fn encoders(dropout: f64) -> [Encoders; 2] {
 }
 
 /// A question for each passage of the toy corpus; two have hard negatives.
-fn examples() -> Vec<ContrastiveExample> {
+fn examples() -> Vec<DprExample> {
     let questions = [
         "who wrote the play of hamlet?",
         "what of the rain in the city?",
@@ -69,11 +69,7 @@ fn examples() -> Vec<ContrastiveExample> {
     let mut examples: Vec<_> = questions
         .into_iter()
         .zip(common::passages())
-        .map(|(question, positive)| ContrastiveExample {
-            question: question.into(),
-            positive,
-            hard_negatives: vec![],
-        })
+        .map(|(question, positive)| DprExample::new(question, positive))
         .collect();
     examples[0].hard_negatives = vec![Passage::new("lear", "Lear", "King Lear is a play too.")];
     examples[2].hard_negatives = vec![
@@ -101,7 +97,7 @@ fn batch(encoders: &Encoders, micro_batch_size: usize, seed: u64) -> Contrastive
 
 fn batch_of(
     encoders: &Encoders,
-    examples: &[ContrastiveExample],
+    examples: &[DprExample],
     micro_batch_size: usize,
     seed: u64,
 ) -> ContrastiveBatch {
@@ -218,13 +214,13 @@ fn a_question_is_not_told_from_its_own_passage() {
     let _alone = alone();
     let [_, encoders] = encoders(0.0);
     let model = encoders.model();
-    let run = |examples: &[ContrastiveExample]| {
+    let run = |examples: &[DprExample]| {
         let batch = batch_of(&encoders, examples, 2, 1);
         cached(&model, &batch)
     };
     let one = examples().remove(2);
     let mut found_again = one.clone();
-    found_again.hard_negatives[0] = one.positive.clone();
+    found_again.hard_negatives[0] = one.positives[0].clone();
     let mut without = one.clone();
     without.hard_negatives.remove(0);
     let [found_again, without] = [[found_again], [without]].map(|examples| run(&examples));
@@ -246,7 +242,7 @@ fn train(encoders: Encoders, config: &ContrastiveConfig) -> (Encoders, Contrasti
 fn vectors(encoders: &Encoders) -> [Vec<f32>; 2] {
     let texts: Vec<_> = examples();
     let questions: Vec<&str> = texts.iter().map(|one| one.question.as_str()).collect();
-    let passages: Vec<_> = texts.iter().map(|one| one.positive.clone()).collect();
+    let passages: Vec<_> = texts.iter().map(|one| one.positives[0].clone()).collect();
     let questions = encoders.question().embed_questions(&questions).unwrap();
     let passages = encoders.context().embed_passages(&passages).unwrap();
     [questions, passages].map(|vectors| vectors.into_iter().collect())
@@ -351,7 +347,7 @@ fn micro_batches_do_not_matter() {
 fn what_cannot_teach_is_refused() {
     let _alone = alone();
     let [shared, two] = encoders(0.0);
-    let run = |examples: &[ContrastiveExample], config| {
+    let run = |examples: &[DprExample], config| {
         let config = ContrastiveConfig {
             epochs: 1,
             ..config
@@ -380,8 +376,8 @@ fn what_cannot_teach_is_refused() {
 
     let mut same = all.clone();
     for example in &mut same {
-        example.positive = all[0].positive.clone();
-        example.hard_negatives = vec![all[0].positive.clone()];
+        example.positives[0] = all[0].positives[0].clone();
+        example.hard_negatives = vec![all[0].positives[0].clone()];
     }
     alone(run(&same, config()));
     let heldout = train_contrastive(two, &all, &same, &config());
@@ -440,11 +436,28 @@ fn memory_probe() {
     c.bert.intermediate_size = 512;
     let e = Encoders::Shared(encoder_of(c));
     let all = examples();
-    let many: Vec<_> = (0..96).map(|i| { let mut x = all[i % 6].clone(); x.positive.id = format!("{i}"); x.positive.text = "the rain and the play ".repeat(12); x.hard_negatives.clear(); x }).collect();
-    let micro: usize = std::env::var("MICRO").unwrap_or("8".into()).parse().unwrap();
+    let many: Vec<_> = (0..96)
+        .map(|i| {
+            let mut x = all[i % 6].clone();
+            x.positives[0].id = format!("{i}");
+            x.positives[0].text = "the rain and the play ".repeat(12);
+            x.hard_negatives.clear();
+            x
+        })
+        .collect();
+    let micro: usize = std::env::var("MICRO")
+        .unwrap_or("8".into())
+        .parse()
+        .unwrap();
     let model = e.model();
-    let config = ContrastiveConfig { micro_batch_size: micro, ..config() };
-    let many: Vec<_> = many.iter().take(std::env::var("N").unwrap_or("96".into()).parse().unwrap()).collect();
+    let config = ContrastiveConfig {
+        micro_batch_size: micro,
+        ..config()
+    };
+    let many: Vec<_> = many
+        .iter()
+        .take(std::env::var("N").unwrap_or("96".into()).parse().unwrap())
+        .collect();
     let batch = ContrastiveBatch::new(&e, &many, &config, &cpu().autodiff(), 1).unwrap();
     let begun = std::time::Instant::now();
     let mut sum = GradientsAccumulator::new();
@@ -454,5 +467,9 @@ fn memory_probe() {
     });
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
-    println!("PROBE micro {micro} n {} {peak} {:?}", many.len(), begun.elapsed());
+    println!(
+        "PROBE micro {micro} n {} {peak} {:?}",
+        many.len(),
+        begun.elapsed()
+    );
 }

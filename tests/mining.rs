@@ -18,8 +18,8 @@ use burn_rag::{
     core::Passage,
     retrieve::{Chunking, Documents, Embedder, KnowledgeBase, LexicalIndex, Retriever, Storage},
     train::{
-        DprExample, Error, Mined, Mining, QuestionAnswer, evaluate::ndcg, has_effective_negative,
-        mine, read_dpr, read_pairs, write_dpr,
+        DprExample, Error, Mined, Mining, QuestionAnswer, evaluate::ndcg, mine, read_dpr,
+        read_pairs, write_dpr,
     },
 };
 use common::context_encoder;
@@ -351,17 +351,6 @@ fn entries_that_are_none_are_named() {
     assert!(matches!(dpr("[]"), Err(Error::EmptyFile { .. })));
     let error = read_dpr("nowhere/dpr.json").unwrap_err();
     assert!(matches!(error, Error::Core(_)), "{error}");
-}
-
-#[test]
-fn a_negative_is_hard_or_another_examples_positive() {
-    let (one, other) = (example("a", &[]), example("b", &[]));
-    assert!(has_effective_negative(&[one.clone(), other.clone()], 2));
-    assert!(!has_effective_negative(&[one.clone(), other], 1));
-    assert!(!has_effective_negative(&[one.clone(), one.clone()], 8));
-    assert!(!has_effective_negative(std::slice::from_ref(&one), 8));
-    assert!(has_effective_negative(&[one, example("a", &["wrong"])], 1));
-    assert!(!has_effective_negative(&[], 8));
 }
 
 #[test]

@@ -396,7 +396,7 @@ fn a_start_measures_on_what_it_holds_out_and_follows_its_seed() {
     let _alone = alone();
     let start = || bootstrap(scratch(passages()), settings(2, 0.4)).unwrap();
     let (rag, report) = start();
-    assert_eq!(report.epochs[1].heldout.unwrap().questions, 2);
+    assert_eq!(report.epochs[1].heldout.unwrap().answers.questions, 2);
     let (again, repeated) = start();
     assert_eq!(
         repeated.epochs[1].loss_per_token,

@@ -1,7 +1,7 @@
 use std::{fmt, path::PathBuf};
 
-use burn::store::RecordError;
 use crate::plan::Size;
+use burn::store::RecordError;
 
 /// What can go wrong while training or measuring.
 #[derive(thiserror::Error)]
@@ -114,6 +114,7 @@ pub enum Error {
     NoSpans {
         /// Passages that were searched.
         passages: usize,
+    },
     /// A question would be trained against no other passage than its own.
     #[error(
         "there is no negative for the question {question:?}: its batch holds no passage but its own; give hard negatives, or a batch_size of at least 2 and examples with different passages (the same id is the same passage)"
@@ -168,6 +169,7 @@ pub enum Error {
         found: String,
         /// What should be.
         expected: String,
+    },
     /// Training takes more memory than there is.
     #[error(
         "training takes {needed} even with {setting} = 1, and {limit} were given; most of it is {dominant} ({bytes}): reduce that first"

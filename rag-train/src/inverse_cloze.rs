@@ -7,7 +7,7 @@ use rag_retrieve::TextEncoder;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use crate::{
-    Accumulation, LossScaler, Optimizer, Result, Schedule,
+    Accumulation, Decay, LossScaler, Optimizer, Result, Schedule,
     contrastive::{in_batch_loss, in_batch_scores},
     progress::progress_bar,
 };
@@ -53,9 +53,10 @@ pub fn pretrain(
     let device = encoder.encoder.bert.device().autodiff();
     let mut random = StdRng::seed_from_u64(settings.seed);
     let mut optimizer = Optimizer::new(
-        &AdamWConfig::new()
+        AdamWConfig::new()
             .with_epsilon(1e-8)
-            .with_weight_decay(0.01),
+            .with_weight_decay(0.01)
+            .init(),
         1.0,
         LossScaler::new(Precision::F32),
     );
@@ -63,6 +64,7 @@ pub fn pretrain(
         peak: settings.learning_rate,
         warmup: settings.steps / 10,
         steps: settings.steps,
+        decay: Decay::Linear,
     };
     let mut model = encoder.encoder.train();
     let mut order: Vec<usize> = (0..texts.len()).collect();

@@ -29,12 +29,8 @@ pub mod watch;
 
 pub use bootstrap::{Bootstrap, bootstrap};
 pub use config::{Activations, IndexRefresh, Metric, OptimizerKind, Order, Part, TrainConfig};
-pub use contrastive::{
-    ContrastiveConfig, ContrastiveExample, ContrastiveReport, Encoders, train_contrastive,
-};
-pub use data::{
-    DprExample, QuestionAnswer, has_effective_negative, leaks, read_dpr, read_pairs, write_dpr,
-};
+pub use contrastive::{ContrastiveConfig, ContrastiveReport, Encoders, train_contrastive};
+pub use data::{DprExample, QuestionAnswer, leaks, read_dpr, read_pairs, write_dpr};
 pub use error::{Error, Result};
 pub use inverse_cloze::InverseCloze;
 pub use measured::Measured;

@@ -8,7 +8,10 @@ use burn::{
     tensor::Tensor,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
+    Error, Result,
     gradients::{first_not_finite, global_norm, scale},
     scaler::LossScaler,
 };
@@ -35,6 +38,34 @@ pub struct Stepped {
     pub taken: bool,
     /// Where NaN or infinity begins, if anywhere; see [`first_not_finite`].
     pub not_finite: Option<String>,
+}
+
+/// Steps in a row without finite gradients.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Unfit(usize);
+
+impl Unfit {
+    /// Steps after which a run is given up: the scale of f16 has come down from its start to 1 by then.
+    const MOST: usize = 30;
+
+    /// Counts `stepped`, the run's `step`th, which was trained on `questions`.
+    pub(crate) fn count<'a>(
+        &mut self,
+        stepped: Stepped,
+        step: usize,
+        questions: impl Iterator<Item = &'a String>,
+    ) -> Result<()> {
+        self.0 = if stepped.taken { 0 } else { self.0 + 1 };
+        if self.0 < Self::MOST {
+            return Ok(());
+        }
+        Err(Error::Diverged {
+            step,
+            steps: self.0,
+            tensor: stepped.not_finite.unwrap_or_else(|| "the loss".into()),
+            questions: questions.cloned().collect(),
+        })
+    }
 }
 
 impl Optimizer {

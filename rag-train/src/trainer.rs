@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Accumulation, Backward, Beliefs, DropoutSeed, Error, JointModel, LossScaler, Measured,
     Objective, Optimizer, QuestionAnswer, Result, Schedule, TrainConfig,
+    optimizer::Unfit,
     order::batches,
     prepare::{Prepared, lengths, prepare, values},
     progress::{progress_bar, say},
@@ -52,7 +53,7 @@ pub(crate) struct Progress {
     /// Batches of this epoch that are over.
     batch: usize,
     /// Steps in a row without finite gradients.
-    unfit: usize,
+    unfit: Unfit,
     /// What this epoch did so far.
     so_far: SoFar,
     report: Report,
@@ -128,10 +129,6 @@ pub struct ExampleReport {
     /// P(z|x,y) of each.
     pub posterior: Vec<f32>,
 }
-
-/// Steps without finite gradients after which a run is given up: the scale of f16 has come down from
-/// its start to 1 by then.
-const UNFIT_STEPS: usize = 30;
 
 /// The folders of a run: the model, with what the run goes on from beside it.
 const LAST: &str = "last";
@@ -356,20 +353,7 @@ impl Trainer {
         self.model = model;
         self.progress.step += 1;
         self.progress.taken += usize::from(stepped.taken);
-        self.progress.unfit = if stepped.taken {
-            0
-        } else {
-            self.progress.unfit + 1
-        };
-        if self.progress.unfit >= UNFIT_STEPS {
-            return Err(Error::Diverged {
-                step: self.progress.step,
-                steps: self.progress.unfit,
-                tensor: stepped.not_finite.unwrap_or_else(|| "the loss".into()),
-                questions: pairs.iter().map(|pair| pair.question.clone()).collect(),
-            });
-        }
-        Ok(StepReport {
+        let report = StepReport {
             step: self.progress.step,
             loss: examples.iter().map(|example| example.loss).sum(),
             tokens: examples.iter().map(|example| example.tokens).sum(),
@@ -377,7 +361,10 @@ impl Trainer {
             learning_rate: learning_rate * self.config.generator.peak(self.config.learning_rate),
             taken: stepped.taken,
             examples,
-        })
+        };
+        let questions = pairs.iter().map(|pair| &pair.question);
+        self.progress.unfit.count(stepped, report.step, questions)?;
+        Ok(report)
     }
 
     /// The model as it is now, ready to answer: a snapshot, with the index that the passages were last

@@ -9,19 +9,7 @@ use super::{
     ContrastiveConfig, Encoders, MicroBatch, in_batch_loss, in_batch_scores, mask_duplicates,
     ranks_first,
 };
-use crate::Result;
-
-/// A question with the passage that answers it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContrastiveExample {
-    /// The question.
-    pub question: String,
-    /// The passage that answers it.
-    pub positive: Passage,
-    /// Passages that do not, though they look as if they did; the hardest first.
-    #[serde(default)]
-    pub hard_negatives: Vec<Passage>,
-}
+use crate::{DprExample, Result};
 
 /// The texts of a step.
 #[derive(Clone, Debug)]
@@ -53,7 +41,7 @@ impl ContrastiveBatch {
     /// [`rag_retrieve::Error::QuestionTooLong`]; those of the tokenizers.
     pub fn new(
         encoders: &Encoders,
-        examples: &[&ContrastiveExample],
+        examples: &[&DprExample],
         config: &ContrastiveConfig,
         device: &Device,
         seed: u64,
@@ -117,14 +105,14 @@ impl InBatch {
 }
 
 /// Whether there is a passage to tell a question's own from.
-pub(super) fn has_negative(examples: &[&ContrastiveExample], hard_negatives: usize) -> bool {
+pub(super) fn has_negative(examples: &[&DprExample], hard_negatives: usize) -> bool {
     let identities = identities(&passages(examples, hard_negatives));
     identities.iter().any(|&identity| identity > 0)
 }
 
 /// The own passages of all examples, then the first `hard_negatives` of each.
-fn passages<'a>(examples: &[&'a ContrastiveExample], hard_negatives: usize) -> Vec<&'a Passage> {
-    let own = examples.iter().map(|example| &example.positive);
+fn passages<'a>(examples: &[&'a DprExample], hard_negatives: usize) -> Vec<&'a Passage> {
+    let own = examples.iter().map(|example| &example.positives[0]);
     let hard = examples
         .iter()
         .flat_map(|example| example.hard_negatives.iter().take(hard_negatives));

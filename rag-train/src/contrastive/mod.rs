@@ -15,7 +15,7 @@ use indicatif::ProgressBar;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
 
-pub use batch::{ContrastiveBatch, ContrastiveExample, InBatch};
+pub use batch::{ContrastiveBatch, InBatch};
 pub use cached::{MicroBatch, back_propagate};
 pub use config::ContrastiveConfig;
 pub use encoders::{BiEncoder, Encoders};
@@ -23,7 +23,8 @@ pub use loss::{in_batch_loss, in_batch_scores, mask_duplicates, ranks_first};
 
 use self::{batch::has_negative, cached::embed_all};
 use crate::{
-    Accumulation, Error, LossScaler, Optimizer, Result, Schedule,
+    Accumulation, Decay, DprExample, Error, LossScaler, Optimizer, Result, Schedule,
+    optimizer::Unfit,
     progress::{progress_bar, say},
 };
 
@@ -61,8 +62,8 @@ pub struct ContrastiveEpoch {
 /// of different dimensions; [`rag_retrieve::Error::QuestionTooLong`]; [`Error::Diverged`].
 pub fn train_contrastive(
     encoders: Encoders,
-    examples: &[ContrastiveExample],
-    heldout: &[ContrastiveExample],
+    examples: &[DprExample],
+    heldout: &[DprExample],
     config: &ContrastiveConfig,
 ) -> Result<(Encoders, ContrastiveReport)> {
     config.check()?;
@@ -88,7 +89,7 @@ pub fn train_contrastive(
         report.epochs.push(epoch);
     }
     bar.finish_and_clear();
-    report.skipped_steps = training.optimizer.skipped();
+    report.skipped_steps = training.optimizer.scaler().skipped();
     Ok((training.encoders.with(&training.model), report))
 }
 
@@ -99,31 +100,29 @@ struct Training {
     optimizer: Optimizer,
     schedule: Schedule,
     step: usize,
-    unfit_steps: usize,
+    unfit: Unfit,
     /// Apart from the order of examples, which then is the same for any micro-batches.
     dropout: StdRng,
 }
-
-/// Steps without finite gradients after which a run is given up: the scale of f16 has come down from
-/// its start to 1 by then.
-const UNFIT_STEPS: usize = 30;
 
 impl Training {
     fn new(encoders: Encoders, config: ContrastiveConfig, steps: usize) -> Self {
         let adamw = AdamWConfig::new()
             .with_epsilon(1e-8)
-            .with_weight_decay(config.weight_decay);
+            .with_weight_decay(config.weight_decay)
+            .init();
         let scaler = LossScaler::new(config.precision);
         Self {
-            optimizer: Optimizer::new(&adamw, config.max_gradient_norm, scaler),
+            optimizer: Optimizer::new(adamw, config.max_gradient_norm, scaler),
             schedule: Schedule {
                 peak: config.learning_rate,
                 warmup: (steps as f64 * config.warmup).ceil() as usize,
                 steps,
+                decay: Decay::Linear,
             },
             model: encoders.model(),
             step: 0,
-            unfit_steps: 0,
+            unfit: Unfit::default(),
             dropout: StdRng::seed_from_u64(config.seed),
             encoders,
             config,
@@ -132,7 +131,7 @@ impl Training {
 
     fn epoch(
         &mut self,
-        examples: &[&ContrastiveExample],
+        examples: &[&DprExample],
         number: usize,
         bar: &ProgressBar,
     ) -> Result<InBatch> {
@@ -146,14 +145,14 @@ impl Training {
             let seed = self.dropout.random();
             let batch =
                 ContrastiveBatch::new(&self.encoders, examples, &self.config, &device, seed)?;
-            all = all.and(self.step(&batch)?);
+            all = all.and(self.step(&batch, examples)?);
             bar.set_message(format!("epoch {number}/{}  {all}", self.config.epochs));
         }
         Ok(all)
     }
 
     /// One step: the batch's gradient a micro-batch at a time, clipped, and one move of the parameters.
-    fn step(&mut self, batch: &ContrastiveBatch) -> Result<InBatch> {
+    fn step(&mut self, batch: &ContrastiveBatch, examples: &[&DprExample]) -> Result<InBatch> {
         let ContrastiveConfig {
             temperature,
             precision,
@@ -166,23 +165,14 @@ impl Training {
         let rate = self.schedule.rate(self.step);
         let (model, stepped) = self.optimizer.step(self.model.clone(), gradients, rate);
         self.model = model;
-        if stepped.taken {
-            self.step += 1;
-            self.unfit_steps = 0;
-        } else {
-            self.unfit_steps += 1;
-        }
-        if self.unfit_steps >= UNFIT_STEPS {
-            return Err(Error::Diverged {
-                step: self.step,
-                steps: self.unfit_steps,
-            });
-        }
+        self.step += usize::from(stepped.taken);
+        let questions = examples.iter().map(|example| &example.question);
+        self.unfit.count(stepped, self.step, questions)?;
         Ok(found)
     }
 
     /// How the encoders as they are find the passages of `examples`; `None` without any.
-    fn measure(&self, examples: &[&ContrastiveExample]) -> Result<Option<InBatch>> {
+    fn measure(&self, examples: &[&DprExample]) -> Result<Option<InBatch>> {
         let Self {
             config, encoders, ..
         } = self;
@@ -207,20 +197,16 @@ impl Training {
 
 /// Cuts examples evenly into the fewest batches of at most `size`.
 fn batches<'a, 'b>(
-    examples: &'a [&'b ContrastiveExample],
+    examples: &'a [&'b DprExample],
     size: usize,
-) -> impl Iterator<Item = &'a [&'b ContrastiveExample]> {
+) -> impl Iterator<Item = &'a [&'b DprExample]> {
     let count = examples.len().div_ceil(size);
     let cut = move |batch| batch * examples.len() / count;
     (0..count).map(move |batch| &examples[cut(batch)..cut(batch + 1)])
 }
 
 /// That there is something to learn, and that every question can be read.
-fn check(
-    encoders: &Encoders,
-    examples: &[&ContrastiveExample],
-    config: &ContrastiveConfig,
-) -> Result<()> {
+fn check(encoders: &Encoders, examples: &[&DprExample], config: &ContrastiveConfig) -> Result<()> {
     let Some(first) = examples.first() else {
         return Err(Error::NoExamples);
     };
@@ -270,11 +256,7 @@ mod tests {
 
     #[test]
     fn an_epoch_is_divided_evenly() {
-        let example = ContrastiveExample {
-            question: String::new(),
-            positive: Passage::new("", "", ""),
-            hard_negatives: vec![],
-        };
+        let example = DprExample::new("", Passage::new("", "", ""));
         let sizes = |examples, size| {
             let examples = vec![&example; examples];
             batches(&examples, size).map(<[_]>::len).collect::<Vec<_>>()

@@ -35,6 +35,17 @@ pub struct DprExample {
 }
 
 impl DprExample {
+    /// A question with a passage that answers it.
+    pub fn new(question: impl Into<String>, positive: Passage) -> Self {
+        Self {
+            question: question.into(),
+            answers: Vec::new(),
+            positives: vec![positive],
+            negatives: Vec::new(),
+            hard_negatives: Vec::new(),
+        }
+    }
+
     fn check(&self) -> Result<(), &'static str> {
         if self.question.trim().is_empty() {
             return Err("the question is empty");
@@ -85,18 +96,6 @@ pub fn write_dpr(path: impl AsRef<Path>, examples: &[DprExample]) -> Result<()> 
         file.write_all(b"\n")
     })?;
     Ok(())
-}
-
-/// Whether training in batches of `batch_size` tells a right passage from any wrong one: an example has
-/// a hard negative, or a batch may hold two examples whose passages serve each other as negatives.
-/// Without that the loss is the same whatever the encoders do.
-pub fn has_effective_negative(examples: &[DprExample], batch_size: usize) -> bool {
-    let differ = |two: &[DprExample]| two[0].positives.first() != two[1].positives.first();
-    let in_batch = batch_size > 1 && examples.windows(2).any(differ);
-    in_batch
-        || examples
-            .iter()
-            .any(|example| !example.hard_negatives.is_empty())
 }
 
 /// Keeps the entries as they are read, so that a failure knows how many there were before it.

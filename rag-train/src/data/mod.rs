@@ -5,7 +5,7 @@ mod pairs;
 
 use serde::{Deserialize, Deserializer};
 
-pub use dpr::{DprExample, has_effective_negative, read_dpr, write_dpr};
+pub use dpr::{DprExample, read_dpr, write_dpr};
 pub use pairs::{QuestionAnswer, leaks, read_pairs};
 
 /// What texts are compared by: words in lower case without punctuation, each Chinese character by itself.

@@ -4,7 +4,7 @@
 use rag_core::nn::Precision;
 
 use super::{
-    Activations, F32, Part, PlanSettings,
+    ActivationMemory, Component, F32, PlanSettings,
     layers::{Keeping, Moment, Texts},
     shape::{Shape, Stack},
 };
@@ -37,11 +37,11 @@ impl Reading {
 
 impl Shape {
     /// What there is when the forward pass ends, and what the loss then needs for a moment.
-    pub(super) fn activations(&self, settings: &PlanSettings) -> Activations {
+    pub(super) fn activations(&self, settings: &PlanSettings) -> ActivationMemory {
         self.kept(settings, Moment::Forward)
     }
 
-    fn kept(&self, settings: &PlanSettings, moment: Moment) -> Activations {
+    fn kept(&self, settings: &PlanSettings, moment: Moment) -> ActivationMemory {
         let Reading {
             questions,
             contexts,
@@ -55,19 +55,22 @@ impl Shape {
                 0
             }
         };
-        let multiplied = if_trained(Part::Generator, self.generator.multiplied)
-            + if_trained(Part::QuestionEncoder, self.retriever.multiplied)
-            + if_trained(Part::ContextEncoder, self.retriever.multiplied);
+        let multiplied = if_trained(Component::Generator, self.generator.multiplied)
+            + if_trained(Component::QuestionEncoder, self.retriever.multiplied)
+            + if_trained(Component::ContextEncoder, self.retriever.multiplied);
         let decoder = self.decoder.reading(answers, keeping)
             + self.decoder.looking_back(answers, contexts, keeping)
             + keeping.inputs(answers.tokens() * self.decoder.d_model, 1);
         let reading = |part, stack: &Stack, texts| if_trained(part, stack.reading(texts, keeping));
-        Activations {
-            question_encoder: reading(Part::QuestionEncoder, &self.bert, questions),
-            context_encoder: reading(Part::ContextEncoder, &self.bert, contexts),
-            encoder: reading(Part::Generator, &self.encoder, contexts),
-            decoder: if_trained(Part::Generator, decoder),
-            vocabulary: if_trained(Part::Generator, F32 * answers.tokens() * self.vocabulary),
+        ActivationMemory {
+            question_encoder: reading(Component::QuestionEncoder, &self.bert, questions),
+            context_encoder: reading(Component::ContextEncoder, &self.bert, contexts),
+            encoder: reading(Component::Generator, &self.encoder, contexts),
+            decoder: if_trained(Component::Generator, decoder),
+            vocabulary: if_trained(
+                Component::Generator,
+                F32 * answers.tokens() * self.vocabulary,
+            ),
             weight_copies: match settings.precision {
                 Precision::F32 => 0,
                 Precision::Bf16 | Precision::F16 => keeping.width() * multiplied,
@@ -79,8 +82,8 @@ impl Shape {
 
     fn records(&self, settings: &PlanSettings) -> u64 {
         let layers = (settings.trained.iter()).map(|part| match part {
-            Part::QuestionEncoder | Part::ContextEncoder => self.bert.layers,
-            Part::Generator => self.encoder.layers + 2 * self.decoder.layers,
+            Component::QuestionEncoder | Component::ContextEncoder => self.bert.layers,
+            Component::Generator => self.encoder.layers + 2 * self.decoder.layers,
         });
         RECORDS * layers.sum::<u64>()
     }
@@ -100,7 +103,7 @@ impl Shape {
     /// when the embeddings' gradient is added to the head's.
     pub(super) fn backward(&self, settings: &PlanSettings, gradients: u64) -> u64 {
         let begin = self.activations(settings).total();
-        if !settings.trained.contains(&Part::Generator) {
+        if !settings.trained.contains(&Component::Generator) {
             return begin.max(gradients);
         }
         let kept = self.kept(settings, Moment::Backward);

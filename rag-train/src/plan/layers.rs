@@ -20,7 +20,7 @@
 //! Additions, reshapes, products with a scalar and sums keep nothing. Left out is what does not grow
 //! with the width: masks of padding, token ids, means.
 //!
-//! With [`Checkpointing::Balanced`] it keeps the results of matrix products and of operations with a
+//! Where activations are recomputed it keeps the results of matrix products and of operations with a
 //! constant (a mask, a padding bias), and no others:
 //!
 //! ```text
@@ -37,7 +37,8 @@
 
 use rag_core::nn::Precision;
 
-use super::{Checkpointing, F32, shape::Stack};
+use super::{F32, shape::Stack};
+use crate::Activations;
 
 /// Texts of one length.
 #[derive(Clone, Copy)]
@@ -56,11 +57,11 @@ impl Texts {
 #[derive(Clone, Copy)]
 pub(super) struct Keeping {
     pub(super) precision: Precision,
-    pub(super) checkpointing: Checkpointing,
+    pub(super) activations: Activations,
     pub(super) moment: Moment,
 }
 
-/// Checkpointing only knows what it needs when the backward pass begins.
+/// Where activations are recomputed, what is needed is known only when the backward pass begins.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Moment {
     Forward,
@@ -77,7 +78,7 @@ impl Keeping {
     }
 
     fn recomputes(self) -> bool {
-        self.checkpointing == Checkpointing::Balanced
+        self.activations == Activations::Recomputed
     }
 
     /// Inputs of `layers` linear layers which read the same `numbers` f32 numbers.

@@ -10,10 +10,10 @@ use std::fmt;
 use burn::tensor::Device;
 use rag_generate::RagConfig;
 
-use crate::{Error, Result};
+use crate::{Error, OptimizerKind, Result};
 use shape::{Count, Shape};
 
-pub use settings::{Checkpointing, OptimizerKind, Part, PlanSettings, Vary};
+pub use settings::{Component, PlanSettings, Vary};
 
 /// Bytes of an f32 number.
 const F32: u64 = 4;
@@ -33,7 +33,7 @@ pub struct Plan {
     /// Moments that the optimiser keeps from the first step on.
     pub optimizer: u64,
     /// What the forward pass leaves for the backward pass.
-    pub activations: Activations,
+    pub activations: ActivationMemory,
     /// Vectors of the index, whether in memory or mapped.
     pub index: u64,
     /// The most that activations and gradients take together: activations go as gradients come.
@@ -59,7 +59,7 @@ pub struct Parameters {
 
 /// Bytes that the backward pass needs, by what made them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Activations {
+pub struct ActivationMemory {
     /// The questions, in their encoder.
     pub question_encoder: u64,
     /// The passages, in their encoder where it is trained.
@@ -156,8 +156,8 @@ impl Plan {
     fn of(shape: Shape, settings: PlanSettings) -> Self {
         let trained: Vec<Count> = (settings.trained.iter())
             .map(|part| match part {
-                Part::QuestionEncoder | Part::ContextEncoder => shape.retriever,
-                Part::Generator => shape.generator,
+                Component::QuestionEncoder | Component::ContextEncoder => shape.retriever,
+                Component::Generator => shape.generator,
             })
             .collect();
         let numbers = |of: fn(&Count) -> u64| trained.iter().map(of).sum::<u64>();
@@ -215,7 +215,7 @@ impl Parameters {
     }
 }
 
-impl Activations {
+impl ActivationMemory {
     /// All of it together, as it is when the backward pass begins.
     pub fn total(&self) -> u64 {
         self.rows().iter().map(|(_, bytes)| bytes).sum()

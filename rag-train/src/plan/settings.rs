@@ -6,7 +6,7 @@ use super::{
     layers::{Keeping, Moment},
     shape::Shape,
 };
-use crate::{Error, Result};
+use crate::{Activations, Error, OptimizerKind, Result, TrainConfig};
 
 /// What is trained, and how much at once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,12 +29,12 @@ pub struct PlanSettings {
     pub answer_length: usize,
     /// The format of matrix products; parameters, gradients and optimiser are f32.
     pub precision: Precision,
-    /// Whether the backward pass computes anew what is cheap to compute.
-    pub checkpointing: Checkpointing,
+    /// What autodiff keeps of a forward pass.
+    pub activations: Activations,
     /// What moves the parameters.
     pub optimizer: OptimizerKind,
     /// What is trained; the rest is in memory without gradients.
-    pub trained: Vec<Part>,
+    pub trained: Vec<Component>,
     /// Passages in the index.
     pub passages: usize,
     /// How the index stores its vectors.
@@ -54,9 +54,9 @@ impl Default for PlanSettings {
             question_length: 32,
             answer_length: 32,
             precision: Precision::F32,
-            checkpointing: Checkpointing::None,
+            activations: Activations::Kept,
             optimizer: OptimizerKind::AdamW,
-            trained: vec![Part::QuestionEncoder, Part::Generator],
+            trained: vec![Component::QuestionEncoder, Component::Generator],
             passages: 0,
             storage: Storage::F32,
         }
@@ -66,37 +66,13 @@ impl Default for PlanSettings {
 /// A part of the model that is trained or frozen as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Part {
+pub enum Component {
     /// Gives P(z|x).
     QuestionEncoder,
     /// Gives the vectors of the passages; as large as the question encoder.
     ContextEncoder,
     /// Gives P(y|x,z).
     Generator,
-}
-
-/// Which optimiser, by what it remembers of a parameter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimizerKind {
-    /// Two moments of every number.
-    #[default]
-    AdamW,
-    /// The second moment of the rows and of the columns of a matrix (Shazeer and Stern 2018, arXiv
-    /// 1804.04235).
-    Adafactor,
-}
-
-/// Whether the backward pass keeps or recomputes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Checkpointing {
-    /// Everything that a gradient needs is kept.
-    #[default]
-    None,
-    /// [`Device::gradient_checkpointing`](burn::tensor::Device::gradient_checkpointing): results of
-    /// matrix products are kept, and most of what is made of them is computed anew.
-    Balanced,
 }
 
 /// The setting that [`Plan::largest`](super::Plan::largest) looks for.
@@ -113,6 +89,27 @@ pub enum Vary {
 }
 
 impl PlanSettings {
+    /// What `config` says of it; the model, the lengths and the index stay as they are here.
+    pub fn of(self, config: &TrainConfig) -> Self {
+        let parts = [
+            (config.question_encoder, Component::QuestionEncoder),
+            (config.context_encoder, Component::ContextEncoder),
+            (config.generator, Component::Generator),
+        ];
+        let trained = parts.into_iter().filter(|(part, _)| part.trains());
+        let batch = config.micro_batch_size.min(config.batch_size);
+        Self {
+            batch,
+            micro_batches: config.batch_size.div_ceil(batch),
+            documents_at_a_time: config.documents_at_a_time,
+            precision: config.precision,
+            activations: config.activations,
+            optimizer: config.optimizer,
+            trained: trained.map(|(_, component)| component).collect(),
+            ..self
+        }
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let sizes = [
             ("batch", Some(self.batch)),
@@ -136,7 +133,7 @@ impl PlanSettings {
     pub(super) fn keeping(&self, moment: Moment) -> Keeping {
         Keeping {
             precision: self.precision,
-            checkpointing: self.checkpointing,
+            activations: self.activations,
             moment,
         }
     }
