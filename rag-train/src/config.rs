@@ -8,7 +8,10 @@ use burn::{
 use rag_core::nn::Precision;
 use serde::{Deserialize, Serialize};
 
-use crate::{Decay, Error, Result, RetrieverLoss};
+use crate::{
+    Decay, Error, Result, RetrieverLoss,
+    watch::{Action, MonitorConfig},
+};
 
 /// Settings of a fine-tuning run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,8 +65,10 @@ pub struct TrainConfig {
     pub metric: Metric,
     /// Measurements in a row without a better one after which the run ends; `None` never does.
     pub patience: Option<usize>,
-    /// Where checkpoints go: `last`, which a run resumes from, and, with held-out pairs, `best`. `None`
-    /// writes none.
+    /// What is warned of, and what is done about it.
+    pub monitor: MonitorConfig,
+    /// Where the run's files go: the checkpoints `last`, which a run resumes from, and, with held-out
+    /// pairs, `best`; `metrics.jsonl`, an event a line; `report.html` at the end. `None` writes none.
     pub checkpoints: Option<PathBuf>,
     /// Steps between two writings of `last`; 0 writes it after each epoch only.
     pub checkpoint_every: usize,
@@ -170,6 +175,7 @@ impl Default for TrainConfig {
             evaluate_every: 1,
             metric: Metric::F1,
             patience: None,
+            monitor: MonitorConfig::default(),
             checkpoints: None,
             checkpoint_every: 0,
         }
@@ -263,6 +269,15 @@ impl TrainConfig {
                 "index.delay",
                 self.index.delay,
                 "less than index.every",
+            ));
+        }
+        self.monitor.check()?;
+        let refreshes = (self.monitor.actions.values()).any(|&done| done == Action::RefreshIndex);
+        if refreshes && !self.context_encoder.trains() {
+            return Err(refused(
+                "monitor.actions",
+                "refresh_index",
+                "a passage encoder that trains: vectors of a frozen one stay the same",
             ));
         }
         if ![self.question_encoder, self.context_encoder, self.generator]

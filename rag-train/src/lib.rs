@@ -5,6 +5,7 @@ mod bootstrap;
 mod config;
 pub mod contrastive;
 mod data;
+mod diary;
 mod error;
 pub mod evaluate;
 pub mod gradients;
@@ -19,6 +20,7 @@ pub mod plan;
 mod prepare;
 mod progress;
 mod refresh;
+mod report;
 pub mod salient;
 mod scaler;
 mod schedule;
@@ -40,8 +42,9 @@ pub use objective::{
     RetrieverLoss,
 };
 pub use optimizer::{Accumulation, Optimizer, Stepped};
+pub use report::{Epoch, ExampleReport, Report, StepReport};
 pub use salient::{SalientSpans, cloze_pairs};
 pub use scaler::LossScaler;
 pub use schedule::{Decay, Schedule};
 pub use scratch::ScratchConfig;
-pub use trainer::{Epoch, ExampleReport, Report, StepReport, Trainer};
+pub use trainer::Trainer;

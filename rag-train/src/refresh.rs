@@ -14,6 +14,8 @@ pub(crate) struct Refresh {
     /// How many times the vectors were replaced.
     pub(crate) generation: usize,
     embedding: Option<Embedding>,
+    /// What was replaced last, until someone takes it.
+    pub(crate) replaced: Option<Retriever>,
 }
 
 struct Embedding {
@@ -61,12 +63,13 @@ impl Refresh {
             return Ok(());
         };
         let knowledge = thread.join().map_err(|_| Error::Embedding)??;
-        *retriever = Retriever::new(
+        let fresh = Retriever::new(
             retriever.question_encoder.clone(),
             encoder,
             knowledge,
             retriever.n_docs(),
         )?;
+        self.replaced = Some(std::mem::replace(retriever, fresh));
         self.generation += 1;
         Ok(())
     }

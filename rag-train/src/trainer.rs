@@ -11,20 +11,23 @@ use burn::{
     },
     module::{Module, ParamGroup},
 };
-use rag_core::atomic::replace_folder;
+use rag_core::{atomic::replace_folder, nn::Precision};
 use rag_generate::Rag;
 use rag_retrieve::TextEncoder;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Accumulation, Backward, Beliefs, DropoutSeed, Error, JointModel, LossScaler, Measured,
-    Objective, Optimizer, QuestionAnswer, Result, Schedule, TrainConfig,
+    Accumulation, Backward, DropoutSeed, Error, JointModel, LossScaler, Measured, Objective,
+    Optimizer, Part, QuestionAnswer, Report, Result, Schedule, StepReport, TrainConfig,
+    data::leaks,
+    diary::{self, Diary, Probes},
     optimizer::Unfit,
     order::batches,
-    prepare::{Prepared, lengths, prepare, values},
-    progress::{progress_bar, say},
+    prepare::{Prepared, lengths, prepare},
     refresh::Refresh,
+    report::{SoFar, reports},
     state::{self, State},
+    watch::{Action, Event, Monitor, Observation, Warning},
 };
 
 /// Trains the retriever and the generator of a [`Rag`] through the marginal likelihood.
@@ -40,7 +43,7 @@ pub struct Trainer {
 }
 
 /// How far a run is.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Progress {
     /// Fingerprint of the training pairs.
     data: Option<String>,
@@ -61,73 +64,11 @@ pub(crate) struct Progress {
     /// Measurements in a row without a better one.
     no_better: usize,
     over: bool,
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct SoFar {
-    loss: f64,
-    tokens: usize,
-    pairs: usize,
-    norms: Vec<f64>,
-    seconds: f64,
-}
-
-/// What a run did.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Report {
-    /// One entry an epoch.
-    pub epochs: Vec<Epoch>,
-    /// Steps that were skipped because their gradients were not finite.
-    pub skipped_steps: usize,
-    /// How many times the passages were embedded again.
-    pub index_generation: usize,
-}
-
-/// What an epoch did.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Epoch {
-    /// Marginal negative log-likelihood per answer token, in nats.
-    pub loss_per_token: f64,
-    /// Mean global norm of the gradients before clipping.
-    pub gradient_norm: f64,
-    /// Pairs per second.
-    pub examples_per_second: f64,
-    /// On the held-out pairs, where they were measured.
-    pub heldout: Option<Measured>,
-}
-
-/// What a step did.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StepReport {
-    /// Counted from 1.
-    pub step: usize,
-    /// Summed marginal negative log-likelihood of the answers, in nats.
-    pub loss: f64,
-    /// Answer tokens.
-    pub tokens: usize,
-    /// The global norm of the gradients before clipping.
-    pub gradient_norm: f64,
-    /// The learning rate of the generator.
-    pub learning_rate: f64,
-    /// Whether the parameters moved.
-    pub taken: bool,
-    /// One entry a pair.
-    pub examples: Vec<ExampleReport>,
-}
-
-/// What a step saw of a pair.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ExampleReport {
-    /// Marginal negative log-likelihood of the answer, in nats.
-    pub loss: f64,
-    /// Tokens of the answer.
-    pub tokens: usize,
-    /// Positions of the passages in the knowledge base, best first.
-    pub passages: Vec<usize>,
-    /// P(z|x) of each.
-    pub prior: Vec<f32>,
-    /// P(z|x,y) of each.
-    pub posterior: Vec<f32>,
+    monitor: Monitor,
+    /// Whether the retriever stays as it is from now on.
+    retriever_frozen: bool,
+    /// Whether the passages are to be embedded anew before it is time.
+    refresh_asked: bool,
 }
 
 /// The folders of a run: the model, with what the run goes on from beside it.
@@ -172,7 +113,7 @@ impl Trainer {
                 generator: config.generator.prepare(model.generator),
             },
             refresh: Refresh::default(),
-            progress: Progress::default(),
+            progress: Progress::new(Monitor::new(config.monitor.clone())?),
             config,
             rag,
         })
@@ -241,8 +182,19 @@ impl Trainer {
             .clone();
         state::same_data(self.state_folder(), &expected, &found)?;
 
-        let bar = progress_bar(self.schedule.steps);
-        bar.set_position(self.progress.step as u64);
+        let folder = self.config.checkpoints.clone();
+        let mut diary = Diary::open(folder, self.progress.step, self.schedule.steps)?;
+        if let &[first, ..] = &leaks(pairs, heldout)[..] {
+            diary.say(&format!(
+                "warning: {} of the {} held-out questions are training questions too, such as {:?}: what is \
+                 measured on them says nothing of new questions",
+                leaks(pairs, heldout).len(),
+                heldout.len(),
+                heldout[first].question
+            ));
+        }
+        let untrained = &self.rag.retriever.question_encoder;
+        let probes = Probes::new(untrained, pairs, self.config.monitor.probes)?;
         let TrainConfig {
             epochs,
             batch_size,
@@ -251,39 +203,117 @@ impl Trainer {
             checkpoint_every,
             ..
         } = self.config;
+        let started = self.progress.epoch < epochs && !self.progress.over;
         while self.progress.epoch < epochs && !self.progress.over {
             let batches = batches(order, &lengths, batch_size, seed, self.progress.epoch);
             for batch in batches.iter().skip(self.progress.batch) {
                 let begun = Instant::now();
                 let pairs: Vec<_> = batch.iter().map(|&i| &pairs[i]).collect();
                 let step = self.step(&pairs)?;
+                let seconds = begun.elapsed().as_secs_f64();
                 self.progress.batch += 1;
-                self.progress
-                    .so_far
-                    .add(&step, begun.elapsed().as_secs_f64());
-                bar.inc(1);
-                bar.set_message(
-                    self.progress
-                        .so_far
-                        .message(self.progress.epoch + 1, epochs),
-                );
-                let broken = watch(&step).is_break();
+                self.progress.so_far.add(&step, seconds);
+                diary.bar.inc(1);
+                let epoch = self.progress.epoch + 1;
+                diary
+                    .bar
+                    .set_message(self.progress.so_far.message(epoch, epochs));
+                self.watch(&step, &pairs, &probes, seconds, &mut diary)?;
+                if self.progress.over {
+                    self.embed_all()?;
+                }
+                let broken = watch(&step).is_break() || self.progress.over;
                 if broken || checkpoint_every > 0 && step.step.is_multiple_of(checkpoint_every) {
-                    self.save_last()?;
+                    self.save_last(&mut diary)?;
                 }
                 if broken {
-                    bar.finish_and_clear();
-                    return Ok(self.report());
+                    break;
                 }
             }
-            let line = self.end_epoch(heldout)?;
-            say(&bar, &line);
+            if self.progress.batch < batches.len() || self.progress.over {
+                break;
+            }
+            self.end_epoch(heldout, &mut diary)?;
         }
-        bar.finish_and_clear();
+        diary.bar.finish_and_clear();
+        let ended = self.progress.epoch == epochs || self.progress.over;
+        if started && ended {
+            diary.report(&self.rag(), &self.config, pairs, heldout)?;
+        }
         Ok(self.report())
     }
 
-    fn end_epoch(&mut self, heldout: &[QuestionAnswer]) -> Result<String> {
+    /// Looks at a step for what is going wrong, writes it all down, and does what the settings say.
+    fn watch(
+        &mut self,
+        step: &StepReport,
+        pairs: &[&QuestionAnswer],
+        probes: &Probes,
+        seconds: f64,
+        diary: &mut Diary,
+    ) -> Result<()> {
+        let knowledge = self.rag.retriever.knowledge().len();
+        let mut observation = diary::observation(step, pairs, knowledge);
+        self.probe(&mut observation, probes, diary)?;
+        let skipped = self.optimizer.scaler().skipped();
+        let metrics = diary::step_metrics(
+            step,
+            &observation,
+            self.progress.epoch + 1,
+            skipped,
+            seconds,
+        );
+        diary.add(Event::Step(metrics))?;
+        let mut warnings = self.progress.monitor.observe(&observation);
+        // In f16 a step is skipped now and then: the loss scale is found so.
+        if let (Some(tensor), Precision::F32 | Precision::Bf16) =
+            (&step.not_finite, self.config.precision)
+        {
+            warnings.push(Warning::NotFinite {
+                tensor: tensor.clone(),
+                batch: pairs.iter().map(|pair| pair.question.clone()).collect(),
+            });
+        }
+        for warning in warnings {
+            let action = self.progress.monitor.action(warning.kind());
+            match action {
+                Action::Warn => {}
+                Action::FreezeRetriever => self.progress.retriever_frozen = true,
+                Action::RefreshIndex => self.progress.refresh_asked = true,
+                Action::Stop => self.progress.over = true,
+            }
+            diary.warn(step.step, action, warning)?;
+        }
+        Ok(())
+    }
+
+    /// Measures how far the retriever has moved, where this step is one to do so: its vectors now and
+    /// then, and new vectors of the passages against those that they replaced.
+    fn probe(
+        &mut self,
+        observation: &mut Observation,
+        probes: &Probes,
+        diary: &mut Diary,
+    ) -> Result<()> {
+        let step = observation.step;
+        let every = self.config.monitor.probe_every;
+        if every > 0 && step.is_multiple_of(every) {
+            observation.probe_cosine = Some(probes.cosine(&self.rag().retriever.question_encoder)?);
+        }
+        if let Some(mut stale) = self.refresh.replaced.take() {
+            let fresh = self.rag().retriever;
+            stale.question_encoder = fresh.question_encoder.clone();
+            observation.recall_stored = Some(probes.recall(&stale)?);
+            observation.recall_fresh = Some(probes.recall(&fresh)?);
+            diary.add(Event::Refresh {
+                step: step - 1,
+                generation: self.refresh.generation,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn end_epoch(&mut self, heldout: &[QuestionAnswer], diary: &mut Diary) -> Result<()> {
         let mut epoch = std::mem::take(&mut self.progress.so_far).epoch();
         self.progress.epoch += 1;
         self.progress.batch = 0;
@@ -295,7 +325,12 @@ impl Trainer {
         let every = self.config.evaluate_every;
         let mut best = false;
         if !heldout.is_empty() && (last || every > 0 && number.is_multiple_of(every)) {
+            let begun = Instant::now();
             let measured = Measured::of(&self.rag(), heldout)?;
+            let seconds = begun.elapsed().as_secs_f64();
+            let step = self.progress.step;
+            let metrics = diary::evaluation_metrics(&measured, step, number, seconds);
+            diary.add(Event::Evaluation(metrics))?;
             let found = measured.metric(self.config.metric);
             best = self.progress.best.is_none_or(|best| found > best);
             if best {
@@ -305,7 +340,7 @@ impl Trainer {
             self.progress.over = self.config.patience == Some(self.progress.no_better);
             epoch.heldout = Some(measured);
         }
-        let line = epoch.line(number, self.config.epochs);
+        diary.say(&epoch.line(number, self.config.epochs));
         self.progress.report.epochs.push(epoch);
         if best && let Some(folder) = &self.config.checkpoints {
             self.rag().save(folder.join(BEST))?;
@@ -313,8 +348,7 @@ impl Trainer {
         if self.progress.over && !last {
             self.embed_all()?;
         }
-        self.save_last()?;
-        Ok(line)
+        self.save_last(diary)
     }
 
     /// One step on `pairs`: retrieve with the question encoder as it is, pack, back-propagate a
@@ -349,6 +383,7 @@ impl Trainer {
         }
         let learning_rate = self.schedule.rate(self.progress.taken);
         let rates = self.learning_rates(learning_rate);
+        let loss_scale = self.optimizer.scaler().scale();
         let (model, stepped) = self.optimizer.step(self.model.clone(), gradients, rates);
         self.model = model;
         self.progress.step += 1;
@@ -359,7 +394,11 @@ impl Trainer {
             tokens: examples.iter().map(|example| example.tokens).sum(),
             gradient_norm: stepped.gradient_norm,
             learning_rate: learning_rate * self.config.generator.peak(self.config.learning_rate),
+            retriever_learning_rate: learning_rate
+                * self.retriever_peak(self.config.question_encoder),
+            loss_scale,
             taken: stepped.taken,
+            not_finite: stepped.not_finite.clone(),
             examples,
         };
         let questions = pairs.iter().map(|pair| &pair.question);
@@ -399,13 +438,20 @@ impl Trainer {
         ModuleLrScheduler::new(constant(generator.peak(learning_rate)))
             .with_group(
                 ParamGroup::from_predicate("question_encoder"),
-                constant(question_encoder.peak(learning_rate)),
+                constant(self.retriever_peak(question_encoder)),
             )
             .with_group(
                 ParamGroup::from_predicate("context_encoder"),
-                constant(context_encoder.peak(learning_rate)),
+                constant(self.retriever_peak(context_encoder)),
             )
             .step()
+    }
+
+    fn retriever_peak(&self, part: Part) -> f64 {
+        match self.progress.retriever_frozen {
+            true => 0.0,
+            false => part.peak(self.config.learning_rate),
+        }
     }
 
     fn objective(&self) -> Objective {
@@ -423,11 +469,12 @@ impl Trainer {
     fn turn_index(&mut self) -> Result<()> {
         let step = self.progress.step;
         let (every, delay) = (self.config.index.every, self.config.index.delay);
-        if every > 0
-            && step > 0
-            && step.is_multiple_of(every)
+        let scheduled = every > 0 && step > 0 && step.is_multiple_of(every);
+        if (scheduled || self.progress.refresh_asked)
+            && self.refresh.running().is_none()
             && let Some(encoder) = self.context_encoder()
         {
+            self.progress.refresh_asked = false;
             self.refresh.begin(&self.rag.retriever, encoder, step)?;
         }
         match self.refresh.running() {
@@ -444,6 +491,7 @@ impl Trainer {
             self.refresh
                 .begin(&self.rag.retriever, encoder, self.progress.step)?;
             self.refresh.finish(&mut self.rag.retriever)?;
+            self.refresh.replaced = None;
         }
         Ok(())
     }
@@ -472,7 +520,7 @@ impl Trainer {
         folder.join(LAST).join(STATE)
     }
 
-    fn save_last(&self) -> Result<()> {
+    fn save_last(&self, diary: &mut Diary) -> Result<()> {
         let Some(folder) = &self.config.checkpoints else {
             return Ok(());
         };
@@ -499,70 +547,31 @@ impl Trainer {
             if let Some((_, encoder)) = embedding {
                 state::save_module(&encoder.encoder, &folder, state::EMBEDDING_ENCODER)?;
             }
-            Ok(())
+            Ok::<_, Error>(())
+        })?;
+        diary.add(Event::Checkpoint {
+            step: self.progress.step,
         })
     }
 }
 
-fn reports(
-    beliefs: Beliefs,
-    positions: Vec<Vec<usize>>,
-    tokens: Vec<usize>,
-) -> Result<Vec<ExampleReport>> {
-    let losses = values(beliefs.losses)?;
-    let prior = values(beliefs.log_prior.exp())?;
-    let posterior = values(beliefs.log_posterior.exp())?;
-    let examples = positions.into_iter().zip(tokens).enumerate();
-    Ok(examples
-        .map(|(i, (passages, tokens))| {
-            let own = i * passages.len()..(i + 1) * passages.len();
-            ExampleReport {
-                loss: f64::from(losses[i]),
-                tokens,
-                passages,
-                prior: prior[own.clone()].to_vec(),
-                posterior: posterior[own].to_vec(),
-            }
-        })
-        .collect())
-}
-
-impl SoFar {
-    fn add(&mut self, step: &StepReport, seconds: f64) {
-        self.loss += step.loss;
-        self.tokens += step.tokens;
-        self.pairs += step.examples.len();
-        self.norms.extend(step.taken.then_some(step.gradient_norm));
-        self.seconds += seconds;
-    }
-
-    fn message(&self, epoch: usize, epochs: usize) -> String {
-        let (loss, speed) = (
-            self.loss / self.tokens as f64,
-            self.pairs as f64 / self.seconds,
-        );
-        format!("epoch {epoch}/{epochs}  {loss:.3} nats/token  {speed:.1} pairs/s")
-    }
-
-    fn epoch(self) -> Epoch {
-        Epoch {
-            loss_per_token: self.loss / self.tokens as f64,
-            gradient_norm: self.norms.iter().sum::<f64>() / self.norms.len().max(1) as f64,
-            examples_per_second: self.pairs as f64 / self.seconds,
-            heldout: None,
+impl Progress {
+    fn new(monitor: Monitor) -> Self {
+        Self {
+            data: None,
+            taken: 0,
+            step: 0,
+            epoch: 0,
+            batch: 0,
+            unfit: Unfit::default(),
+            so_far: SoFar::default(),
+            report: Report::default(),
+            best: None,
+            no_better: 0,
+            over: false,
+            monitor,
+            retriever_frozen: false,
+            refresh_asked: false,
         }
-    }
-}
-
-impl Epoch {
-    fn line(&self, number: usize, epochs: usize) -> String {
-        let mut line = format!(
-            "epoch {number}/{epochs}  {:.3} nats/token  gradient norm {:.2}  {:.1} pairs/s",
-            self.loss_per_token, self.gradient_norm, self.examples_per_second
-        );
-        if let Some(measured) = self.heldout {
-            line += &format!("  {measured}");
-        }
-        line
     }
 }

@@ -77,7 +77,7 @@ pub fn answers(
 }
 
 /// The data choose the language and not the model's answer, so that no answer changes its own measure.
-fn language(pair: &QuestionAnswer) -> Language {
+pub(crate) fn language(pair: &QuestionAnswer) -> Language {
     let mut texts = [&pair.question].into_iter().chain(&pair.answers);
     if texts.any(|text| Language::of(text) == Language::Chinese) {
         Language::Chinese

@@ -31,6 +31,10 @@ pub struct MonitorConfig {
     pub ignored_spread: f64,
     /// Stale index: largest loss of recall against fresh vectors.
     pub stale_recall: f64,
+    /// Steps between two measurements of query drift; 0 measures none.
+    pub probe_every: usize,
+    /// Questions of the training data that drift and staleness are measured on.
+    pub probes: usize,
     /// Query drift: smallest cosine between the probes' first vectors and their present ones, above 0.
     pub drift_cosine: f64,
     /// What is to be done on a kind of warning; [`Action::Warn`] for those that are not listed.
@@ -50,6 +54,8 @@ impl Default for MonitorConfig {
             slot_spread: 0.5,
             ignored_spread: 0.1,
             stale_recall: 0.05,
+            probe_every: 50,
+            probes: 32,
             drift_cosine: 0.5,
             actions: BTreeMap::new(),
         }

@@ -161,8 +161,8 @@ impl MetricsLog {
     /// where there is none.
     ///
     /// What the interrupted run wrote after that checkpoint is removed, as the resumed one writes it
-    /// again: all that follows [`Event::Checkpoint`] of `step` or, where that line is missing, all events
-    /// of later steps.
+    /// again: all that follows the last [`Event::Checkpoint`] of `step` or, where that line is missing,
+    /// all events of later steps.
     ///
     /// # Errors
     /// [`rag_core::Error::Io`]; [`Error::Metrics`] names a line that is no event.
@@ -173,6 +173,7 @@ impl MetricsLog {
             read => read.map_err(CoreError::io(&path))?,
         };
         let mut kept = 0;
+        let mut checkpoint = None;
         for (number, line) in lines(&bytes).enumerate() {
             let event = parse(line, number, &path)?;
             if event.step() > step {
@@ -180,9 +181,10 @@ impl MetricsLog {
             }
             kept += line.len() + 1;
             if event == (Event::Checkpoint { step }) {
-                break;
+                checkpoint = Some(kept);
             }
         }
+        let kept = checkpoint.unwrap_or(kept);
         let file = OpenOptions::new()
             .append(true)
             .open(&path)
