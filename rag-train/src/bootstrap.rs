@@ -40,8 +40,8 @@ impl Default for Bootstrap {
 /// the retriever learn to look for the same words; but REALM answers from another corpus, and this
 /// model has nothing but these passages. So the retriever learns to find a passage by what is said
 /// in it, and the generator to copy from its context. Held-out scores are those of an open book:
-/// they say how well the model reads. A retriever that is good already is kept with a low
-/// [`TrainConfig::retriever_learning_rate`].
+/// they say how well the model reads. A retriever that is good already is kept by freezing it
+/// ([`TrainConfig::question_encoder`]).
 ///
 /// The mask is text like any other. A vocabulary that lacks it makes it unknown tokens, which still
 /// mark the place; name it among the texts of [`ScratchConfig::init`](crate::ScratchConfig::init) to give
