@@ -4,8 +4,9 @@
 
 use burn_rag::{prelude::*, train::InverseCloze};
 
-/// How far the loss of a 16-bit run may be from that of f32, as a share of it, over any ten steps.
-const BAND: f64 = 0.02;
+/// How far the loss of a 16-bit run may be from that of f32, as a share of it, over any ten steps. In
+/// f16 the first steps are skipped until the loss scale is found.
+const BAND: f64 = 0.03;
 
 #[test]
 fn losses_in_bf16_and_f16_follow_those_in_f32() {
