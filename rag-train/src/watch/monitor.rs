@@ -52,7 +52,7 @@ impl Monitor {
     /// A monitor that has seen nothing.
     ///
     /// # Errors
-    /// [`Error::Setting`].
+    /// [`crate::Error::Setting`].
     pub fn new(config: MonitorConfig) -> Result<Self> {
         config.check()?;
         Ok(Self {

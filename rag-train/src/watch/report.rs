@@ -94,7 +94,8 @@ impl Page<'_> {
                 tiles.push(("Memory", size, "at most".into()));
             }
         }
-        let scores: [(_, fn(&EvaluationMetrics) -> f64); 2] = [
+        type Score = fn(&EvaluationMetrics) -> f64;
+        let scores: [(&str, Score); 2] = [
             ("Held-out exact match", |scores| scores.exact_match),
             ("Held-out F1", |scores| scores.f1),
         ];
