@@ -8,7 +8,7 @@ use rag_retrieve::{Embedder, Hit, Index, KnowledgeBase, LexicalIndex, Retriever}
 use rand::{SeedableRng, rngs::StdRng, seq::index::sample};
 use serde::{Deserialize, Serialize};
 
-use crate::{DprExample, Error, QuestionAnswer, Result, data::tokens};
+use crate::{DprExample, Error, QuestionAnswer, Result, evaluate::has_answer};
 
 /// Where negatives are looked for, and how many are kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ const QUESTIONS: usize = 64;
 /// a question, and tells `progress` how many questions are done.
 ///
 /// The positive is the passage that the pair names, or the best candidate that holds an accepted answer,
-/// as DPR chooses it; a passage holds an answer if it has all its words in a row. `lexical` is an index
+/// as DPR chooses it; [`has_answer`] says which do. `lexical` is an index
 /// over the knowledge base's passages.
 ///
 /// # Errors
@@ -210,25 +210,18 @@ impl Candidate {
         pair: &QuestionAnswer,
         positions: Vec<usize>,
     ) -> Result<Vec<Self>> {
-        let answers: Vec<_> = pair.answers.iter().map(|answer| tokens(answer)).collect();
         positions
             .into_iter()
             .map(|position| {
                 let passage = knowledge.passage(position)?;
-                let text = tokens(&passage.text);
-                let holds_answer = answers.iter().any(|answer| in_a_row(&text, answer));
                 Ok(Self {
                     position,
+                    holds_answer: has_answer(&passage.text, &pair.answers),
                     passage,
-                    holds_answer,
                 })
             })
             .collect()
     }
-}
-
-fn in_a_row(text: &[String], answer: &[String]) -> bool {
-    !answer.is_empty() && text.windows(answer.len()).any(|words| words == answer)
 }
 
 /// The positions of two rankings by rank, each once; at the same rank those of the first stand first.

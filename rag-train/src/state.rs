@@ -12,7 +12,10 @@ use burn::{
 use rag_core::atomic;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, LossScaler, Optimizer, QuestionAnswer, Result, TrainConfig, trainer::Progress};
+use crate::{
+    Error, LossScaler, Optimizer, QuestionAnswer, Report, Result, TrainConfig, optimizer::Unfit,
+    report::SoFar, watch::Monitor,
+};
 
 const FORMAT_VERSION: u32 = 1;
 
@@ -28,6 +31,56 @@ pub(crate) struct State {
     pub(crate) generation: usize,
     /// The step at which an embedding was begun that is not yet in use.
     pub(crate) embedding: Option<usize>,
+}
+
+/// How far a run is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// Fingerprint of the training pairs.
+    pub(crate) data: Option<String>,
+    /// Steps that moved the parameters: where the learning rate is.
+    pub(crate) taken: usize,
+    /// Steps in all.
+    pub(crate) step: usize,
+    /// Epochs that are over.
+    pub(crate) epoch: usize,
+    /// Batches of this epoch that are over.
+    pub(crate) batch: usize,
+    /// Steps in a row without finite gradients.
+    pub(crate) unfit: Unfit,
+    /// What this epoch did so far.
+    pub(crate) so_far: SoFar,
+    pub(crate) report: Report,
+    pub(crate) best: Option<f64>,
+    /// Measurements in a row without a better one.
+    pub(crate) no_better: usize,
+    pub(crate) over: bool,
+    pub(crate) monitor: Monitor,
+    /// Whether the retriever stays as it is from now on.
+    pub(crate) retriever_frozen: bool,
+    /// Whether the passages are to be embedded anew before it is time.
+    pub(crate) refresh_asked: bool,
+}
+
+impl Progress {
+    pub(crate) fn new(monitor: Monitor) -> Self {
+        Self {
+            data: None,
+            taken: 0,
+            step: 0,
+            epoch: 0,
+            batch: 0,
+            unfit: Unfit::default(),
+            so_far: SoFar::default(),
+            report: Report::default(),
+            best: None,
+            no_better: 0,
+            over: false,
+            monitor,
+            retriever_frozen: false,
+            refresh_asked: false,
+        }
+    }
 }
 
 impl State {

@@ -14,19 +14,17 @@ use burn::{
 use rag_core::{atomic::replace_folder, nn::Precision};
 use rag_generate::Rag;
 use rag_retrieve::TextEncoder;
-use serde::{Deserialize, Serialize};
 
 use crate::{
     Accumulation, Backward, DropoutSeed, Error, JointModel, LossScaler, Measured, Objective,
     Optimizer, Part, QuestionAnswer, Report, Result, Schedule, StepReport, TrainConfig,
     data::leaks,
     diary::{self, Diary, Probes},
-    optimizer::Unfit,
     order::batches,
     prepare::{Prepared, lengths, prepare},
     refresh::Refresh,
-    report::{SoFar, reports},
-    state::{self, State},
+    report::reports,
+    state::{self, Progress, State},
     watch::{Action, Event, Monitor, Observation, Warning},
 };
 
@@ -40,35 +38,6 @@ pub struct Trainer {
     schedule: Schedule,
     refresh: Refresh,
     progress: Progress,
-}
-
-/// How far a run is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Progress {
-    /// Fingerprint of the training pairs.
-    data: Option<String>,
-    /// Steps that moved the parameters: where the learning rate is.
-    taken: usize,
-    /// Steps in all.
-    step: usize,
-    /// Epochs that are over.
-    epoch: usize,
-    /// Batches of this epoch that are over.
-    batch: usize,
-    /// Steps in a row without finite gradients.
-    unfit: Unfit,
-    /// What this epoch did so far.
-    so_far: SoFar,
-    report: Report,
-    best: Option<f64>,
-    /// Measurements in a row without a better one.
-    no_better: usize,
-    over: bool,
-    monitor: Monitor,
-    /// Whether the retriever stays as it is from now on.
-    retriever_frozen: bool,
-    /// Whether the passages are to be embedded anew before it is time.
-    refresh_asked: bool,
 }
 
 /// The folders of a run: the model, with what the run goes on from beside it.
@@ -552,26 +521,5 @@ impl Trainer {
         diary.add(Event::Checkpoint {
             step: self.progress.step,
         })
-    }
-}
-
-impl Progress {
-    fn new(monitor: Monitor) -> Self {
-        Self {
-            data: None,
-            taken: 0,
-            step: 0,
-            epoch: 0,
-            batch: 0,
-            unfit: Unfit::default(),
-            so_far: SoFar::default(),
-            report: Report::default(),
-            best: None,
-            no_better: 0,
-            over: false,
-            monitor,
-            retriever_frozen: false,
-            refresh_asked: false,
-        }
     }
 }
