@@ -2,7 +2,7 @@
 //! SQuAD's paragraphs in English, CMRC 2018's in Chinese, or yours in the same layout.
 //!
 //! ```text
-//! cargo run --release --example train_squad_open <sentence encoder folder> <corpus folder> \
+//! cargo run --release --example train_squad_open <sentence encoder folder> <corpus folder> <output folder> \
 //!     [--contrastive N] [--joint N] [--epochs N] [--heldout N]
 //! ```
 //!
@@ -17,36 +17,48 @@
 //!    question's side, or trained whole with an index that follows; and once more after a start on the
 //!    passages' own names, numbers and dates. All are measured on `--heldout` questions of `dev`.
 //!
-//! Prints a table in Markdown. `RAG_DEVICE` chooses the device: `cpu` (default), or `wgpu` and `cuda` in builds that
+//! Prints a table in Markdown. The output folder receives the tuned encoder, which the next run begins with, and
+//! each run's metrics, report and model. `RAG_DEVICE` chooses the device: `cpu` (default), or `wgpu` and `cuda` in builds that
 //! have them.
 
-use std::{env, error::Error, path::Path, time::Instant};
+use std::{env, error::Error, fs, path::Path, time::Instant};
 
 use burn_rag::{
     prelude::*,
-    retrieve::LexicalIndex,
+    retrieve::{LexicalIndex, Role},
     train::{
         Bootstrap, ContrastiveConfig, Encoders, IndexRefresh, Mining, bootstrap, mine,
         train_contrastive,
     },
 };
 
-const USAGE: &str = "usage: train_squad_open <sentence encoder folder> <corpus folder> [--contrastive N] \
-    [--joint N] [--epochs N] [--heldout N]";
+const USAGE: &str = "usage: train_squad_open <sentence encoder folder> <corpus folder> <output folder> \
+    [--contrastive N] [--joint N] [--epochs N] [--heldout N]";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let work = Work::from_arguments()?;
     let device = device(&env::var("RAG_DEVICE").unwrap_or_else(|_| "cpu".into()))?;
-    let encoder = TextEncoder::load(Path::new(&work.encoder), &device)?;
+    let untrained = TextEncoder::load(Path::new(&work.encoder), &device)?;
     let train = Split::read(&Path::new(&work.corpus).join("train"))?;
     let dev = Split::read(&Path::new(&work.corpus).join("dev"))?;
 
     println!("| | recall@1 | recall@5 | recall@20 | EM | F1 | time |");
     println!("|---|---|---|---|---|---|---|");
-    let untrained = encoder.clone();
     print_recall("encoder as it is", &untrained, &dev, 0.0)?;
     let begun = Instant::now();
-    let encoder = contrastive(encoder, &train, work.contrastive)?;
+    let tuned = Path::new(&work.output).join("encoder");
+    let encoder = if tuned.exists() {
+        eprintln!(
+            "using the encoder in {}; delete it to train again",
+            tuned.display()
+        );
+        TextEncoder::load(&tuned, &device)?
+    } else {
+        let encoder = contrastive(untrained, &train, work.contrastive)?;
+        fs::create_dir_all(&tuned)?;
+        encoder.save(&tuned, Role::Question)?;
+        encoder
+    };
     let seconds = begun.elapsed().as_secs_f64();
     print_recall("after contrastive training", &encoder, &dev, seconds)?;
 
@@ -224,6 +236,7 @@ impl Setting {
 struct Work {
     encoder: String,
     corpus: String,
+    output: String,
     contrastive: usize,
     joint: usize,
     epochs: usize,
@@ -236,6 +249,7 @@ impl Work {
         let mut work = Self {
             encoder: String::new(),
             corpus: String::new(),
+            output: String::new(),
             contrastive: usize::MAX,
             joint: usize::MAX,
             epochs: 3,
@@ -256,7 +270,7 @@ impl Work {
                 _ => return Err(USAGE.into()),
             }
         }
-        [work.encoder, work.corpus] = folders.try_into().map_err(|_| USAGE)?;
+        [work.encoder, work.corpus, work.output] = folders.try_into().map_err(|_| USAGE)?;
         Ok(work)
     }
 
@@ -275,11 +289,14 @@ impl Work {
         seconds_before: f64,
     ) -> Result<(), Box<dyn Error>> {
         let begun = Instant::now();
+        let model = rag.config.model();
+        let start = if start { ", after a salient start" } else { "" };
+        let name = format!("RAG-{model:?}, {}{start}", setting.name());
         let config = TrainConfig {
             epochs: self.epochs,
+            checkpoints: Some(Path::new(&self.output).join(&name)),
             ..setting.config()
         };
-        let model = rag.config.model();
         let pairs = self.joint_pairs(train);
         let mut trainer = Trainer::new(rag, config, pairs.len())?;
         trainer.run(&pairs, &[])?;
@@ -296,10 +313,8 @@ impl Work {
         rag.retriever = Retriever::new(question_encoder, context_encoder, knowledge, n_docs)?;
         let recall = evaluate::recall(&rag.retriever, &dev.pairs, &[1, 5, 20])?;
         let scores = evaluate::answers(&rag, &dev.some(self.heldout), |_, _| {})?;
-        let start = if start { ", after a salient start" } else { "" };
         println!(
-            "| RAG-{model:?}, {}{start} | {:.3} | {:.3} | {:.3} | {:.1} | {:.1} | {seconds:.0} s |",
-            setting.name(),
+            "| {name} | {:.3} | {:.3} | {:.3} | {:.1} | {:.1} | {seconds:.0} s |",
             recall[0],
             recall[1],
             recall[2],

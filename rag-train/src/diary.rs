@@ -2,7 +2,6 @@
 
 use std::{fs, path::PathBuf};
 
-use indicatif::ProgressBar;
 use ndarray::Array2;
 use rag_generate::Rag;
 use rag_retrieve::{Embedder, Retriever, TextEncoder};
@@ -10,7 +9,7 @@ use rag_retrieve::{Embedder, Retriever, TextEncoder};
 use crate::{
     Measured, QuestionAnswer, Result, StepReport, TrainConfig,
     evaluate::{self, exact_match},
-    progress::{progress_bar, say},
+    progress::Bar,
     watch::{
         Action, EvaluationMetrics, Event, ExamplePassage, ExampleRow, MetricsLog, Observation,
         QuestionObservation, RunReport, StepMetrics, Warning,
@@ -26,7 +25,7 @@ const EXAMPLES: usize = 10;
 
 /// Writes down what happens in a run.
 pub(crate) struct Diary {
-    pub(crate) bar: ProgressBar,
+    pub(crate) progress: Bar,
     folder: Option<PathBuf>,
     log: Option<MetricsLog>,
 }
@@ -38,17 +37,11 @@ impl Diary {
             0 => MetricsLog::create(folder.join(METRICS)),
             _ => MetricsLog::resume(folder.join(METRICS), step),
         });
-        let bar = progress_bar(steps);
-        bar.set_position(step as u64);
         Ok(Self {
-            bar,
+            progress: Bar::new(step, steps),
             log: log.transpose()?,
             folder,
         })
-    }
-
-    pub(crate) fn say(&self, line: &str) {
-        say(&self.bar, line);
     }
 
     pub(crate) fn add(&mut self, event: Event) -> Result<()> {
@@ -59,7 +52,7 @@ impl Diary {
     }
 
     pub(crate) fn warn(&mut self, step: usize, action: Action, warning: Warning) -> Result<()> {
-        self.say(&format!(
+        self.progress.say(&format!(
             "warning at step {step}, {}: {warning}; {action}",
             warning.kind()
         ));

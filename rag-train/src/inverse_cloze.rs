@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use crate::{
     Accumulation, Decay, LossScaler, Optimizer, Result, Schedule,
     contrastive::{in_batch_loss, in_batch_scores},
-    progress::progress_bar,
+    progress::Bar,
 };
 
 /// How long and how an encoder learns from passages.
@@ -69,7 +69,7 @@ pub fn pretrain(
     let mut model = encoder.encoder.train();
     let mut order: Vec<usize> = (0..texts.len()).collect();
     let pad = encoder.config.bert.pad_token_id;
-    let bar = progress_bar(settings.steps);
+    let progress = Bar::new(0, settings.steps);
     for step in 0..settings.steps {
         order.shuffle(&mut random);
         let chosen: Vec<&Encoding> = order
@@ -90,13 +90,11 @@ pub fn pretrain(
         );
         let loss = in_batch_loss(scores).mean();
         let nats: f32 = loss.clone().into_scalar();
-        bar.set_message(format!("inverse cloze  {nats:.3} nats/question"));
-        bar.inc(1);
+        progress.step(format!("inverse cloze  {nats:.3} nats/question"));
         let mut gradients = Accumulation::default();
         optimizer.accumulate(&model, loss, &mut gradients);
         (model, _) = optimizer.step(model, gradients, schedule.rate(step));
     }
-    bar.finish_and_clear();
     encoder.encoder = model.valid();
     Ok(encoder)
 }

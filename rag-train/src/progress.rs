@@ -1,21 +1,58 @@
-use std::time::Duration;
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar over `steps` steps, with a message; hidden where standard error is no terminal.
-pub(crate) fn progress_bar(steps: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps  {msg}  {eta} left")
-        .expect("the template is constant");
-    let bar = ProgressBar::new(steps as u64).with_style(style);
-    bar.enable_steady_tick(Duration::from_millis(500));
-    bar
+/// Between two lines where there is no terminal to draw a bar on.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// How far a run is: a bar on a terminal, a line now and then elsewhere.
+pub(crate) struct Bar {
+    bar: ProgressBar,
+    said: Cell<Instant>,
 }
 
-/// A line above the bar, or a plain line where the bar is hidden.
-pub(crate) fn say(bar: &ProgressBar, line: &str) {
-    if bar.is_hidden() {
-        eprintln!("{line}");
-    } else {
-        bar.println(line);
+impl Bar {
+    /// A run that has done `step` of `steps`.
+    pub(crate) fn new(step: usize, steps: usize) -> Self {
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps  {msg}  {eta} left")
+            .expect("the template is constant");
+        let bar = ProgressBar::new(steps as u64).with_style(style);
+        bar.set_position(step as u64);
+        bar.enable_steady_tick(Duration::from_millis(500));
+        Self {
+            bar,
+            said: Cell::new(Instant::now()),
+        }
+    }
+
+    /// One step more; `message` says how it went.
+    pub(crate) fn step(&self, message: String) {
+        self.bar.inc(1);
+        if self.bar.is_hidden() && self.said.get().elapsed() >= EVERY {
+            self.said.set(Instant::now());
+            let (step, steps) = (self.bar.position(), self.bar.length().unwrap_or(0));
+            let left = self.bar.eta().as_secs();
+            eprintln!("{step}/{steps} steps  {message}  {left} s left");
+        }
+        self.bar.set_message(message);
+    }
+
+    /// A line above the bar, or a plain line where there is none.
+    pub(crate) fn say(&self, line: &str) {
+        if self.bar.is_hidden() {
+            eprintln!("{line}");
+        } else {
+            self.bar.println(line);
+        }
+    }
+}
+
+/// A run that fails clears its bar, too.
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }

@@ -154,7 +154,7 @@ impl Trainer {
         let folder = self.config.checkpoints.clone();
         let mut diary = Diary::open(folder, self.progress.step, self.schedule.steps)?;
         if let &[first, ..] = &leaks(pairs, heldout)[..] {
-            diary.say(&format!(
+            diary.progress.say(&format!(
                 "warning: {} of the {} held-out questions are training questions too, such as {:?}: what is \
                  measured on them says nothing of new questions",
                 leaks(pairs, heldout).len(),
@@ -174,6 +174,7 @@ impl Trainer {
         } = self.config;
         let started = self.progress.epoch < epochs && !self.progress.over;
         while self.progress.epoch < epochs && !self.progress.over {
+            let mut broken = false;
             let batches = batches(order, &lengths, batch_size, seed, self.progress.epoch);
             for batch in batches.iter().skip(self.progress.batch) {
                 let begun = Instant::now();
@@ -182,16 +183,15 @@ impl Trainer {
                 let seconds = begun.elapsed().as_secs_f64();
                 self.progress.batch += 1;
                 self.progress.so_far.add(&step, seconds);
-                diary.bar.inc(1);
                 let epoch = self.progress.epoch + 1;
                 diary
-                    .bar
-                    .set_message(self.progress.so_far.message(epoch, epochs));
+                    .progress
+                    .step(self.progress.so_far.message(epoch, epochs));
                 self.watch(&step, &pairs, &probes, seconds, &mut diary)?;
                 if self.progress.over {
                     self.embed_all()?;
                 }
-                let broken = watch(&step).is_break() || self.progress.over;
+                broken = watch(&step).is_break() || self.progress.over;
                 if broken || checkpoint_every > 0 && step.step.is_multiple_of(checkpoint_every) {
                     self.save_last(&mut diary)?;
                 }
@@ -199,12 +199,11 @@ impl Trainer {
                     break;
                 }
             }
-            if self.progress.batch < batches.len() || self.progress.over {
+            if broken {
                 break;
             }
             self.end_epoch(heldout, &mut diary)?;
         }
-        diary.bar.finish_and_clear();
         let ended = self.progress.epoch == epochs || self.progress.over;
         if started && ended {
             diary.report(&self.rag(), &self.config, pairs, heldout)?;
@@ -309,7 +308,7 @@ impl Trainer {
             self.progress.over = self.config.patience == Some(self.progress.no_better);
             epoch.heldout = Some(measured);
         }
-        diary.say(&epoch.line(number, self.config.epochs));
+        diary.progress.say(&epoch.line(number, self.config.epochs));
         self.progress.report.epochs.push(epoch);
         if best && let Some(folder) = &self.config.checkpoints {
             self.rag().save(folder.join(BEST))?;

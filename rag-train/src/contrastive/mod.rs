@@ -11,7 +11,6 @@ mod loss;
 use std::fmt;
 
 use burn::{module::Module, optim::AdamWConfig};
-use indicatif::ProgressBar;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
 
@@ -24,8 +23,7 @@ pub use loss::{in_batch_loss, in_batch_scores, mask_duplicates, ranks_first};
 use self::{batch::has_negative, cached::embed_all};
 use crate::{
     Accumulation, Decay, DprExample, Error, LossScaler, Optimizer, Result, Schedule,
-    optimizer::Unfit,
-    progress::{progress_bar, say},
+    optimizer::Unfit, progress::Bar,
 };
 
 /// What a run did.
@@ -76,19 +74,18 @@ pub fn train_contrastive(
     }
     let steps = config.epochs * examples.len().div_ceil(config.batch_size);
     let mut training = Training::new(encoders, config.clone(), steps);
-    let bar = progress_bar(steps);
+    let progress = Bar::new(0, steps);
     let mut random = StdRng::seed_from_u64(config.seed);
     let mut report = ContrastiveReport::default();
     for number in 1..=config.epochs {
         examples.shuffle(&mut random);
         let epoch = ContrastiveEpoch {
-            train: training.epoch(&examples, number, &bar)?,
+            train: training.epoch(&examples, number, &progress)?,
             heldout: training.measure(&heldout)?,
         };
-        say(&bar, &epoch.line(number, config.epochs));
+        progress.say(&epoch.line(number, config.epochs));
         report.epochs.push(epoch);
     }
-    bar.finish_and_clear();
     report.skipped_steps = training.optimizer.scaler().skipped();
     Ok((training.encoders.with(&training.model), report))
 }
@@ -133,20 +130,20 @@ impl Training {
         &mut self,
         examples: &[&DprExample],
         number: usize,
-        bar: &ProgressBar,
+        progress: &Bar,
     ) -> Result<InBatch> {
         let device = self.encoders.question().encoder.bert.device().autodiff();
         let mut all = InBatch::default();
         for examples in batches(examples, self.config.batch_size) {
-            bar.inc(1);
             if !has_negative(examples, self.config.hard_negatives) {
+                progress.step("passed over: no negative".into());
                 continue;
             }
             let seed = self.dropout.random();
             let batch =
                 ContrastiveBatch::new(&self.encoders, examples, &self.config, &device, seed)?;
             all = all.and(self.step(&batch, examples)?);
-            bar.set_message(format!("epoch {number}/{}  {all}", self.config.epochs));
+            progress.step(format!("epoch {number}/{}  {all}", self.config.epochs));
         }
         Ok(all)
     }
