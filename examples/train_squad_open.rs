@@ -128,7 +128,8 @@ fn contrastive(
     );
     let config = ContrastiveConfig {
         epochs: 1,
-        batch_size: 32,
+        batch_size: 16,
+        // The passages of a step, right and wrong: none is encoded twice.
         micro_batch_size: 32,
         learning_rate: 3e-5,
         temperature: 0.05,

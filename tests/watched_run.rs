@@ -124,12 +124,21 @@ fn events_tell_the_run_and_the_page_shows_them() {
 fn a_resumed_run_tells_what_the_uninterrupted_one_would_have() {
     let _alone = alone();
     let [whole, cut] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let mut trainer = Trainer::new(rag(Kind::T5), config(whole.path()), 4).unwrap();
+    let settings = |folder: &Path| TrainConfig {
+        context_encoder: Part::Trained,
+        index: IndexRefresh {
+            every: 3,
+            delay: 1,
+            rescore: None,
+        },
+        ..config(folder)
+    };
+    let mut trainer = Trainer::new(rag(Kind::T5), settings(whole.path()), 4).unwrap();
     trainer.run(&pairs(), &pairs()[..2]).unwrap();
 
     let settings = TrainConfig {
         checkpoint_every: 3,
-        ..config(cut.path())
+        ..settings(cut.path())
     };
     let mut trainer = Trainer::new(rag(Kind::T5), settings.clone(), 4).unwrap();
     let stop = |step: &burn_rag::train::StepReport| match step.step {

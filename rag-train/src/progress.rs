@@ -11,6 +11,9 @@ const EVERY: Duration = Duration::from_secs(30);
 /// How far a run is: a bar on a terminal, a line now and then elsewhere.
 pub(crate) struct Bar {
     bar: ProgressBar,
+    begun: Instant,
+    /// Steps that were done before.
+    before: usize,
     said: Cell<Instant>,
 }
 
@@ -24,6 +27,8 @@ impl Bar {
         bar.enable_steady_tick(Duration::from_millis(500));
         Self {
             bar,
+            begun: Instant::now(),
+            before: step,
             said: Cell::new(Instant::now()),
         }
     }
@@ -34,8 +39,9 @@ impl Bar {
         if self.bar.is_hidden() && self.said.get().elapsed() >= EVERY {
             self.said.set(Instant::now());
             let (step, steps) = (self.bar.position(), self.bar.length().unwrap_or(0));
-            let left = self.bar.eta().as_secs();
-            eprintln!("{step}/{steps} steps  {message}  {left} s left");
+            let done = step - self.before as u64;
+            let left = self.begun.elapsed().as_secs_f64() / done as f64 * (steps - step) as f64;
+            eprintln!("{step}/{steps} steps  {message}  {left:.0} s left");
         }
         self.bar.set_message(message);
     }

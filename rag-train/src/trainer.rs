@@ -110,6 +110,7 @@ impl Trainer {
             let encoder = trainer.saved_encoder(&folder, state::INDEX_ENCODER)?;
             trainer.refresh.begin(&trainer.rag.retriever, encoder, 0)?;
             trainer.refresh.finish(&mut trainer.rag.retriever)?;
+            trainer.refresh.replaced = None;
             trainer.refresh.generation = state.generation;
         }
         if let Some(step) = state.embedding {
@@ -153,11 +154,12 @@ impl Trainer {
 
         let folder = self.config.checkpoints.clone();
         let mut diary = Diary::open(folder, self.progress.step, self.schedule.steps)?;
-        if let &[first, ..] = &leaks(pairs, heldout)[..] {
+        let leaks = leaks(pairs, heldout);
+        if let Some(&first) = leaks.first() {
             diary.progress.say(&format!(
                 "warning: {} of the {} held-out questions are training questions too, such as {:?}: what is \
                  measured on them says nothing of new questions",
-                leaks(pairs, heldout).len(),
+                leaks.len(),
                 heldout.len(),
                 heldout[first].question
             ));
