@@ -6,7 +6,7 @@
 //! cargo run --release --example quickstart "长江注入哪个海？"      # answers yours, with the model of the first run
 //! ```
 
-use std::{error::Error, time::Instant};
+use std::{error::Error, path::Path, time::Instant};
 
 use burn_rag::prelude::*;
 
@@ -18,9 +18,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let asked = std::env::args().nth(1);
     let device = device("cpu")?;
 
-    let rag = match load(&device) {
-        Some(rag) => rag,
-        None => train(&device)?,
+    let rag = if Path::new(MODEL).exists() {
+        println!("Using the model in {MODEL}; delete the folder to train again.");
+        Rag::load(MODEL, KnowledgeBase::open(KNOWLEDGE)?, &device)?
+    } else {
+        train(&device)?
     };
 
     match asked {
@@ -36,14 +38,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
-}
-
-/// The model of an earlier run, if there is one.
-fn load(device: &Device) -> Option<Rag> {
-    let knowledge = KnowledgeBase::open(KNOWLEDGE).ok()?;
-    let rag = Rag::load(MODEL, knowledge, device).ok()?;
-    println!("Using the model in {MODEL}; delete the folder to train again.");
-    Some(rag)
 }
 
 fn train(device: &Device) -> Result<Rag, Box<dyn Error>> {
@@ -79,7 +73,7 @@ fn train(device: &Device) -> Result<Rag, Box<dyn Error>> {
     println!("trained in {:.0} s", begun.elapsed().as_secs_f64());
     println!("after training, {}", Measured::of(&rag, &heldout)?);
 
-    rag.save(MODEL)?;
     rag.retriever.knowledge().save(KNOWLEDGE)?;
+    rag.save(MODEL)?;
     Ok(rag)
 }

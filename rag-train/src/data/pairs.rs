@@ -79,9 +79,15 @@ pub fn read_pairs(path: impl AsRef<Path>) -> Result<Vec<QuestionAnswer>> {
 }
 
 fn parse(line: &str) -> Result<QuestionAnswer, String> {
-    let pair: QuestionAnswer = serde_json::from_str(line).map_err(|error| match columns(line) {
-        Some(columns) => format!("{error}, among the columns {columns}"),
-        None => error.to_string(),
+    let pair: QuestionAnswer = serde_json::from_str(line).map_err(|error| {
+        // The file's line is told already; serde counts within it.
+        let reason = error
+            .to_string()
+            .replace(" at line 1 column ", " at column ");
+        match columns(line) {
+            Some(columns) => format!("{reason}, among the columns {columns}"),
+            None => reason,
+        }
     })?;
     if pair.question.trim().is_empty() {
         return Err("the question is empty".into());
