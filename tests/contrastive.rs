@@ -4,8 +4,6 @@
 
 mod common;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use burn_rag::{
     burn::{
         module::{Module, ModuleVisitor, Param},
@@ -20,13 +18,7 @@ use burn_rag::{
         train_contrastive,
     },
 };
-use common::{cpu, question_tokenizer, seeded};
-
-/// Burn's random numbers belong to the device, and every test draws from them.
-fn alone() -> MutexGuard<'static, ()> {
-    static DEVICE: Mutex<()> = Mutex::new(());
-    DEVICE.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use common::{alone, cpu, question_tokenizer, seeded};
 
 fn encoder_of(config: EncoderConfig) -> TextEncoder {
     let encoder = seeded(config.init(&cpu()).unwrap(), 3);

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::collections::BTreeMap;
 
 use burn_rag::{
     burn::{
@@ -22,13 +22,10 @@ use burn_rag::{
         RetrieverLoss,
     },
 };
-use common::{KINDS, Kind, MODELS, Random, checkpoint, config, context_encoder, cpu};
+use common::{KINDS, Kind, MODELS, Random, alone, checkpoint, config, context_encoder, cpu};
 
 const QUESTIONS: usize = 2;
 const N_DOCS: usize = 5;
-
-/// Burn's random state is one for the whole process.
-static RANDOM: Mutex<()> = Mutex::new(());
 
 type Gradients = BTreeMap<u64, Vec<f32>>;
 
@@ -157,7 +154,7 @@ fn assert_same(model: &JointModel, batch: &Batch, objective: Objective, document
 
 #[test]
 fn constant_memory_has_the_gradient_of_the_joint_graph_with_dropout() {
-    let _alone = RANDOM.lock();
+    let _alone = alone();
     let batch = batch(&cpu().autodiff());
     for kind in KINDS {
         let model = model(kind, true);
@@ -181,7 +178,7 @@ fn constant_memory_has_the_gradient_of_the_joint_graph_with_dropout() {
 
 #[test]
 fn every_retriever_loss_and_a_frozen_passage_encoder_as_well() {
-    let _alone = RANDOM.lock();
+    let _alone = alone();
     let batch = batch(&cpu().autodiff());
     let losses = [
         RetrieverLoss::Marginal,
@@ -206,7 +203,7 @@ fn every_retriever_loss_and_a_frozen_passage_encoder_as_well() {
 
 #[test]
 fn activation_checkpointing_changes_nothing() {
-    let _alone = RANDOM.lock();
+    let _alone = alone();
     let model = model(Kind::Bart, true);
     let gradients = |activations: Activations| {
         let model = activations.of(model.clone());
@@ -226,7 +223,7 @@ fn activation_checkpointing_changes_nothing() {
 /// For RAG-Sequence EMDR² teaches the retriever what the marginal likelihood does.
 #[test]
 fn emdr2_is_the_marginal_likelihood_of_rag_sequence() {
-    let _alone = RANDOM.lock();
+    let _alone = alone();
     let batch = batch(&cpu().autodiff());
     let model = model(Kind::T5, true);
     let gradients = |rag_model, retriever| {

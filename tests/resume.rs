@@ -8,7 +8,6 @@ use std::{
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::Mutex,
 };
 
 use burn_rag::{
@@ -17,10 +16,7 @@ use burn_rag::{
     prelude::*,
     train::{Decay, Error, IndexRefresh, OptimizerKind, Order, Report},
 };
-use common::{Kind, Random, rag};
-
-/// Burn's random state is one for the whole process.
-static RANDOM: Mutex<()> = Mutex::new(());
+use common::{Kind, Random, alone, rag};
 
 fn pairs() -> Vec<QuestionAnswer> {
     [
@@ -109,7 +105,7 @@ fn kill_after(step: usize, trainer: &mut Trainer) {
 
 #[test]
 fn resumed_after_kills_at_random_steps_is_uninterrupted() {
-    let _alone = RANDOM.lock();
+    let _alone = alone();
     let mut random = Random(5);
     for optimizer in [OptimizerKind::AdamW, OptimizerKind::Adafactor] {
         let folder = tempfile::tempdir().unwrap();
@@ -136,7 +132,7 @@ fn resumed_after_kills_at_random_steps_is_uninterrupted() {
 /// Breaking off writes a checkpoint where it is; so does every epoch.
 #[test]
 fn a_run_that_is_broken_off_goes_on() {
-    let _alone = RANDOM.lock();
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let settings = |name| TrainConfig {
         checkpoint_every: 0,
@@ -163,7 +159,7 @@ fn a_run_that_is_broken_off_goes_on() {
 
 #[test]
 fn another_run_is_refused() {
-    let _alone = RANDOM.lock();
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let config = TrainConfig {
         epochs: 1,

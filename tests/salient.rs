@@ -4,10 +4,7 @@
 
 mod common;
 
-use std::{
-    collections::HashSet,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::HashSet;
 
 use burn_rag::{
     prelude::*,
@@ -16,7 +13,7 @@ use burn_rag::{
         salient::{Span, SpanKind, salient_spans},
     },
 };
-use common::Random;
+use common::{Random, alone};
 
 /// The spans of a text, each with the letter of its kind.
 fn spans(text: &str) -> Vec<String> {
@@ -328,12 +325,6 @@ fn what_a_sentence_gives_away_is_not_asked_for() {
         asked("They met in the town of\nSan Juan, which lies on the coast."),
         ["San Juan"]
     );
-}
-
-/// Burn's random numbers belong to the device: of the tests that draw from them one runs at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn scratch(passages: Vec<Passage>) -> Rag {

@@ -4,12 +4,7 @@
 
 mod common;
 
-use std::{
-    collections::BTreeMap,
-    ops::ControlFlow,
-    path::Path,
-    sync::{Mutex, MutexGuard},
-};
+use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
 
 use burn_rag::{
     core::checkpoint::Tensors,
@@ -19,15 +14,7 @@ use burn_rag::{
         watch::{Action, Event, MetricsLog, MonitorConfig, WarningKind},
     },
 };
-use common::{Kind, rag};
-
-/// Burn's random state, which dropout draws from, is one for the whole process.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
-}
+use common::{Kind, alone, rag};
 
 fn pairs() -> Vec<QuestionAnswer> {
     [

@@ -58,11 +58,11 @@ pub fn bootstrap(rag: Rag, settings: Bootstrap) -> Result<(Rag, Report)> {
         heldout,
     } = settings;
     if !(0.0..1.0).contains(&heldout) {
-        return Err(Error::Setting {
-            setting: "heldout",
-            found: heldout.to_string(),
-            expected: "a share of the questions, from 0 to below 1",
-        });
+        return Err(Error::setting(
+            "heldout",
+            heldout,
+            "a share of the questions, from 0 to below 1",
+        ));
     }
     let knowledge = rag.retriever.knowledge();
     let passages: Vec<Passage> = knowledge.passages().collect::<rag_retrieve::Result<_>>()?;

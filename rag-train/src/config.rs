@@ -261,11 +261,11 @@ impl TrainConfig {
         ];
         for (setting, found) in positive {
             if found == 0 {
-                return Err(refused(setting, found, "at least 1"));
+                return Err(Error::setting(setting, found, "at least 1"));
             }
         }
         if self.index.every > 0 && self.index.delay >= self.index.every {
-            return Err(refused(
+            return Err(Error::setting(
                 "index.delay",
                 self.index.delay,
                 "less than index.every",
@@ -274,7 +274,7 @@ impl TrainConfig {
         self.monitor.check()?;
         let refreshes = (self.monitor.actions.values()).any(|&done| done == Action::RefreshIndex);
         if refreshes && !self.context_encoder.trains() {
-            return Err(refused(
+            return Err(Error::setting(
                 "monitor.actions",
                 "refresh_index",
                 "a passage encoder that trains: vectors of a frozen one stay the same",
@@ -284,7 +284,7 @@ impl TrainConfig {
             .iter()
             .any(|part| part.trains())
         {
-            return Err(refused(
+            return Err(Error::setting(
                 "generator",
                 "frozen",
                 "a part of the model that trains",
@@ -338,17 +338,9 @@ impl TrainConfig {
         ];
         for (setting, found, range, expected) in ranges {
             if !range.contains(&found) {
-                return Err(refused(setting, found, expected));
+                return Err(Error::setting(setting, found, expected));
             }
         }
         Ok(())
-    }
-}
-
-fn refused(setting: &'static str, found: impl ToString, expected: &'static str) -> Error {
-    Error::Setting {
-        setting,
-        found: found.to_string(),
-        expected,
     }
 }

@@ -213,6 +213,18 @@ impl fmt::Debug for Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    pub(crate) fn setting(
+        setting: &'static str,
+        found: impl ToString,
+        expected: &'static str,
+    ) -> Self {
+        Self::Setting {
+            setting,
+            found: found.to_string(),
+            expected,
+        }
+    }
+
     pub(crate) fn record(path: PathBuf) -> impl FnOnce(RecordError) -> Self {
         |source| Self::Record { path, source }
     }

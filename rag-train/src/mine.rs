@@ -127,35 +127,25 @@ pub fn mine(
 
 impl Mining {
     fn check(&self, lexical: &LexicalIndex, knowledge: &KnowledgeBase) -> Result<()> {
-        let refuse = |setting, found: String, expected| {
-            Err(Error::Setting {
-                setting,
-                found,
-                expected,
-            })
-        };
         if self.lexical == 0 && self.dense == 0 {
-            return refuse(
-                "lexical and dense",
-                "0".into(),
-                "at least 1 for one of them",
-            );
+            let expected = "at least 1 for one of them";
+            return Err(Error::setting("lexical and dense", 0, expected));
         }
         if self.negatives == 0 {
-            return refuse("negatives", "0".into(), "at least 1");
+            return Err(Error::setting("negatives", 0, "at least 1"));
         }
         match self.margin {
             Some(margin) if !(margin.is_finite() && margin >= 0.0) => {
-                return refuse("margin", margin.to_string(), "a number of at least 0");
+                return Err(Error::setting("margin", margin, "a number of at least 0"));
             }
             _ => {}
         }
         if lexical.len() != knowledge.len() {
-            return refuse(
+            return Err(Error::setting(
                 "passages of the lexical index",
-                lexical.len().to_string(),
+                lexical.len(),
                 "those of the knowledge base, in their order",
-            );
+            ));
         }
         Ok(())
     }

@@ -74,7 +74,8 @@ pub(crate) struct SoFar {
     loss: f64,
     tokens: usize,
     pairs: usize,
-    norms: Vec<f64>,
+    norms: f64,
+    taken: usize,
     seconds: f64,
 }
 
@@ -107,7 +108,10 @@ impl SoFar {
         self.loss += step.loss;
         self.tokens += step.tokens;
         self.pairs += step.examples.len();
-        self.norms.extend(step.taken.then_some(step.gradient_norm));
+        if step.taken {
+            self.norms += step.gradient_norm;
+            self.taken += 1;
+        }
         self.seconds += seconds;
     }
 
@@ -122,7 +126,7 @@ impl SoFar {
     pub(crate) fn epoch(self) -> Epoch {
         Epoch {
             loss_per_token: self.loss / self.tokens as f64,
-            gradient_norm: self.norms.iter().sum::<f64>() / self.norms.len().max(1) as f64,
+            gradient_norm: self.norms / self.taken.max(1) as f64,
             examples_per_second: self.pairs as f64 / self.seconds,
             heldout: None,
         }

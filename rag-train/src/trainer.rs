@@ -267,7 +267,8 @@ impl Trainer {
     ) -> Result<()> {
         let step = observation.step;
         let every = self.config.monitor.probe_every;
-        if every > 0 && step.is_multiple_of(every) {
+        let moves = self.config.question_encoder.trains();
+        if moves && every > 0 && step.is_multiple_of(every) {
             observation.probe_cosine = Some(probes.cosine(&self.rag().retriever.question_encoder)?);
         }
         if let Some(mut stale) = self.refresh.replaced.take() {

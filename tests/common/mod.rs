@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used, dead_code)]
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use burn_rag::{
     burn::{
@@ -46,6 +51,12 @@ pub const N_DOCS: usize = 3;
 
 /// Longest question of the retriever in tokens.
 pub const POSITIONS: usize = 96;
+
+/// Burn's random state is one for the whole process: of the tests that draw from it one runs at a time.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 pub fn cpu() -> Device {
     burn_rag::core::device("cpu").unwrap()

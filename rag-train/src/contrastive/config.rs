@@ -81,11 +81,7 @@ impl ContrastiveConfig {
         ];
         for (setting, found, range, expected) in settings {
             if !range.contains(&found) {
-                return Err(Error::Setting {
-                    setting,
-                    found: found.to_string(),
-                    expected,
-                });
+                return Err(Error::setting(setting, found, expected));
             }
         }
         Ok(())

@@ -44,11 +44,7 @@ impl Reliability {
     /// ```
     pub fn of(judged: &[(f64, bool)], bins: usize) -> Result<Self> {
         if bins == 0 {
-            return Err(Error::Setting {
-                setting: "bins",
-                found: bins.to_string(),
-                expected: "at least 1",
-            });
+            return Err(Error::setting("bins", bins, "at least 1"));
         }
         if judged.is_empty() {
             return Err(Error::NoExamples);

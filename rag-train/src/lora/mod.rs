@@ -187,19 +187,14 @@ impl Lora {
 
 impl LoraConfig {
     fn check(&self) -> Result<()> {
-        let wrong = |setting, found, expected| Error::Setting {
-            setting,
-            found,
-            expected,
-        };
         if self.rank == 0 {
-            return Err(wrong("rank", "0".into(), "at least 1"));
+            return Err(Error::setting("rank", 0, "at least 1"));
         }
         if !(self.alpha.is_finite() && self.alpha > 0.0) {
-            return Err(wrong("alpha", self.alpha.to_string(), "a number above 0"));
+            return Err(Error::setting("alpha", self.alpha, "a number above 0"));
         }
         if self.target_modules.as_ref().is_some_and(Vec::is_empty) {
-            return Err(wrong("target_modules", "[]".into(), "at least one name"));
+            return Err(Error::setting("target_modules", "[]", "at least one name"));
         }
         Ok(())
     }

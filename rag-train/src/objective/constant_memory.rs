@@ -60,7 +60,8 @@ pub(super) fn backward(
     model: &JointModel,
     batch: &Batch,
     questions: Tensor<2>,
-    (documents, settings): (usize, Backward),
+    documents: usize,
+    settings: Backward,
     accumulate: &mut impl FnMut(Tensor<1>),
 ) -> Beliefs {
     let passes = Passes {

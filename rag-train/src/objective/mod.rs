@@ -105,7 +105,8 @@ impl Objective {
                 model,
                 batch,
                 questions,
-                (documents, backward),
+                documents,
+                backward,
                 &mut accumulate,
             ),
             None => {

@@ -96,13 +96,14 @@ impl fmt::Display for Size {
 /// Plans the training of the model that `config` describes, on `device`; nothing is allocated there.
 ///
 /// ```
-/// use rag_train::plan::{PlanSettings, Vary, plan};
+/// use rag_train::{TrainConfig, plan::{PlanSettings, Vary, plan}};
 /// # use rag_core::marginal::RagModel;
 /// # use rag_generate::{RagConfig, generator::{BartConfig, GeneratorConfig}};
 ///
 /// # let config = RagConfig::new(RagModel::Sequence, Default::default(), GeneratorConfig::Bart(BartConfig::default()));
 /// let device = rag_core::device("cpu")?;
 /// let settings = PlanSettings { passages: 21_015_324, ..PlanSettings::default() };
+/// let settings = settings.of(&TrainConfig::default());
 /// let plan = plan(&config, &settings, &device)?;
 /// println!("{plan}");
 /// let (batch, _) = plan.largest(160 << 30, Vary::Batch)?;

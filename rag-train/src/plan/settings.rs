@@ -121,11 +121,7 @@ impl PlanSettings {
             ("answer_length", Some(self.answer_length)),
         ];
         match sizes.iter().find(|(_, size)| *size == Some(0)) {
-            Some((setting, _)) => Err(Error::Setting {
-                setting,
-                found: "0".into(),
-                expected: "at least 1",
-            }),
+            Some((setting, _)) => Err(Error::setting(setting, 0, "at least 1")),
             None => Ok(()),
         }
     }

@@ -95,22 +95,19 @@ impl MonitorConfig {
     /// # Errors
     /// [`Error::Setting`].
     pub fn check(&self) -> Result<()> {
-        let error = |setting, found: &dyn ToString, expected| {
-            Err(Error::Setting {
-                setting,
-                found: found.to_string(),
-                expected,
-            })
-        };
         if self.fewest_questions < 2 {
-            return error(
+            return Err(Error::setting(
                 "fewest_questions",
-                &self.fewest_questions,
+                self.fewest_questions,
                 "at least 2, as fewer have no spread",
-            );
+            ));
         }
         if self.window < self.fewest_questions {
-            return error("window", &self.window, "at least fewest_questions");
+            return Err(Error::setting(
+                "window",
+                self.window,
+                "at least fewest_questions",
+            ));
         }
         let thresholds = [
             ("collapse_share", self.collapse_share),
@@ -124,7 +121,7 @@ impl MonitorConfig {
         ];
         for (setting, found) in thresholds {
             if !(found > 0.0 && found.is_finite()) {
-                return error(setting, &found, "more than 0");
+                return Err(Error::setting(setting, found, "more than 0"));
             }
         }
         Ok(())
