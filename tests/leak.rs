@@ -18,11 +18,11 @@ fn resident_pages() -> f64 {
 fn rag() -> Rag {
     let mut config = tiny(Kind::Bart);
     config.question_encoder.bert.hidden_act = "relu".into();
-    config.question_encoder.bert.intermediate_size = 2_048;
+    config.question_encoder.bert.intermediate_size = 512;
     if let GeneratorConfig::Bart(generator) = &mut config.generator {
         generator.activation_function = "relu".into();
-        generator.encoder_ffn_dim = 2_048;
-        generator.decoder_ffn_dim = 2_048;
+        generator.encoder_ffn_dim = 512;
+        generator.decoder_ffn_dim = 512;
     }
     rag_with(Kind::Bart, checkpoint(config, 1))
 }

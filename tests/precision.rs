@@ -14,6 +14,7 @@ fn losses_in_bf16_and_f16_follow_those_in_f32() {
     let documents = Documents::read(format!("{data}/corpus"), &Chunking::words(100)).unwrap();
     let pairs = read_pairs(format!("{data}/train.jsonl")).unwrap();
     let config = ScratchConfig {
+        n_docs: 2,
         inverse_cloze: InverseCloze {
             steps: 20,
             ..InverseCloze::default()
