@@ -9,36 +9,49 @@
 //! `context_encoder/`. Documents are `.txt`, `.md`, `.jsonl` and `.tsv` files; they are embedded at
 //! every run, so where there are many, `build_index` makes a knowledge base of them once.
 //!
-//! `RAG_DEVICE` chooses the device: `cpu` (default), or `wgpu` and `cuda` in builds that have them.
+//! `--device`, or else `RAG_DEVICE`, chooses the device: `cpu` (default), or `wgpu` and `cuda` in
+//! builds that have them. `-- --help` explains every argument.
 
-use std::{env, error::Error, path::Path};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+};
 
 use burn_rag::prelude::*;
+use clap::Parser;
 
-const USAGE: &str =
-    "usage: ask <checkpoint folder> <documents or knowledge base folder> <question>";
+/// Answers a question from your documents.
+#[derive(Parser)]
+struct Arguments {
+    /// Folder of a RAG checkpoint, with context_encoder/ in it
+    checkpoint: PathBuf,
+    /// Folder of documents, or of a knowledge base
+    source: PathBuf,
+    /// What to ask
+    question: String,
+    /// Where to compute: cpu, and in builds that have them wgpu, cuda, or wgpu:1 for the second GPU
+    #[arg(long, env = "RAG_DEVICE", default_value = "cpu")]
+    device: String,
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let [checkpoint, source, question] = &arguments[..] else {
-        return Err(USAGE.into());
-    };
-    let device = device(&env::var("RAG_DEVICE").unwrap_or_else(|_| "cpu".into()))?;
+    let arguments = Arguments::parse();
+    let device = device(&arguments.device)?;
 
-    let knowledge = if Path::new(source).join("manifest.json").is_file() {
-        KnowledgeBase::open(source)?
+    let knowledge = if arguments.source.join("manifest.json").is_file() {
+        KnowledgeBase::open(&arguments.source)?
     } else {
-        embed_documents(checkpoint, source, &device)?
+        embed_documents(&arguments.checkpoint, &arguments.source, &device)?
     };
-    let rag = Rag::load(checkpoint, knowledge, &device)?;
-    println!("{}", rag.ask(question)?);
+    let rag = Rag::load(&arguments.checkpoint, knowledge, &device)?;
+    println!("{}", rag.ask(&arguments.question)?);
     Ok(())
 }
 
 /// Documents to passages of 100 words, and those to vectors.
 fn embed_documents(
-    checkpoint: &str,
-    folder: &str,
+    checkpoint: &Path,
+    folder: &Path,
     device: &Device,
 ) -> Result<KnowledgeBase, Box<dyn Error>> {
     let documents = Documents::read(folder, &Chunking::words(100))?;

@@ -2,67 +2,78 @@
 //! encoder made them.
 //!
 //! ```text
-//! cargo run --release --example build_index <encoder folder> <documents> <output folder> [--f16] [--words N]
+//! cargo run --release --example build_index <encoder folder> <documents> <output folder> \
+//!     [--f16] [--words N]
 //! ```
 //!
 //! The encoder is a RAG checkpoint with `context_encoder/` in it, or an encoder's own folder (DPR,
 //! all-MiniLM, BGE, E5). Documents are a file or folder of `.txt`, `.md`, `.jsonl` and `.tsv`.
 //! `--f16` keeps vectors in half the space; `--words` is the length of a passage, 100 by default.
 //!
-//! `RAG_DEVICE` chooses the device: `cpu` (default), or `wgpu` and `cuda` in builds that have them.
+//! `--device`, or else `RAG_DEVICE`, chooses the device: `cpu` (default), or `wgpu` and `cuda` in
+//! builds that have them. `-- --help` explains every argument.
 
-use std::{env, error::Error, path::Path, time::Instant};
+use std::{error::Error, path::PathBuf, time::Instant};
 
 use burn_rag::prelude::*;
+use clap::Parser;
 
-const USAGE: &str =
-    "usage: build_index <encoder folder> <documents> <output folder> [--f16] [--words N]";
+/// Makes a knowledge base of documents.
+#[derive(Parser)]
+struct Arguments {
+    /// Folder of a RAG checkpoint with context_encoder/ in it, or of an encoder
+    encoder: PathBuf,
+    /// File or folder of .txt, .md, .jsonl and .tsv
+    documents: PathBuf,
+    /// Folder that receives the knowledge base
+    output: PathBuf,
+    /// Keep vectors in 16 bits a number, not 32
+    #[arg(long)]
+    f16: bool,
+    /// Length of a passage, in words
+    #[arg(long, default_value_t = 100)]
+    words: usize,
+    /// Where to compute: cpu, and in builds that have them wgpu, cuda, or wgpu:1 for the second GPU
+    #[arg(long, env = "RAG_DEVICE", default_value = "cpu")]
+    device: String,
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut folders = Vec::new();
-    let mut storage = Storage::F32;
-    let mut words = 100;
-    let mut arguments = env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--f16" => storage = Storage::F16,
-            "--words" => words = arguments.next().ok_or(USAGE)?.parse()?,
-            option if option.starts_with("--") => return Err(USAGE.into()),
-            _ => folders.push(argument),
-        }
-    }
-    let [encoder, documents, output] = &folders[..] else {
-        return Err(USAGE.into());
-    };
-    let device = device(&env::var("RAG_DEVICE").unwrap_or_else(|_| "cpu".into()))?;
+    let arguments = Arguments::parse();
+    let device = device(&arguments.device)?;
 
-    let encoder = if Path::new(encoder).join("context_encoder").is_dir() {
-        Rag::load_context_encoder(encoder, &device)?
+    let encoder = if arguments.encoder.join("context_encoder").is_dir() {
+        Rag::load_context_encoder(&arguments.encoder, &device)?
     } else {
-        TextEncoder::load(Path::new(encoder), &device)?
+        TextEncoder::load(&arguments.encoder, &device)?
     };
-    let documents = Documents::read(documents, &Chunking::words(words))?;
+    let documents = Documents::read(&arguments.documents, &Chunking::words(arguments.words))?;
     let passages = documents.passages.len();
     println!("{passages} passages from {} files", documents.files);
     for skipped in &documents.skipped {
         println!("skipped {skipped}");
     }
 
+    let storage = match arguments.f16 {
+        true => Storage::F16,
+        false => Storage::F32,
+    };
     let begun = Instant::now();
     let knowledge = build_knowledge_base(documents.passages, &encoder, storage, |done| {
         eprint!("\rembedded {done} of {passages}");
     })?;
     eprintln!();
     let rate = passages as f64 / begun.elapsed().as_secs_f64();
-    knowledge.save(output)?;
+    knowledge.save(&arguments.output)?;
 
     // What is read back is what a later program will have.
-    let knowledge = KnowledgeBase::open(output)?;
+    let knowledge = KnowledgeBase::open(&arguments.output)?;
     let manifest = knowledge.manifest();
     let bytes: u64 = manifest.files.values().map(|file| file.bytes).sum();
     println!(
-        "{rate:.1} passages/s, {:.1} MB in {output}",
-        bytes as f64 / 1e6
+        "{rate:.1} passages/s, {:.1} MB in {}",
+        bytes as f64 / 1e6,
+        arguments.output.display()
     );
     println!("{}", serde_json::to_string_pretty(manifest)?);
     Ok(())

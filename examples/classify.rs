@@ -12,23 +12,34 @@
 //! labels that it prefers mean nothing: it spells words that it does not know letter by letter, each
 //! letter at a price, so that short labels win. Fine-tune on pairs of a text and its label for that.
 
-use std::{env, error::Error};
+use std::{error::Error, path::PathBuf};
 
 use burn_rag::prelude::*;
+use clap::Parser;
 
-const USAGE: &str = "usage: classify [<checkpoint folder> <knowledge base folder>]";
+/// Chooses among labels by their probability.
+#[derive(Parser)]
+struct Arguments {
+    /// Folder of a RAG checkpoint
+    #[arg(
+        default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/quickstart/model"),
+        requires = "knowledge"
+    )]
+    checkpoint: PathBuf,
+    /// Folder of the knowledge base
+    #[arg(default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/quickstart/knowledge"))]
+    knowledge: PathBuf,
+    /// Where to compute: cpu, and in builds that have them wgpu, cuda, or wgpu:1 for the second GPU
+    #[arg(long, env = "RAG_DEVICE", default_value = "cpu")]
+    device: String,
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let (checkpoint, knowledge) = match &arguments[..] {
-        [] => ("target/quickstart/model", "target/quickstart/knowledge"),
-        [checkpoint, knowledge] => (checkpoint.as_str(), knowledge.as_str()),
-        _ => return Err(USAGE.into()),
-    };
-    let device = device(&env::var("RAG_DEVICE").unwrap_or_else(|_| "cpu".into()))?;
-    let knowledge = KnowledgeBase::open(knowledge)
-        .map_err(|error| format!("{error}; run the quickstart example to make one"))?;
-    let rag = Rag::load(checkpoint, knowledge, &device)?;
+    let arguments = Arguments::parse();
+    let device = device(&arguments.device)?;
+    let knowledge = KnowledgeBase::open(&arguments.knowledge)
+        .inspect_err(|_| eprintln!("The quickstart example makes a model and a knowledge base."))?;
+    let rag = Rag::load(&arguments.checkpoint, knowledge, &device)?;
 
     println!("# Multiple choice: what this model is trained for\n");
     let ranges = ["Alps", "Karakoram", "Andes"];

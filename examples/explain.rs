@@ -12,39 +12,49 @@
 //! P(z|x,y_i,y_<i). RAG-Sequence, which the quickstart trains, sums once for the whole answer; the
 //! weights serve both.
 
-use std::{env, error::Error, fs};
+use std::{error::Error, fs, path::PathBuf};
 
 use burn_rag::prelude::*;
+use clap::Parser;
 
-const USAGE: &str =
-    "usage: explain [question] [page.html] [<checkpoint folder> <knowledge base folder>]";
+/// Shows which passage each word of an answer came from.
+#[derive(Parser)]
+struct Arguments {
+    /// What to ask
+    #[arg(
+        default_value = "What is the name of the scientist who discovered the element hydrogen?"
+    )]
+    question: String,
+    /// Page to write, for the browser
+    #[arg(default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/explain.html"))]
+    page: PathBuf,
+    /// Folder of a RAG checkpoint
+    #[arg(
+        default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/quickstart/model"),
+        requires = "knowledge"
+    )]
+    checkpoint: PathBuf,
+    /// Folder of the knowledge base
+    #[arg(default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/quickstart/knowledge"))]
+    knowledge: PathBuf,
+    /// Where to compute: cpu, and in builds that have them wgpu, cuda, or wgpu:1 for the second GPU
+    #[arg(long, env = "RAG_DEVICE", default_value = "cpu")]
+    device: String,
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let mut settings = [
-        "What is the name of the scientist who discovered the element hydrogen?",
-        "target/explain.html",
-        "target/quickstart/model",
-        "target/quickstart/knowledge",
-    ];
-    if ![0, 1, 2, 4].contains(&arguments.len()) {
-        return Err(USAGE.into());
-    }
-    for (setting, argument) in settings.iter_mut().zip(&arguments) {
-        *setting = argument;
-    }
-    let [question, page, checkpoint, knowledge] = settings;
+    let arguments = Arguments::parse();
+    let device = device(&arguments.device)?;
+    let knowledge = KnowledgeBase::open(&arguments.knowledge)
+        .inspect_err(|_| eprintln!("The quickstart example makes a model and a knowledge base."))?;
+    let rag = Rag::load(&arguments.checkpoint, knowledge, &device)?.with_model(RagModel::Token);
 
-    let device = device(&env::var("RAG_DEVICE").unwrap_or_else(|_| "cpu".into()))?;
-    let knowledge = KnowledgeBase::open(knowledge)
-        .map_err(|error| format!("{error}; run the quickstart example to make one"))?;
-    let rag = Rag::load(checkpoint, knowledge, &device)?.with_model(RagModel::Token);
-
-    let answer = rag.ask(question)?;
+    let answer = rag.ask(&arguments.question)?;
     println!("{answer}");
     print_shares(&answer);
-    fs::write(page, answer.to_html())?;
-    println!("\nThe same as a page: {page}");
+    fs::write(&arguments.page, answer.to_html())
+        .map_err(burn_rag::core::Error::io(&arguments.page))?;
+    println!("\nThe same as a page: {}", arguments.page.display());
     Ok(())
 }
 

@@ -1,8 +1,9 @@
 //! Trains a RAG checkpoint further, on your own questions and answers.
 //!
 //! ```text
-//! cargo run --release --example finetune <checkpoint folder> <knowledge base folder> <pairs.jsonl> <output folder> \
-//!     [heldout.jsonl] [--epochs N] [--learning-rate X] [--batch N] [--precision f32|bf16|f16] [--model sequence|token]
+//! cargo run --release --example finetune <checkpoint folder> <knowledge base folder> <pairs.jsonl> \
+//!     <output folder> [heldout.jsonl] [--epochs N] [--learning-rate X] [--batch N] \
+//!     [--precision f32|bf16|f16] [--model sequence|token]
 //! ```
 //!
 //! Each line of `pairs.jsonl` is `{"question": "…", "answers": ["…"]}`; which passage holds the answer
@@ -10,52 +11,71 @@
 //! and so serves the trained model too. The output folder receives `last`, and with held-out pairs
 //! `best`, both of which `ask` reads. The same command again goes on with a run that was stopped.
 //!
-//! `RAG_DEVICE` chooses the device: `cpu` (default), or `wgpu` and `cuda` in builds that have them.
+//! `--device`, or else `RAG_DEVICE`, chooses the device: `cpu` (default), or `wgpu` and `cuda` in
+//! builds that have them. `-- --help` explains every argument.
 
-use std::{env, error::Error, path::Path};
+use std::{error::Error, path::PathBuf};
 
 use burn_rag::prelude::*;
+use clap::Parser;
+use serde::de::DeserializeOwned;
 
-const USAGE: &str = "usage: finetune <checkpoint folder> <knowledge base folder> <pairs.jsonl> <output folder> \
-    [heldout.jsonl] [--epochs N] [--learning-rate X] [--batch N] [--precision f32|bf16|f16] [--model sequence|token]";
+/// Trains a RAG checkpoint further, on your own questions and answers.
+#[derive(Parser)]
+struct Arguments {
+    /// Folder of the checkpoint to begin with
+    checkpoint: PathBuf,
+    /// Folder of its knowledge base
+    knowledge: PathBuf,
+    /// Questions and answers to train on, one JSON object a line
+    pairs: PathBuf,
+    /// Folder that receives the trained model
+    output: PathBuf,
+    /// Questions and answers to measure on, of which none is trained on
+    heldout: Option<PathBuf>,
+    /// Passes over the pairs
+    #[arg(long, default_value_t = TrainConfig::default().epochs)]
+    epochs: usize,
+    /// Highest learning rate
+    #[arg(long, default_value_t = TrainConfig::default().learning_rate)]
+    learning_rate: f64,
+    /// Pairs of a step
+    #[arg(long, default_value_t = TrainConfig::default().batch_size)]
+    batch: usize,
+    /// Format of matrix products: f32, bf16 or f16
+    #[arg(long, default_value = "f32", value_parser = named::<Precision>)]
+    precision: Precision,
+    /// RAG-Sequence or RAG-Token: sequence or token [default: what the checkpoint is]
+    #[arg(long, value_parser = named::<RagModel>)]
+    model: Option<RagModel>,
+    /// Where to compute: cpu, and in builds that have them wgpu, cuda, or wgpu:1 for the second GPU
+    #[arg(long, env = "RAG_DEVICE", default_value = "cpu")]
+    device: String,
+}
+
+/// A setting, from the name that it has in JSON.
+fn named<T: DeserializeOwned>(name: &str) -> Result<T, serde_json::Error> {
+    serde_json::from_value(name.into())
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut files = Vec::new();
-    let mut config = TrainConfig::default();
-    let mut model = None;
-    let mut arguments = env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let Some(option) = argument.strip_prefix("--") else {
-            files.push(argument);
-            continue;
-        };
-        let value = arguments.next().ok_or(USAGE)?;
-        match (option, value.as_str()) {
-            ("epochs", epochs) => config.epochs = epochs.parse()?,
-            ("learning-rate", rate) => config.learning_rate = rate.parse()?,
-            ("batch", pairs) => config.batch_size = pairs.parse()?,
-            ("precision", "f32") => config.precision = Precision::F32,
-            ("precision", "bf16") => config.precision = Precision::Bf16,
-            ("precision", "f16") => config.precision = Precision::F16,
-            ("model", "sequence") => model = Some(RagModel::Sequence),
-            ("model", "token") => model = Some(RagModel::Token),
-            _ => return Err(USAGE.into()),
-        }
-    }
-    let (checkpoint, knowledge, pairs, output, heldout) = match &files[..] {
-        [checkpoint, knowledge, pairs, output] => (checkpoint, knowledge, pairs, output, None),
-        [checkpoint, knowledge, pairs, output, heldout] => {
-            (checkpoint, knowledge, pairs, output, Some(heldout))
-        }
-        _ => return Err(USAGE.into()),
+    let arguments = Arguments::parse();
+    let config = TrainConfig {
+        epochs: arguments.epochs,
+        learning_rate: arguments.learning_rate,
+        batch_size: arguments.batch,
+        precision: arguments.precision,
+        checkpoints: Some(arguments.output.clone()),
+        ..TrainConfig::default()
     };
-    config.checkpoints = Some(output.into());
 
-    let device = device(&env::var("RAG_DEVICE").unwrap_or_else(|_| "cpu".into()))?;
-    let pairs = read_pairs(pairs)?;
-    let heldout = heldout.map(read_pairs).transpose()?.unwrap_or_default();
-    let mut rag = Rag::load(checkpoint, KnowledgeBase::open(knowledge)?, &device)?;
-    if let Some(model) = model {
+    let device = device(&arguments.device)?;
+    let pairs = read_pairs(arguments.pairs)?;
+    let heldout = arguments.heldout.map(read_pairs).transpose()?;
+    let heldout = heldout.unwrap_or_default();
+    let knowledge = KnowledgeBase::open(arguments.knowledge)?;
+    let mut rag = Rag::load(arguments.checkpoint, knowledge, &device)?;
+    if let Some(model) = arguments.model {
         rag = rag.with_model(model);
     }
 
@@ -63,7 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("before, {}", Measured::of(&rag, &heldout)?);
     }
     // A run that was stopped goes on where it was.
-    let mut trainer = match Path::new(output).join("last/training").exists() {
+    let mut trainer = match arguments.output.join("last/training").exists() {
         true => Trainer::resume(rag, config, pairs.len())?,
         false => Trainer::new(rag, config, pairs.len())?,
     };
@@ -74,6 +94,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             report.skipped_steps
         );
     }
-    println!("the model is in {output}/last");
+    println!(
+        "the model is in {}",
+        arguments.output.join("last").display()
+    );
     Ok(())
 }

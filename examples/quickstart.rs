@@ -9,13 +9,22 @@
 use std::{error::Error, path::Path, time::Instant};
 
 use burn_rag::prelude::*;
+use clap::Parser;
 
 const MODEL: &str = "target/quickstart/model";
 const KNOWLEDGE: &str = "target/quickstart/knowledge";
 
+/// Trains a retriever and a generator from nothing, and answers with them.
+#[derive(Parser)]
+struct Arguments {
+    /// What to ask [default: three questions of ours]
+    question: Option<String>,
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
+    let asked = Arguments::parse().question;
+    // So that citations name files from the repository's root, wherever this runs.
     std::env::set_current_dir(env!("CARGO_MANIFEST_DIR"))?;
-    let asked = std::env::args().nth(1);
     let device = device("cpu")?;
 
     let rag = if Path::new(MODEL).exists() {

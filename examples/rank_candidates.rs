@@ -2,19 +2,41 @@
 //!
 //! ```text
 //! cargo run --release --example quickstart           # trains the model, once
-//! cargo run --release --example rank_candidates [<checkpoint folder> <knowledge base folder> <questions.jsonl>]
+//! cargo run --release --example rank_candidates \
+//!     [<checkpoint folder> <knowledge base folder> <questions.jsonl>]
 //! ```
 //!
 //! A threshold means something for one model and its texts only, so that it is measured here: the one at
 //! which nine in ten of the given questions are answered. What it then makes of questions that the
 //! documents do not answer is what one buys with it.
 
-use std::{env, error::Error};
+use std::{error::Error, path::PathBuf};
 
 use burn_rag::prelude::*;
+use clap::Parser;
 
-const USAGE: &str =
-    "usage: rank_candidates [<checkpoint folder> <knowledge base folder> <questions.jsonl>]";
+/// Ranks proposed answers, and answers or abstains.
+#[derive(Parser)]
+struct Arguments {
+    /// Folder of a RAG checkpoint
+    #[arg(
+        default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/quickstart/model"),
+        requires = "knowledge"
+    )]
+    checkpoint: PathBuf,
+    /// Folder of the knowledge base
+    #[arg(
+        default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/quickstart/knowledge"),
+        requires = "questions"
+    )]
+    knowledge: PathBuf,
+    /// Questions and answers, one JSON object a line
+    #[arg(default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/heldout.jsonl"))]
+    questions: PathBuf,
+    /// Where to compute: cpu, and in builds that have them wgpu, cuda, or wgpu:1 for the second GPU
+    #[arg(long, env = "RAG_DEVICE", default_value = "cpu")]
+    device: String,
+}
 
 /// Nothing in the quickstart's documents answers these.
 const NOT_IN_THE_CORPUS: [&str; 6] = [
@@ -27,22 +49,12 @@ const NOT_IN_THE_CORPUS: [&str; 6] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let [checkpoint, knowledge, questions] = match arguments[..] {
-        [] => [
-            "target/quickstart/model",
-            "target/quickstart/knowledge",
-            "examples/data/heldout.jsonl",
-        ],
-        [checkpoint, knowledge, questions] => [checkpoint, knowledge, questions],
-        _ => return Err(USAGE.into()),
-    };
-    let device = device(&env::var("RAG_DEVICE").unwrap_or_else(|_| "cpu".into()))?;
-    let knowledge = KnowledgeBase::open(knowledge)
-        .map_err(|error| format!("{error}; run the quickstart example to make one"))?;
-    let rag = Rag::load(checkpoint, knowledge, &device)?;
-    let questions = read_pairs(questions)?;
+    let arguments = Arguments::parse();
+    let device = device(&arguments.device)?;
+    let knowledge = KnowledgeBase::open(&arguments.knowledge)
+        .inspect_err(|_| eprintln!("The quickstart example makes a model and a knowledge base."))?;
+    let rag = Rag::load(&arguments.checkpoint, knowledge, &device)?;
+    let questions = read_pairs(&arguments.questions)?;
 
     rank(&rag, &questions[0].question)?;
     for threshold in thresholds(&rag, &questions)? {

@@ -12,34 +12,51 @@
 //!   answers, passage_id}: prints recall@1, @5 and @20, the share of questions whose own passage is
 //!   among the best 1, 5 and 20.
 //!
-//! `RAG_DEVICE` chooses the device: `cpu` (default), or `wgpu` and `cuda` in builds that have them.
+//! `--device`, or else `RAG_DEVICE`, chooses the device: `cpu` (default), or `wgpu` and `cuda` in
+//! builds that have them. `-- --help` explains every argument.
 
-use std::{collections::HashMap, env, error::Error, fs, path::Path, time::Instant};
+use std::{
+    collections::HashMap,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use burn_rag::prelude::*;
-use serde::Deserialize;
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use serde::{Deserialize, de::DeserializeOwned};
 
-const USAGE: &str = "usage: retrieval <sentence encoder folder> <corpus folder>";
+/// Measures how well an encoder finds passages.
+#[derive(Parser)]
+#[command(name = "retrieval")]
+struct Arguments {
+    /// Folder of a sentence encoder
+    encoder: PathBuf,
+    /// Folder of a corpus with judged questions
+    corpus: PathBuf,
+    /// Where to compute: cpu, and in builds that have them wgpu, cuda, or wgpu:1 for the second GPU
+    #[arg(long, env = "RAG_DEVICE", default_value = "cpu")]
+    device: String,
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let [encoder, folder] = &arguments[..] else {
-        return Err(USAGE.into());
-    };
-    let folder = Path::new(folder);
-    let device = device(&env::var("RAG_DEVICE").unwrap_or_else(|_| "cpu".into()))?;
-    let encoder = TextEncoder::load(Path::new(encoder), &device)?;
+    let arguments = Arguments::parse();
+    let folder = &arguments.corpus;
+    let device = device(&arguments.device)?;
+    let encoder = TextEncoder::load(&arguments.encoder, &device)?;
 
     if folder.join("corpus.jsonl").is_file() {
         beir(encoder, folder)
     } else if folder.join("passages.jsonl").is_file() {
         passages_of_questions(encoder, folder)
     } else {
-        Err(format!(
+        let message = format!(
             "{} holds neither corpus.jsonl nor passages.jsonl",
             folder.display()
-        )
-        .into())
+        );
+        let error = Arguments::command().error(ErrorKind::ValueValidation, message);
+        error.exit()
     }
 }
 
@@ -125,7 +142,7 @@ struct Query {
 /// Relevance by query and document. A header line, as BEIR's own files have one, is passed over.
 fn judgements(path: &Path) -> Result<HashMap<String, HashMap<String, u32>>, Box<dyn Error>> {
     let mut judged: HashMap<String, HashMap<String, u32>> = HashMap::new();
-    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let text = fs::read_to_string(path).map_err(burn_rag::core::Error::io(path))?;
     for (i, line) in text.lines().enumerate() {
         let fields: Vec<&str> = line.split('\t').collect();
         let relevance = fields.get(2).and_then(|relevance| relevance.parse().ok());
@@ -138,22 +155,24 @@ fn judgements(path: &Path) -> Result<HashMap<String, HashMap<String, u32>>, Box<
             }
             _ if i == 0 => {}
             _ => {
-                return Err(format!("{}, line {}: not three fields", path.display(), i + 1).into());
+                return Err(burn_rag::retrieve::Error::TsvLine {
+                    file: path.display().to_string(),
+                    line: i + 1,
+                    expected: "query, document and relevance".into(),
+                    found: format!("{line:?}"),
+                }
+                .into());
             }
         }
     }
     Ok(judged)
 }
 
-fn json_lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>, Box<dyn Error>> {
-    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let lines = text.lines().enumerate();
-    lines
-        .map(|(i, line)| {
-            serde_json::from_str(line)
-                .map_err(|error| format!("{}, line {}: {error}", path.display(), i + 1).into())
-        })
-        .collect()
+fn json_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, burn_rag::core::Error> {
+    let text = fs::read_to_string(path).map_err(burn_rag::core::Error::io(path))?;
+    let lines = serde_json::Deserializer::from_str(&text).into_iter::<T>();
+    let lines: Result<Vec<T>, serde_json::Error> = lines.collect();
+    lines.map_err(burn_rag::core::Error::json(path))
 }
 
 fn relevant(relevances: &[u32]) -> f64 {

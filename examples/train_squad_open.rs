@@ -2,8 +2,8 @@
 //! SQuAD's paragraphs in English, CMRC 2018's in Chinese, or yours in the same layout.
 //!
 //! ```text
-//! cargo run --release --example train_squad_open <sentence encoder folder> <corpus folder> <output folder> \
-//!     [--contrastive N] [--joint N] [--epochs N] [--heldout N]
+//! cargo run --release --example train_squad_open <sentence encoder folder> <corpus folder> \
+//!     <output folder> [--contrastive N] [--joint N] [--epochs N] [--heldout N]
 //! ```
 //!
 //! The encoder is a Hugging Face folder such as all-MiniLM-L6-v2. The corpus has the folders `train` and `dev`,
@@ -18,10 +18,17 @@
 //!    passages' own names, numbers and dates. All are measured on `--heldout` questions of `dev`.
 //!
 //! Prints a table in Markdown. The output folder receives the tuned encoder, which the next run begins with, and
-//! each run's metrics, report and model. `RAG_DEVICE` chooses the device: `cpu` (default), or `wgpu` and `cuda` in builds that
-//! have them.
+//! each run's metrics, report and model.
+//!
+//! `--device`, or else `RAG_DEVICE`, chooses the device: `cpu` (default), or `wgpu` and `cuda` in
+//! builds that have them. `-- --help` explains every argument.
 
-use std::{env, error::Error, fs, path::Path, time::Instant};
+use std::{
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use burn_rag::{
     prelude::*,
@@ -31,22 +38,46 @@ use burn_rag::{
         train_contrastive,
     },
 };
+use clap::Parser;
 
-const USAGE: &str = "usage: train_squad_open <sentence encoder folder> <corpus folder> <output folder> \
-    [--contrastive N] [--joint N] [--epochs N] [--heldout N]";
+/// Tunes a retriever, trains it with a generator in every setting, and measures each.
+#[derive(Parser)]
+struct Arguments {
+    /// Folder of a sentence encoder
+    encoder: PathBuf,
+    /// Folder with train and dev, each with passages.jsonl and qa.jsonl
+    corpus: PathBuf,
+    /// Folder that receives the encoder, and what each run writes
+    output: PathBuf,
+    /// Questions for contrastive training [default: all]
+    #[arg(long)]
+    contrastive: Option<usize>,
+    /// Questions for training retriever and generator together [default: all]
+    #[arg(long)]
+    joint: Option<usize>,
+    /// Passes over the questions of joint training
+    #[arg(long, default_value_t = 3)]
+    epochs: usize,
+    /// Questions of dev to measure answers on [default: all]
+    #[arg(long)]
+    heldout: Option<usize>,
+    /// Where to compute: cpu, and in builds that have them wgpu, cuda, or wgpu:1 for the second GPU
+    #[arg(long, env = "RAG_DEVICE", default_value = "cpu")]
+    device: String,
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let work = Work::from_arguments()?;
-    let device = device(&env::var("RAG_DEVICE").unwrap_or_else(|_| "cpu".into()))?;
-    let untrained = TextEncoder::load(Path::new(&work.encoder), &device)?;
-    let train = Split::read(&Path::new(&work.corpus).join("train"))?;
-    let dev = Split::read(&Path::new(&work.corpus).join("dev"))?;
+    let arguments = Arguments::parse();
+    let device = device(&arguments.device)?;
+    let untrained = TextEncoder::load(&arguments.encoder, &device)?;
+    let train = Split::read(&arguments.corpus.join("train"))?;
+    let dev = Split::read(&arguments.corpus.join("dev"))?;
 
     println!("| | recall@1 | recall@5 | recall@20 | EM | F1 | time |");
     println!("|---|---|---|---|---|---|---|");
     print_recall("encoder as it is", &untrained, &dev, 0.0)?;
     let begun = Instant::now();
-    let tuned = Path::new(&work.output).join("encoder");
+    let tuned = arguments.output.join("encoder");
     let encoder = if tuned.exists() {
         eprintln!(
             "using the encoder in {}; delete it to train again",
@@ -54,8 +85,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
         TextEncoder::load(&tuned, &device)?
     } else {
-        let encoder = contrastive(untrained, &train, work.contrastive)?;
-        fs::create_dir_all(&tuned)?;
+        let encoder = contrastive(untrained, &train, arguments.contrastive)?;
+        fs::create_dir_all(&tuned).map_err(burn_rag::core::Error::io(&tuned))?;
         encoder.save(&tuned, Role::Question)?;
         encoder
     };
@@ -65,11 +96,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     for model in [RagModel::Sequence, RagModel::Token] {
         for start in [false, true] {
             let begun = Instant::now();
-            let rag = generator(&encoder, &train, &dev, model, &work)?;
+            let rag = generator(&encoder, &train, &dev, model, &arguments)?;
             let rag = if start { salient_start(rag)? } else { rag };
             let seconds = begun.elapsed().as_secs_f64();
             for setting in Setting::ALL {
-                work.joint_run(setting, rag.clone(), (&train, &dev), start, seconds)?;
+                arguments.joint_run(setting, rag.clone(), (&train, &dev), start, seconds)?;
             }
         }
     }
@@ -91,10 +122,11 @@ impl Split {
         })
     }
 
-    /// `count` questions, evenly spread over the articles.
-    fn some(&self, count: usize) -> Vec<QuestionAnswer> {
-        let count = count.clamp(1, self.pairs.len());
-        let at = |i: usize| i * self.pairs.len() / count;
+    /// `count` questions, evenly spread over the articles, or all.
+    fn some(&self, count: Option<usize>) -> Vec<QuestionAnswer> {
+        let all = self.pairs.len();
+        let count = count.unwrap_or(all).clamp(1, all);
+        let at = |i: usize| i * all / count;
         (0..count).map(|i| self.pairs[at(i)].clone()).collect()
     }
 
@@ -113,7 +145,7 @@ impl Split {
 fn contrastive(
     encoder: TextEncoder,
     train: &Split,
-    questions: usize,
+    questions: Option<usize>,
 ) -> Result<TextEncoder, Box<dyn Error>> {
     let knowledge = train.index(&encoder)?;
     let lexical = LexicalIndex::new(knowledge.passages())?;
@@ -147,9 +179,9 @@ fn generator(
     train: &Split,
     dev: &Split,
     model: RagModel,
-    work: &Work,
+    arguments: &Arguments,
 ) -> Result<Rag, Box<dyn Error>> {
-    let pairs = work.joint_pairs(train);
+    let pairs = arguments.joint_pairs(train);
     let mut texts: Vec<&str> = dev.passages.iter().map(|one| one.text.as_str()).collect();
     texts.extend(pairs.iter().map(|pair| pair.question.as_str()));
     texts.extend(pairs.iter().map(|pair| pair.answers[0].as_str()));
@@ -234,50 +266,10 @@ impl Setting {
     }
 }
 
-struct Work {
-    encoder: String,
-    corpus: String,
-    output: String,
-    contrastive: usize,
-    joint: usize,
-    epochs: usize,
-    heldout: usize,
-}
-
-impl Work {
-    fn from_arguments() -> Result<Self, Box<dyn Error>> {
-        let mut folders = Vec::new();
-        let mut work = Self {
-            encoder: String::new(),
-            corpus: String::new(),
-            output: String::new(),
-            contrastive: usize::MAX,
-            joint: usize::MAX,
-            epochs: 3,
-            heldout: usize::MAX,
-        };
-        let mut arguments = env::args().skip(1);
-        while let Some(argument) = arguments.next() {
-            let Some(option) = argument.strip_prefix("--") else {
-                folders.push(argument);
-                continue;
-            };
-            let value = arguments.next().ok_or(USAGE)?.parse()?;
-            match option {
-                "contrastive" => work.contrastive = value,
-                "joint" => work.joint = value,
-                "epochs" => work.epochs = value,
-                "heldout" => work.heldout = value,
-                _ => return Err(USAGE.into()),
-            }
-        }
-        [work.encoder, work.corpus, work.output] = folders.try_into().map_err(|_| USAGE)?;
-        Ok(work)
-    }
-
+impl Arguments {
     fn joint_pairs(&self, train: &Split) -> Vec<QuestionAnswer> {
-        let pairs = &train.pairs;
-        pairs[..self.joint.clamp(1, pairs.len())].to_vec()
+        let all = train.pairs.len();
+        train.pairs[..self.joint.unwrap_or(all).clamp(1, all)].to_vec()
     }
 
     /// Trains, and measures on `dev` over its own passages, embedded by the encoder that came out.
@@ -295,7 +287,7 @@ impl Work {
         let name = format!("RAG-{model:?}, {}{start}", setting.name());
         let config = TrainConfig {
             epochs: self.epochs,
-            checkpoints: Some(Path::new(&self.output).join(&name)),
+            checkpoints: Some(self.output.join(&name)),
             ..setting.config()
         };
         let pairs = self.joint_pairs(train);
