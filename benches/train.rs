@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, error::Error, fs, time::Instant};
 use burn_rag::{
     burn::{
         module::Module,
-        optim::AdamWConfig,
+        optim::{AdafactorConfig, AdamWConfig},
         tensor::{Device, Distribution, Tensor},
     },
     core::{TokenBatch, marginal::Compat},
@@ -16,7 +16,7 @@ use burn_rag::{
     prelude::*,
     train::{
         Accumulation, Backward, Batch, DropoutSeed, EncoderInput, JointModel, LossScaler,
-        Objective, Optimizer,
+        Objective, Optimizer, OptimizerKind,
     },
 };
 use serde::Serialize;
@@ -36,6 +36,7 @@ struct Work {
     config: RagConfig,
     steps: usize,
     precision: Precision,
+    optimizer: OptimizerKind,
     batch: usize,
     n_docs: usize,
     /// 0 for all of them.
@@ -58,11 +59,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         generator: work.config.generator.init(&device)?,
     }
     .train();
-    let adamw = AdamWConfig::new()
-        .with_epsilon(1e-8)
-        .with_weight_decay(0.001)
-        .init();
-    let mut optimizer = Optimizer::new(adamw, 0.1, LossScaler::new(work.precision));
+    let optimizer = match work.optimizer {
+        OptimizerKind::AdamW => AdamWConfig::new()
+            .with_epsilon(1e-8)
+            .with_weight_decay(0.001)
+            .init(),
+        OptimizerKind::Adafactor => AdafactorConfig::new()
+            .with_relative_step(false)
+            .with_scale_parameter(false)
+            .with_weight_decay(0.001)
+            .init(),
+    };
+    let mut optimizer = Optimizer::new(optimizer, 0.1, LossScaler::new(work.precision));
     let objective = Objective {
         compat: Compat::HuggingFace,
         precision: work.precision,
@@ -125,11 +133,12 @@ impl Work {
                 .ok_or_else(|| format!("expected {name} and its value"))
         };
         let number = |name: &str| -> Result<usize, Box<dyn Error>> { Ok(text(name)?.parse()?) };
-        let precision = serde_json::Value::from(text("--precision")?.as_str());
+        let named = |name: &str| text(name).map(|value| serde_json::Value::from(value.as_str()));
         Ok(Some(Self {
             config: serde_json::from_str(&fs::read_to_string(text("--config")?)?)?,
             steps: number("--steps")?,
-            precision: serde_json::from_value(precision)?,
+            precision: serde_json::from_value(named("--precision")?)?,
+            optimizer: serde_json::from_value(named("--optimizer")?)?,
             batch: number("--batch")?,
             n_docs: number("--n-docs")?,
             documents_at_a_time: Some(number("--documents-at-a-time")?).filter(|&n| n > 0),

@@ -337,21 +337,22 @@ fn cases() -> Vec<(RagConfig, PlanSettings)> {
 #[test]
 fn the_backward_pass_is_as_planned() {
     let _alone = alone();
-    for (config, settings) in cases() {
-        assert!(error(&config, &settings) < TOLERANCE);
-    }
+    let errors = (cases().into_iter()).map(|(config, settings)| error(&config, &settings));
+    assert!(errors.fold(0.0, f64::max) < TOLERANCE);
 }
 
 #[test]
 fn a_backward_pass_that_recomputes_is_as_planned() {
     let _alone = alone();
-    for (config, settings) in cases() {
+    let errors = cases().into_iter().map(|(config, settings)| {
+        let activations = Activations::Recomputed;
         let settings = PlanSettings {
-            activations: Activations::Recomputed,
+            activations,
             ..settings
         };
-        assert!(error(&config, &settings) < TOLERANCE);
-    }
+        error(&config, &settings)
+    });
+    assert!(errors.fold(0.0, f64::max) < TOLERANCE);
 }
 
 /// With a part of the documents at a time, the graph of a part is made while the gradients of the
@@ -389,7 +390,6 @@ fn whole_steps_are_as_planned() {
             let (mut model, mut optimizer) = (model(&config, &settings), optimizer());
             let batch = batch(&config, &settings);
             drop(gradients(&model, &optimizer, &batch, &settings));
-            let _initial = model.clone();
             for _ in 0..2 {
                 let sum = gradients(&model, &optimizer, &batch, &settings);
                 // As the trainer does, which keeps the model until the step is done.
@@ -439,8 +439,7 @@ fn parameters_are_exact() {
             assert_eq!(found.question_encoder, retriever);
             assert_eq!(found.context_encoder, retriever);
             assert_eq!(found.generator, 4 * model.generator.num_params() as u64);
-            assert_eq!(found.initial, found.question_encoder + found.generator);
-            assert_eq!(found.total(), 2 * (found.initial + retriever) - retriever);
+            assert_eq!(found.total(), 2 * retriever + found.generator);
         }
     }
     let dpr_and_bart = bytes(&RagConfig::new(
@@ -541,11 +540,11 @@ fn the_largest_setting_fits_and_the_next_does_not() {
     let _alone = alone();
     let config = with_bart(bart(8_000));
     let planned = plan(&config, &settings(1, 8, 64, 8), &cpu()).unwrap();
-    for vary in [
-        Vary::Batch,
-        Vary::NDocs,
-        Vary::ContextLength,
-        Vary::DocumentsAtATime,
+    for (vary, fits) in [
+        (Vary::Batch, 3),
+        (Vary::NDocs, 3),
+        (Vary::ContextLength, 40),
+        (Vary::DocumentsAtATime, 3),
     ] {
         let set = |value| {
             let mut settings = settings(1, 8, 64, 8);
@@ -557,10 +556,10 @@ fn the_largest_setting_fits_and_the_next_does_not() {
             }
             plan(&config, &settings, &cpu()).unwrap()
         };
-        let limit = set(3).total + 1;
+        let limit = set(fits).total + 1;
         let (value, largest) = planned.largest(limit, vary).unwrap();
-        assert_eq!((value, &largest), (3, &set(3)), "{vary:?}");
-        assert!(set(4).total > limit);
+        assert_eq!((value, &largest), (fits, &set(fits)), "{vary:?}");
+        assert!(set(fits + 1).total > limit);
     }
     // A context is never longer than the model reads, nor are there more documents than retrieved.
     assert_eq!(

@@ -27,6 +27,7 @@ def main():
     parser.add_argument("--steps", type=int, default=5, help="steps of a turn")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--optimizer", choices=["adam_w", "adafactor"], default="adam_w")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--n-docs", type=int, default=5)
     parser.add_argument("--documents-at-a-time", type=int, default=0, help="burn-rag's; 0 for all of them in one graph")
@@ -46,12 +47,16 @@ def transformers_steps(arguments):
     import torch
     import transformers
     from transformers import RagSequenceForGeneration
+    from transformers.optimization import Adafactor
 
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
     config = rag_config(arguments)
     model = RagSequenceForGeneration(config).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-5, eps=1e-8, weight_decay=0.001)
+    if arguments.optimizer == "adafactor":
+        optimizer = Adafactor(model.parameters(), lr=3e-5, scale_parameter=False, relative_step=False, weight_decay=0.001)
+    else:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-5, eps=1e-8, weight_decay=0.001)
 
     def tokens(rows, length):
         return torch.randint(5, 30_000, (rows, length))
@@ -98,7 +103,7 @@ def own_steps(arguments):
         config = pathlib.Path(folder) / "config.json"
         config.write_text(rag_config(arguments).to_json_string(use_diff=False))
         command = ["cargo", "bench", "--bench", "train", "--", "--config", str(config)]
-        for name in ["steps", "precision", "batch", "n_docs", "documents_at_a_time", "context_length", "question_length", "answer_length"]:
+        for name in ["steps", "precision", "optimizer", "batch", "n_docs", "documents_at_a_time", "context_length", "question_length", "answer_length"]:
             command += ["--" + name.replace("_", "-"), str(getattr(arguments, name))]
         environment = {**os.environ, "RAYON_NUM_THREADS": str(arguments.threads)}
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout

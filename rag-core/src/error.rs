@@ -1,5 +1,5 @@
 use std::{
-    fmt,
+    fmt, io,
     path::{Path, PathBuf},
 };
 
@@ -8,14 +8,12 @@ use std::{
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error(
-        "cannot access {path}: {source}; check that it exists and that you may read and write there"
-    )]
+    #[error("{}", access(.path, .source))]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// The system's answer.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file is not valid JSON, or lacks a field.
     #[error("{path} is not the JSON that is expected: {source}")]
@@ -131,7 +129,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// An [`Error::Io`] about `path`, for `map_err`.
-    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_owned();
         move |source| Self::Io { path, source }
     }
@@ -140,6 +138,17 @@ impl Error {
     pub fn json(path: impl AsRef<Path>) -> impl FnOnce(serde_json::Error) -> Self {
         let path = path.as_ref().to_owned();
         move |source| Self::Json { path, source }
+    }
+}
+
+fn access(path: &Path, source: &io::Error) -> String {
+    let path = path.display();
+    match source.kind() {
+        io::ErrorKind::NotFound => format!("there is no {path}; check the name"),
+        io::ErrorKind::PermissionDenied => {
+            format!("cannot access {path}: {source}; check that you may read and write there")
+        }
+        _ => format!("cannot access {path}: {source}"),
     }
 }
 

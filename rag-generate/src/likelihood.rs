@@ -1,7 +1,11 @@
 //! log P(y_i|x,z,y_<i) of given answers, by teacher forcing.
 
-use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
-use rag_core::{marginal::Targets, nn::Precision, padded};
+use burn::tensor::{Int, Tensor, TensorData};
+use rag_core::{
+    marginal::Targets,
+    nn::{Precision, log_softmax},
+    padded,
+};
 
 use crate::{
     decode::GenerationConfig,
@@ -104,7 +108,7 @@ pub fn log_probs(
         .reshape([batch * n_docs, length]);
     let logits = generator.decode(inputs, memory, &mut Cache::default(), precision);
     let vocabulary = logits.dims()[2];
-    log_softmax(logits, 2).reshape([batch, n_docs, length, vocabulary])
+    log_softmax(logits).reshape([batch, n_docs, length, vocabulary])
 }
 
 /// log P(y_i|x,z,y_<i) `[candidates, n_docs, length]` of several answers to one question, whose
@@ -136,7 +140,7 @@ pub fn candidate_log_probs(
         .reshape([n_docs * candidates, length]);
     let logits = generator.decode(inputs, memory, &mut Cache::default(), precision);
     let vocabulary = logits.dims()[2];
-    log_softmax(logits, 2)
+    log_softmax(logits)
         .reshape([n_docs, candidates, length, vocabulary])
         .swap_dims(0, 1)
 }

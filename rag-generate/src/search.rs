@@ -1,7 +1,10 @@
 use std::error::Error;
 
-use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
-use rag_core::{marginal::log_sum_exp, nn::Precision};
+use burn::tensor::{Int, Tensor, TensorData};
+use rag_core::{
+    marginal::log_sum_exp,
+    nn::{Precision, log_softmax},
+};
 
 use crate::{
     decode::NextToken,
@@ -154,7 +157,7 @@ impl NextToken for Search<'_> {
             None => logits,
             Some(prior) => {
                 let prior = prior.clone().reshape([searches, self.contexts_each, 1, 1]);
-                log_sum_exp(log_softmax(logits, 3) + prior, 1)
+                log_sum_exp(log_softmax(logits) + prior, 1)
             }
         };
         let data = scores.try_into_data()?.convert::<f32>();

@@ -9,6 +9,14 @@ pub enum Error {
     /// Files, tokenizers, checkpoints: what lies below the retriever.
     #[error(transparent)]
     Core(#[from] rag_core::Error),
+    /// A folder that is none.
+    #[error(
+        "{folder} is not a knowledge base: it holds no manifest.json; make one of your documents with build_knowledge_base and save it"
+    )]
+    NotAKnowledgeBase {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A question without a word in it.
     #[error("the question is empty; ask with at least one word")]
     EmptyQuestion,

@@ -19,6 +19,8 @@ pub struct Measured {
     pub recall: f64,
     /// How many passages are.
     pub n_docs: usize,
+    /// Share of questions for which the passage of the highest P(z|x,y) holds the answer.
+    pub cited: f64,
 }
 
 impl Measured {
@@ -29,11 +31,18 @@ impl Measured {
     pub fn of(rag: &Rag, pairs: &[QuestionAnswer]) -> Result<Self> {
         let n_docs = rag.retriever.n_docs();
         let recall = evaluate::recall(&rag.retriever, pairs, &[1, n_docs])?;
+        let mut cited = 0;
+        let answers = evaluate::answers(rag, pairs, |pair, answer| {
+            let weights = answer.evidence.iter();
+            let cites = weights.max_by(|a, b| a.posterior.total_cmp(&b.posterior));
+            cited += usize::from(cites.is_some_and(|cites| pair.is_answered_by(&cites.passage)));
+        })?;
         Ok(Self {
-            answers: evaluate::answers(rag, pairs, |_, _| {})?,
+            answers,
             recall_1: recall[0],
             recall: recall[1],
             n_docs,
+            cited: cited as f64 / pairs.len() as f64,
         })
     }
 
@@ -51,13 +60,15 @@ impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} held-out questions: EM {:.1} %  F1 {:.1} %  recall@1 {:.1} %  recall@{} {:.1} %",
+            "{} held-out questions: EM {:.1} %  F1 {:.1} %  recall@1 {:.1} %  recall@{} {:.1} %  \
+             cites right {:.1} %",
             self.answers.questions,
             100.0 * self.answers.exact_match,
             100.0 * self.answers.f1,
             100.0 * self.recall_1,
             self.n_docs,
-            100.0 * self.recall
+            100.0 * self.recall,
+            100.0 * self.cited
         )
     }
 }

@@ -31,7 +31,8 @@ use crate::{
 /// Trains the retriever and the generator of a [`Rag`] through the marginal likelihood.
 pub struct Trainer {
     config: TrainConfig,
-    /// The index, with the passage encoder that made it, and the tokenizers.
+    /// The index, with the passage encoder that made it, and the tokenizers; and what the model has
+    /// learnt so far, in the model's own memory.
     rag: Rag,
     model: JointModel,
     optimizer: Optimizer,
@@ -100,7 +101,8 @@ impl Trainer {
             return Err(Error::NoRun { folder });
         }
         let state = State::read(&folder, &trainer.config)?;
-        trainer.model = state::load_module(trainer.model, &folder, state::MODEL)?;
+        let model = state::load_module(trainer.model.clone(), &folder, state::MODEL)?;
+        trainer.set_model(model);
         let path = folder.join(state::OPTIMIZER);
         trainer.optimizer = (trainer.optimizer)
             .restore(&path, state.scaler)
@@ -208,7 +210,7 @@ impl Trainer {
         }
         let ended = self.progress.epoch == epochs || self.progress.over;
         if started && ended {
-            diary.report(&self.rag(), &self.config, pairs, heldout)?;
+            diary.report(&self.rag, &self.config, pairs, heldout)?;
         }
         Ok(self.report())
     }
@@ -269,13 +271,13 @@ impl Trainer {
         let every = self.config.monitor.probe_every;
         let moves = self.config.question_encoder.trains();
         if moves && every > 0 && step.is_multiple_of(every) {
-            observation.probe_cosine = Some(probes.cosine(&self.rag().retriever.question_encoder)?);
+            observation.probe_cosine = Some(probes.cosine(&self.rag.retriever.question_encoder)?);
         }
         if let Some(mut stale) = self.refresh.replaced.take() {
-            let fresh = self.rag().retriever;
+            let fresh = &self.rag.retriever;
             stale.question_encoder = fresh.question_encoder.clone();
             observation.recall_stored = Some(probes.recall(&stale)?);
-            observation.recall_fresh = Some(probes.recall(&fresh)?);
+            observation.recall_fresh = Some(probes.recall(fresh)?);
             diary.add(Event::Refresh {
                 step: step - 1,
                 generation: self.refresh.generation,
@@ -297,7 +299,7 @@ impl Trainer {
         let mut best = false;
         if !heldout.is_empty() && (last || every > 0 && number.is_multiple_of(every)) {
             let begun = Instant::now();
-            let measured = Measured::of(&self.rag(), heldout)?;
+            let measured = Measured::of(&self.rag, heldout)?;
             let seconds = begun.elapsed().as_secs_f64();
             let step = self.progress.step;
             let metrics = diary::evaluation_metrics(&measured, step, number, seconds);
@@ -314,7 +316,7 @@ impl Trainer {
         diary.progress.say(&epoch.line(number, self.config.epochs));
         self.progress.report.epochs.push(epoch);
         if best && let Some(folder) = &self.config.checkpoints {
-            self.rag().save(folder.join(BEST))?;
+            self.rag.save(folder.join(BEST))?;
         }
         if self.progress.over && !last {
             self.embed_all()?;
@@ -356,7 +358,7 @@ impl Trainer {
         let rates = self.learning_rates(learning_rate);
         let loss_scale = self.optimizer.scaler().scale();
         let (model, stepped) = self.optimizer.step(self.model.clone(), gradients, rates);
-        self.model = model;
+        self.set_model(model);
         self.progress.step += 1;
         self.progress.taken += usize::from(stepped.taken);
         let report = StepReport {
@@ -380,11 +382,14 @@ impl Trainer {
     /// The model as it is now, ready to answer: a snapshot, with the index that the passages were last
     /// embedded into.
     pub fn rag(&self) -> Rag {
-        let model = self.model.valid();
-        let mut rag = self.rag.clone();
-        rag.retriever.question_encoder.encoder = model.question_encoder;
-        rag.generator = model.generator;
-        rag
+        self.rag.clone()
+    }
+
+    fn set_model(&mut self, model: JointModel) {
+        let learnt = model.valid();
+        self.model = model;
+        self.rag.retriever.question_encoder.encoder = learnt.question_encoder;
+        self.rag.generator = learnt.generator;
     }
 
     /// What the run did so far.
@@ -504,7 +509,7 @@ impl Trainer {
             embedding.map(|(step, _)| step),
         );
         replace_folder(&folder.join(LAST), |folder| {
-            self.rag().write(folder)?;
+            self.rag.write(folder)?;
             let folder = folder.join(STATE);
             std::fs::create_dir_all(&folder).map_err(rag_core::Error::io(&folder))?;
             state.write(&folder)?;

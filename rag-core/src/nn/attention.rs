@@ -2,10 +2,10 @@ use burn::{
     config::Config,
     module::Module,
     nn::{Dropout, DropoutConfig},
-    tensor::{Device, FloatDType, Int, Tensor, activation::softmax},
+    tensor::{Device, FloatDType, Int, Tensor},
 };
 
-use super::{Linear, LinearConfig, Precision};
+use super::{Linear, LinearConfig, Precision, dropout, softmax};
 
 /// What is added to an attention score that must not count. Finite, so that a row which masks
 /// everything is uniform rather than NaN.
@@ -112,7 +112,7 @@ impl Attention {
         if let Some(bias) = bias {
             scores = scores + bias;
         }
-        let weights = self.dropout.forward(softmax(scores, 3));
+        let weights = dropout(&self.dropout, softmax(scores));
         let heads = precision
             .cast(weights)
             .matmul(memory.values.clone())

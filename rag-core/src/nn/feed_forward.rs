@@ -8,7 +8,7 @@ use burn::{
     tensor::{Device, FloatDType, Tensor},
 };
 
-use super::{Linear, LinearConfig, Precision};
+use super::{Linear, LinearConfig, Precision, dropout, gelu};
 use crate::{Error, Result};
 
 /// Configuration of a [`FeedForward`] block.
@@ -69,14 +69,16 @@ impl FeedForwardConfig {
 impl FeedForward {
     /// `[rows, length, d_model]` to the same, in f32.
     pub fn forward(&self, states: Tensor<3>, precision: Precision) -> Tensor<3> {
-        let mut hidden = self
-            .activation
-            .forward(self.up.forward(states.clone(), precision));
+        let raised = self.up.forward(states.clone(), precision);
+        let mut hidden = match &self.activation {
+            Activation::Gelu(exact) if !exact.approximate => gelu(raised),
+            activation => activation.forward(raised),
+        };
         if let Some(gate) = &self.gate {
             hidden = hidden * gate.forward(states, precision);
         }
         self.down
-            .forward(self.dropout.forward(hidden), precision)
+            .forward(dropout(&self.dropout, hidden), precision)
             .cast(FloatDType::F32)
     }
 }

@@ -1,14 +1,14 @@
 use burn::{
     module::{Initializer, Module, Param},
-    nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig},
+    nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig},
     tensor::{Device, FloatDType, Int, Tensor},
 };
 use rag_core::{
     Result, TokenBatch,
     checkpoint::{Names, Tensors, Weights},
     nn::{
-        Attention, AttentionConfig, FeedForward, FeedForwardConfig, Linear, LinearConfig,
-        Precision, activation, flat_linear, padding_bias,
+        Attention, AttentionConfig, FeedForward, FeedForwardConfig, LayerNorm, LayerNormConfig,
+        Linear, LinearConfig, Precision, activation, dropout, flat_linear, padding_bias,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -350,8 +350,7 @@ impl Stack {
         let words = shared.forward(ids).cast(FloatDType::F32) * self.embedding_scale;
         let positions = self.embed_positions.forward(positions.unsqueeze::<2>());
         let embedded = words + positions.cast(FloatDType::F32);
-        self.dropout
-            .forward(self.layernorm_embedding.forward(embedded))
+        dropout(&self.dropout, self.layernorm_embedding.forward(embedded))
     }
 
     fn finish(&self, states: Tensor<3>) -> Tensor<3> {
@@ -372,10 +371,10 @@ impl Layer {
     ) -> Tensor<3> {
         if self.normalize_before {
             let added = block(norm.forward(states.clone()));
-            states + self.dropout.forward(added)
+            states + dropout(&self.dropout, added)
         } else {
             let added = block(states.clone());
-            norm.forward(states + self.dropout.forward(added))
+            norm.forward(states + dropout(&self.dropout, added))
         }
     }
 

@@ -8,7 +8,7 @@ use rag_core::{
     checkpoint::{Names, Tensors, Weights},
     nn::{
         Attention, AttentionConfig, FeedForward, FeedForwardConfig, Linear, LinearConfig,
-        Precision, activation, padding_bias,
+        Precision, activation, dropout, padding_bias,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -375,12 +375,12 @@ impl T5 {
 
 impl Stack {
     fn embed(&self, shared: &Embedding, ids: Tensor<2, Int>) -> Tensor<3> {
-        self.dropout
-            .forward(shared.forward(ids).cast(FloatDType::F32))
+        let embedded = shared.forward(ids).cast(FloatDType::F32);
+        dropout(&self.dropout, embedded)
     }
 
     fn finish(&self, states: Tensor<3>) -> Tensor<3> {
-        self.dropout.forward(self.final_layer_norm.forward(states))
+        dropout(&self.dropout, self.final_layer_norm.forward(states))
     }
 
     /// `[1, heads, length, past + length]`.
@@ -407,7 +407,7 @@ impl Layer {
         block: impl FnOnce(Tensor<3>) -> Tensor<3>,
     ) -> Tensor<3> {
         let added = block(norm.forward(states.clone()));
-        states + self.dropout.forward(added)
+        states + dropout(&self.dropout, added)
     }
 
     fn transform(&self, states: Tensor<3>, precision: Precision) -> Tensor<3> {

@@ -1,14 +1,14 @@
 use burn::{
     module::{Initializer, Module},
-    nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig},
+    nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig},
     tensor::{Device, FloatDType, Int, Tensor},
 };
 use rag_core::{
     Result, TokenBatch,
     checkpoint::Names,
     nn::{
-        Attention, AttentionConfig, FeedForward, FeedForwardConfig, Precision, activation,
-        padding_bias,
+        Attention, AttentionConfig, FeedForward, FeedForwardConfig, LayerNorm, LayerNormConfig,
+        Precision, activation, dropout, padding_bias,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -195,7 +195,7 @@ impl Bert {
         let mask = padding_bias(&tokens.mask);
         self.layers
             .iter()
-            .fold(self.dropout.forward(embedded), |states, layer| {
+            .fold(dropout(&self.dropout, embedded), |states, layer| {
                 layer.forward(states, mask.clone(), precision)
             })
     }
@@ -219,9 +219,9 @@ impl BertLayer {
             .forward(states.clone(), &memory, Some(mask), precision);
         let states = self
             .attention_norm
-            .forward(states + self.dropout.forward(attended));
+            .forward(states + dropout(&self.dropout, attended));
         let transformed = self.feed_forward.forward(states.clone(), precision);
         self.norm
-            .forward(states + self.dropout.forward(transformed))
+            .forward(states + dropout(&self.dropout, transformed))
     }
 }

@@ -82,7 +82,8 @@ impl KnowledgeBase {
     ///
     /// # Errors
     /// [`Error::Size`], [`Error::Checksum`], [`Error::Damaged`] or [`Error::Core`] naming the file
-    /// that is not what was written, [`Error::FormatVersion`] for another version's folder.
+    /// that is not what was written, [`Error::FormatVersion`] for another version's folder,
+    /// [`Error::NotAKnowledgeBase`] for one of something else.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(folder.as_ref(), Verification::Full)
     }
@@ -100,7 +101,13 @@ impl KnowledgeBase {
     fn open_with(folder: &Path, verification: Verification) -> Result<Self> {
         let path = folder.join(MANIFEST);
         open_settled(
-            || Ok(fs::read(&path).map_err(rag_core::Error::io(&path))?),
+            || match fs::read(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && folder.is_dir() => {
+                    let folder = folder.to_owned();
+                    Err(Error::NotAKnowledgeBase { folder })
+                }
+                read => Ok(read.map_err(rag_core::Error::io(&path))?),
+            },
             |bytes| Self::load(folder, Manifest::unseal(&path, bytes)?, verification),
         )
     }

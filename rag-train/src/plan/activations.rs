@@ -12,6 +12,8 @@ use super::{
 /// Bytes of the graph's own records of a layer that attends once; one of the decoder, which attends
 /// twice, takes as much again. Measured with 1 to 5 layers of width 4.
 const RECORDS: u64 = 68 << 10;
+/// The same where what stands between matrix products is one pass each.
+const FUSED_RECORDS: u64 = 40 << 10;
 
 /// What the model reads at once.
 struct Reading {
@@ -47,7 +49,7 @@ impl Shape {
             contexts,
             answers,
         } = Reading::of(settings);
-        let keeping = settings.keeping(moment);
+        let keeping = settings.keeping(moment, self.fused);
         let if_trained = |part, bytes: u64| {
             if settings.trained.contains(&part) {
                 bytes
@@ -85,7 +87,8 @@ impl Shape {
             Component::QuestionEncoder | Component::ContextEncoder => self.bert.layers,
             Component::Generator => self.encoder.layers + 2 * self.decoder.layers,
         });
-        RECORDS * layers.sum::<u64>()
+        let records = if self.fused { FUSED_RECORDS } else { RECORDS };
+        records * layers.sum::<u64>()
     }
 
     /// What the loss needs for a moment: two more tensors of the size of the logits for the gradient
@@ -107,7 +110,7 @@ impl Shape {
             return begin.max(gradients);
         }
         let kept = self.kept(settings, Moment::Backward);
-        let keeping = settings.keeping(Moment::Backward);
+        let keeping = settings.keeping(Moment::Backward, self.fused);
         let Reading {
             questions,
             contexts,
@@ -135,10 +138,16 @@ impl Shape {
     }
 
     /// What the gradient of a layer that reads the contexts needs for a moment: a tensor of the size
-    /// of the scores or of the hidden layer, twice.
+    /// of the scores or of the hidden layer, twice; where all of softmax is one tensor, the gradient of
+    /// T5's bias is another.
     fn layer_workspace(&self, contexts: Texts, keeping: Keeping) -> u64 {
         let scores = F32 * self.encoder.heads * contexts.length;
         let hidden = keeping.width() * self.encoder.hidden;
-        2 * contexts.tokens() * scores.max(hidden)
+        let bias = if self.fused && self.encoder.relative {
+            scores
+        } else {
+            0
+        };
+        contexts.tokens() * (2 * scores + bias).max(2 * hidden)
     }
 }

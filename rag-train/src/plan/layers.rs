@@ -20,6 +20,15 @@
 //! Additions, reshapes, products with a scalar and sums keep nothing. Left out is what does not grow
 //! with the width: masks of padding, token ids, means.
 //!
+//! On the CPU, where GELU, softmax, layer norm and dropout are one pass each (in f32, which the states
+//! are even in 16 bits; [`rag_core::nn::fuses`]):
+//!
+//! ```text
+//! layer norm       4 T d      its input
+//! dropout          nothing
+//!   softmax        4 S        weights; with dropout 4 S, or in 16 bits w S, what the product reads
+//! ```
+//!
 //! Where activations are recomputed it keeps the results of matrix products and of operations with a
 //! constant (a mask, a padding bias), and no others:
 //!
@@ -33,6 +42,14 @@
 //!                             until the backward pass begins
 //! feed-forward     w T f      the first products, also the gate's; with dropout 2 w T f
 //! embedding        4 T d      of each table
+//! ```
+//!
+//! and on the CPU, for those that are one pass:
+//!
+//! ```text
+//! layer norm       4 T d      its result
+//! dropout          nothing    more than what it reads: the last product, w T d, in 16 bits 4 T d more
+//!   softmax        4 S        weights
 //! ```
 
 use rag_core::nn::Precision;
@@ -59,6 +76,8 @@ pub(super) struct Keeping {
     pub(super) precision: Precision,
     pub(super) activations: Activations,
     pub(super) moment: Moment,
+    /// Whether what stands between matrix products is one pass each.
+    pub(super) fused: bool,
 }
 
 /// Where activations are recomputed, what is needed is known only when the backward pass begins.
@@ -90,10 +109,22 @@ impl Keeping {
         }
     }
 
+    /// Bytes of a number in the mask of a dropout.
+    fn mask(self) -> u64 {
+        if self.fused { 0 } else { F32 }
+    }
+
     /// What lies between a sublayer's output of `numbers` numbers and the residual stream.
     fn added(self, numbers: u64, dropout: bool) -> u64 {
         if !self.recomputes() {
-            return F32 * numbers * u64::from(dropout);
+            return self.mask() * numbers * u64::from(dropout);
+        }
+        if self.fused && dropout {
+            let cast = match self.precision {
+                Precision::F32 => 0,
+                Precision::Bf16 | Precision::F16 => F32,
+            };
+            return (self.width() + cast) * numbers;
         }
         let dropped = 2 * F32 * u64::from(dropout);
         let output = match (dropout, self.moment) {
@@ -113,11 +144,12 @@ impl Stack {
     /// All layers, and what stands before and after them, but not the decoder's view of the contexts.
     pub(super) fn reading(&self, texts: Texts, keeping: Keeping) -> u64 {
         let states = texts.tokens() * self.d_model;
-        let dropouts = self.outer_dropouts * F32 * states;
+        let dropouts = self.outer_dropouts * keeping.mask() * states;
+        let norms = self.outer_norms * self.norm(texts, keeping);
         let outside = if keeping.recomputes() {
-            2 * dropouts + self.embeddings * F32 * states
+            2 * dropouts + norms + self.embeddings * F32 * states
         } else {
-            dropouts + self.outer_norms * self.norm(texts, keeping)
+            dropouts + norms
         };
         let scores = texts.tokens() * self.heads * texts.length;
         let layer = keeping.inputs(states, 3)
@@ -144,7 +176,7 @@ impl Stack {
     /// With checkpointing: what appears when the backward pass first asks for the states of the last
     /// of `norms` norms. Each needs the states before it, so that all of them are computed anew.
     pub(super) fn recomputed(&self, texts: Texts, norms: u64, keeping: Keeping) -> u64 {
-        if !keeping.recomputes() {
+        if !keeping.recomputes() || keeping.fused && self.layer_norm {
             return 0;
         }
         let states = match keeping.precision {
@@ -158,7 +190,14 @@ impl Stack {
     fn attending(&self, texts: Texts, memory_length: u64, keeping: Keeping) -> u64 {
         let scores = texts.tokens() * self.heads * memory_length;
         let dropout = u64::from(self.dropout.attention);
-        let softmax = if keeping.recomputes() {
+        let softmax = if keeping.fused {
+            let read = match keeping.precision {
+                Precision::F32 if keeping.recomputes() => 0,
+                Precision::F32 => F32 * dropout,
+                Precision::Bf16 | Precision::F16 => keeping.width(),
+            };
+            F32 + read
+        } else if keeping.recomputes() {
             let cast = match keeping.precision {
                 Precision::F32 => 0,
                 Precision::Bf16 | Precision::F16 => keeping.width(),
@@ -184,7 +223,8 @@ impl Stack {
 
     fn feed_forward(&self, texts: Texts, keeping: Keeping) -> u64 {
         let hidden = keeping.width() * texts.tokens() * self.hidden;
-        let dropout = u64::from(self.dropout.hidden);
+        let fused = keeping.fused && keeping.precision == Precision::F32;
+        let dropout = u64::from(self.dropout.hidden && !fused);
         let kept = if keeping.recomputes() {
             self.ups + 2 * dropout
         } else {
@@ -201,9 +241,13 @@ impl Stack {
     }
 
     fn norm(&self, texts: Texts, keeping: Keeping) -> u64 {
-        if keeping.recomputes() {
-            return 0;
-        }
-        2 * F32 * texts.tokens() * self.d_model
+        let kept = if keeping.fused && self.layer_norm {
+            1
+        } else if keeping.recomputes() {
+            0
+        } else {
+            2
+        };
+        kept * F32 * texts.tokens() * self.d_model
     }
 }

@@ -53,8 +53,6 @@ pub struct Parameters {
     pub context_encoder: u64,
     /// Of the generator.
     pub generator: u64,
-    /// Of the trained parts as they were before the first step, which the trainer keeps.
-    pub initial: u64,
 }
 
 /// Bytes that the backward pass needs, by what made them.
@@ -171,7 +169,6 @@ impl Plan {
             question_encoder: F32 * shape.retriever.all,
             context_encoder: F32 * shape.retriever.all,
             generator: F32 * shape.generator.all,
-            initial: F32 * numbers(|count| count.all),
         };
         let index = settings.passages as u64 * shape.dimension * settings.storage.width() as u64;
         let activations = shape.activations(&settings);
@@ -212,7 +209,7 @@ impl Plan {
 impl Parameters {
     /// Of all parts together.
     pub fn total(&self) -> u64 {
-        self.question_encoder + self.context_encoder + self.generator + self.initial
+        self.question_encoder + self.context_encoder + self.generator
     }
 }
 
@@ -242,14 +239,12 @@ impl fmt::Display for Plan {
             question_encoder,
             context_encoder,
             generator,
-            initial,
         } = self.parameters;
         let mut line = |name: &str, bytes| writeln!(f, "{name:<28}{:>12}", Size(bytes).to_string());
         line("parameters", self.parameters.total())?;
         line("  question encoder", question_encoder)?;
         line("  context encoder", context_encoder)?;
         line("  generator", generator)?;
-        line("  before the first step", initial)?;
         line("gradients", self.gradients)?;
         line("optimiser", self.optimizer)?;
         line("activations", self.activations.total())?;

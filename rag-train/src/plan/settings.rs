@@ -126,11 +126,12 @@ impl PlanSettings {
         }
     }
 
-    pub(super) fn keeping(&self, moment: Moment) -> Keeping {
+    pub(super) fn keeping(&self, moment: Moment, fused: bool) -> Keeping {
         Keeping {
             precision: self.precision,
             activations: self.activations,
             moment,
+            fused,
         }
     }
 

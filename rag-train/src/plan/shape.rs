@@ -13,6 +13,8 @@ use crate::Result;
 /// What the formulas of memory need to know of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Shape {
+    /// Whether the device makes one pass of each thing between matrix products.
+    pub(super) fused: bool,
     /// Question encoder and passages' encoder.
     pub(super) bert: Stack,
     pub(super) encoder: Stack,
@@ -47,6 +49,8 @@ pub(super) struct Stack {
     pub(super) dropout: Dropouts,
     /// Whether a trained bias of relative positions is added to the scores.
     pub(super) relative: bool,
+    /// Whether the norms are layer norms, with a mean.
+    pub(super) layer_norm: bool,
     /// Embeddings of all tokens that are added up.
     pub(super) embeddings: u64,
     /// Norms of all states outside the layers.
@@ -102,6 +106,7 @@ impl Shape {
             Count::of(chosen, is_head)
         };
         Ok(Self {
+            fused: rag_core::nn::fuses(device),
             bert: Stack::bert(&config.question_encoder.bert),
             encoder,
             decoder,
@@ -132,6 +137,7 @@ impl Stack {
                 hidden: false,
             },
             relative: false,
+            layer_norm: true,
             embeddings: 2,
             outer_norms: 1,
             outer_dropouts: states.into(),
@@ -154,6 +160,7 @@ impl Stack {
                 hidden: config.activation_dropout > 0.0,
             },
             relative: false,
+            layer_norm: true,
             embeddings: 1,
             outer_norms: 1 + u64::from(config.add_final_layer_norm),
             outer_dropouts: states.into(),
@@ -196,6 +203,7 @@ impl Stack {
                 hidden: dropout,
             },
             relative: true,
+            layer_norm: false,
             embeddings: u64::from(!dropout),
             outer_norms: 1,
             outer_dropouts: 2 * u64::from(dropout),

@@ -1,0 +1,234 @@
+//! What stands between matrix products: GELU, softmax, layer norm and dropout.
+//!
+//! Burn's CPU backend makes these, where gradients are asked for, of elementwise passes on one core, and keeps
+//! what is between the passes. Here they are one pass each on all cores, forward and backward; dropout keeps no
+//! mask, but draws it again. On other devices, and in other formats than f32, they are Burn's own.
+
+#[cfg(feature = "flex")]
+mod cpu;
+
+use burn::{
+    nn::Dropout,
+    tensor::{Device, Tensor, activation, module},
+};
+
+#[cfg(feature = "flex")]
+use {burn::tensor::DType, cpu::Pass};
+
+/// Whether the functions here are one pass each on a device.
+#[cfg(feature = "flex")]
+pub fn fuses(device: &Device) -> bool {
+    *device == Device::flex()
+}
+
+/// Whether the functions here are one pass each on a device.
+#[cfg(not(feature = "flex"))]
+pub fn fuses(_: &Device) -> bool {
+    false
+}
+
+#[cfg(feature = "flex")]
+fn takes<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() == DType::F32 && fuses(&x.device())
+}
+
+/// x Φ(x) of every element (Hendrycks and Gimpel 2016).
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if takes(&x) {
+        return cpu::pass(x, Pass::Gelu);
+    }
+    activation::gelu(x)
+}
+
+/// The softmax over the last dimension.
+pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if takes(&x) {
+        return cpu::pass(x, Pass::Softmax);
+    }
+    activation::softmax(x, D - 1)
+}
+
+/// The logarithm of the softmax over the last dimension.
+pub fn log_softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if takes(&x) {
+        return cpu::pass(x, Pass::LogSoftmax);
+    }
+    activation::log_softmax(x, D - 1)
+}
+
+/// Dropout, where the module trains and the device can.
+pub fn dropout<const D: usize>(module: &Dropout, x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if takes(&x) {
+        let drops = module.training.is_enabled() && x.device().is_autodiff() && module.prob > 0.0;
+        return match drops {
+            true => {
+                let seed = cpu::seed(&x.device());
+                cpu::pass(x, Pass::Dropout(module.prob as f32, seed))
+            }
+            false => x,
+        };
+    }
+    module.forward(x)
+}
+
+/// Layer norm over the last dimension.
+pub(super) fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if takes(&x) {
+        return cpu::layer_norm(x, gamma, beta, epsilon);
+    }
+    module::layer_norm(x, gamma, Some(beta), epsilon)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Mutex;
+
+    use burn::{
+        nn::DropoutConfig,
+        tensor::{Distribution, Tolerance},
+    };
+
+    use super::*;
+    use crate::device;
+
+    fn cpu() -> Device {
+        device("cpu").unwrap().autodiff()
+    }
+
+    /// Burn's random state is one for the whole process.
+    static RANDOM: Mutex<()> = Mutex::new(());
+
+    /// Outputs and gradients of two forms of a function on `[3, 5, 400]` standard normal numbers, and on
+    /// a transposed view of them.
+    fn assert_same(ours: impl Fn(Tensor<3>) -> Tensor<3>, burns: impl Fn(Tensor<3>) -> Tensor<3>) {
+        let device = cpu();
+        device.seed(1);
+        let normal = Distribution::Normal(0.0, 3.0);
+        let x = Tensor::<3>::random([3, 5, 400], normal, &device);
+        let weights = Tensor::<3>::random([3, 5, 400], normal, &device);
+        for transposed in [false, true] {
+            let both = [&ours as &dyn Fn(Tensor<3>) -> Tensor<3>, &burns].map(|function| {
+                let x = x.clone().require_grad();
+                let (input, weights) = match transposed {
+                    true => (x.clone().swap_dims(0, 2), weights.clone().swap_dims(0, 2)),
+                    false => (x.clone(), weights.clone()),
+                };
+                let y = function(input);
+                let gradients = (y.clone() * weights).sum().backward();
+                (y.into_data(), x.grad(&gradients).unwrap().into_data())
+            });
+            let [(y, dx), (expected_y, expected_dx)] = both;
+            let tolerance = Tolerance::<f32>::rel_abs(1e-5, 2e-6);
+            y.assert_approx_eq(&expected_y, tolerance);
+            dx.assert_approx_eq(&expected_dx, tolerance);
+        }
+    }
+
+    #[test]
+    fn gelu_and_softmax_are_burns() {
+        let _alone = RANDOM.lock();
+        assert_same(gelu, activation::gelu);
+        assert_same(softmax, |x| activation::softmax(x, 2));
+        assert_same(log_softmax, |x| activation::log_softmax(x, 2));
+    }
+
+    #[test]
+    fn softmax_of_masked_scores_is_exactly_zero_there() {
+        let scores = Tensor::<2>::from_data([[1.0, f32::MIN, 2.0, f32::NEG_INFINITY]], &cpu());
+        let found: Vec<f32> = softmax(scores).into_data().try_to_vec().unwrap();
+        assert_eq!((found[1], found[3]), (0.0, 0.0));
+    }
+
+    #[test]
+    fn what_is_not_a_number_stays_so() {
+        let x = Tensor::<2>::from_data([[1.0, f32::NAN, 2.0]], &cpu());
+        for y in [gelu(x.clone()), softmax(x.clone()), log_softmax(x)] {
+            let y: Vec<f32> = y.into_data().try_to_vec().unwrap();
+            assert!(y.iter().any(|y| y.is_nan()), "{y:?}");
+        }
+    }
+
+    #[test]
+    fn layer_norm_is_burns_with_the_gradients_of_its_parameters() {
+        let _alone = RANDOM.lock();
+        let device = cpu();
+        device.seed(2);
+        for width in [5, 400] {
+            let [x, weights, gamma, beta] =
+                [[7, 30, width], [7, 30, width], [1, 1, width], [1, 1, width]].map(|shape| {
+                    Tensor::<3>::random(shape, Distribution::Normal(1.0, 2.0), &device)
+                });
+            let both = [true, false].map(|ours| {
+                let x = x.clone().require_grad();
+                let [gamma, beta] =
+                    [&gamma, &beta].map(|vector| vector.clone().reshape([width]).require_grad());
+                let y = match ours {
+                    true => layer_norm(x.clone(), gamma.clone(), beta.clone(), 1e-5),
+                    false => module::layer_norm(x.clone(), gamma.clone(), Some(beta.clone()), 1e-5),
+                };
+                let gradients = (y.clone() * weights.clone()).sum().backward();
+                [
+                    y.into_data(),
+                    x.grad(&gradients).unwrap().into_data(),
+                    gamma.grad(&gradients).unwrap().into_data(),
+                    beta.grad(&gradients).unwrap().into_data(),
+                ]
+            });
+            let [ours, burns] = both;
+            for (ours, burns) in ours.iter().zip(&burns) {
+                ours.assert_approx_eq(burns, Tolerance::<f32>::rel_abs(1e-4, 1e-4));
+            }
+        }
+    }
+
+    #[test]
+    fn dropout_drops_its_share_and_its_gradient_the_same() {
+        let _alone = RANDOM.lock();
+        let device = cpu();
+        let module = DropoutConfig::new(0.25).init();
+        device.seed(4);
+        let draw = || {
+            let x = Tensor::<2>::ones([300, 1_000], &device).require_grad();
+            let y = dropout(&module, x.clone());
+            let gradients = y.clone().sum().backward();
+            let y: Vec<f32> = y.into_data().try_to_vec().unwrap();
+            let dx: Vec<f32> = x
+                .grad(&gradients)
+                .unwrap()
+                .into_data()
+                .try_to_vec()
+                .unwrap();
+            assert_eq!(y, dx);
+            y
+        };
+        let (first, second) = (draw(), draw());
+        for drawn in [&first, &second] {
+            let kept = drawn.iter().filter(|&&y| y == 1.0 / 0.75).count() as f64;
+            let dropped = drawn.iter().filter(|&&y| y == 0.0).count() as f64;
+            assert_eq!(kept + dropped, 300_000.0);
+            assert!((dropped / 300_000.0 - 0.25).abs() < 0.005, "{dropped}");
+        }
+        let agreed = first.iter().zip(&second).filter(|(a, b)| a == b).count() as f64;
+        assert!((agreed / 300_000.0 - 0.625).abs() < 0.005, "{agreed}");
+        device.seed(4);
+        assert_eq!(draw(), first);
+
+        let frozen = Tensor::<2>::ones([2, 2], &device.inner());
+        assert_eq!(
+            dropout(&module, frozen.clone()).into_data(),
+            frozen.into_data()
+        );
+    }
+}
