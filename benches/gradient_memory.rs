@@ -10,7 +10,6 @@ use std::{env, error::Error, fs, process::Command, time::Instant};
 use burn_rag::{
     burn::{
         module::Module,
-        optim::AdamWConfig,
         tensor::{Device, Int, Tensor},
     },
     core::{
@@ -26,7 +25,7 @@ use burn_rag::{
     retrieve::{EncoderConfig, encoder::BertConfig},
     train::{
         Accumulation, Backward, Batch, DropoutSeed, EncoderInput, JointModel, LossScaler,
-        Objective, Optimizer,
+        Objective, Optimizer, OptimizerKind,
     },
 };
 
@@ -68,7 +67,7 @@ fn measure(n_docs: usize, documents_at_a_time: Option<usize>) -> Result<(), Box<
     let model = model(n_docs, &device)?;
     let batch = batch(n_docs, &device.autodiff());
     let optimizer = Optimizer::new(
-        AdamWConfig::new().init(),
+        OptimizerKind::AdamW.init(0.0),
         1.0,
         LossScaler::new(Precision::F32),
     );

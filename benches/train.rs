@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, error::Error, fs, time::Instant};
 use burn_rag::{
     burn::{
         module::Module,
-        optim::{AdafactorConfig, AdamWConfig},
         tensor::{Device, Distribution, Tensor},
     },
     core::{TokenBatch, marginal::Compat},
@@ -59,17 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         generator: work.config.generator.init(&device)?,
     }
     .train();
-    let optimizer = match work.optimizer {
-        OptimizerKind::AdamW => AdamWConfig::new()
-            .with_epsilon(1e-8)
-            .with_weight_decay(0.001)
-            .init(),
-        OptimizerKind::Adafactor => AdafactorConfig::new()
-            .with_relative_step(false)
-            .with_scale_parameter(false)
-            .with_weight_decay(0.001)
-            .init(),
-    };
+    let optimizer = work.optimizer.init(0.001);
     let mut optimizer = Optimizer::new(optimizer, 0.1, LossScaler::new(work.precision));
     let objective = Objective {
         compat: Compat::HuggingFace,

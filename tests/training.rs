@@ -106,6 +106,28 @@ fn accumulation_is_the_large_batch() {
     }
 }
 
+/// The machine has one CPU device: the copies are on it too, and the sum is to the bit that of one model.
+#[test]
+fn replicas_change_nothing() {
+    let pairs = pairs();
+    let pairs: Vec<_> = pairs.iter().collect();
+    for kind in KINDS {
+        let trained = |replicas: &[Device]| {
+            let config = TrainConfig {
+                micro_batch_size: 2,
+                ..config()
+            };
+            let trainer = Trainer::new(rag(kind), config, pairs.len()).unwrap();
+            let mut trainer = trainer.with_replicas(replicas);
+            let reports: Vec<_> = (0..3).map(|_| trainer.step(&pairs).unwrap()).collect();
+            (reports, parameters(&trainer.rag()))
+        };
+        let alone = trained(&[]);
+        assert_eq!(trained(&[cpu()]), alone);
+        assert_eq!(trained(&[cpu(), cpu()]), alone);
+    }
+}
+
 #[test]
 fn the_loss_falls_and_both_halves_move() {
     for kind in KINDS {

@@ -2,7 +2,7 @@ use std::{ops::Range, path::PathBuf};
 
 use burn::{
     module::{Module, ModuleMapper, Param},
-    optim::{AdafactorConfig, AdamWConfig, ModuleOptimizer},
+    optim::{AdafactorConfig, ModuleOptimizer},
     tensor::{GradientCheckpointingStrategy, Tensor},
 };
 use rag_core::nn::Precision;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Decay, Error, Result, RetrieverLoss,
+    adamw::adamw,
     watch::{Action, MonitorConfig},
 };
 
@@ -97,6 +98,20 @@ pub enum OptimizerKind {
     /// A row and a column of second moments of each matrix (Shazeer and Stern 2018): next to no
     /// memory. The learning rate is absolute, as for AdamW.
     Adafactor,
+}
+
+impl OptimizerKind {
+    /// The optimiser, with what each step takes from the parameters beside the gradient.
+    pub fn init(self, weight_decay: f32) -> ModuleOptimizer {
+        match self {
+            Self::AdamW => adamw(weight_decay),
+            Self::Adafactor => AdafactorConfig::new()
+                .with_relative_step(false)
+                .with_scale_parameter(false)
+                .with_weight_decay(weight_decay)
+                .init(),
+        }
+    }
 }
 
 /// How pairs are put into batches.
@@ -236,20 +251,6 @@ impl Part {
 }
 
 impl TrainConfig {
-    pub(crate) fn module_optimizer(&self) -> ModuleOptimizer {
-        match self.optimizer {
-            OptimizerKind::AdamW => AdamWConfig::new()
-                .with_epsilon(1e-8)
-                .with_weight_decay(self.weight_decay)
-                .init(),
-            OptimizerKind::Adafactor => AdafactorConfig::new()
-                .with_relative_step(false)
-                .with_scale_parameter(false)
-                .with_weight_decay(self.weight_decay)
-                .init(),
-        }
-    }
-
     pub(crate) fn check(&self) -> Result<()> {
         let positive = [
             ("epochs", self.epochs),

@@ -1,13 +1,13 @@
 //! A retriever from passages alone: the inverse cloze task (Lee, Chang and Toutanova 2019,
 //! arXiv 1906.00300), with random words of a passage in place of a sentence.
 
-use burn::{module::Module, optim::AdamWConfig};
+use burn::module::Module;
 use rag_core::{Encoding, Passage, TokenBatch, nn::Precision};
 use rag_retrieve::TextEncoder;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use crate::{
-    Accumulation, Decay, LossScaler, Optimizer, Result, Schedule,
+    Accumulation, Decay, LossScaler, Optimizer, OptimizerKind, Result, Schedule,
     contrastive::{in_batch_loss, in_batch_scores},
     progress::Bar,
 };
@@ -53,10 +53,7 @@ pub fn pretrain(
     let device = encoder.encoder.bert.device().autodiff();
     let mut random = StdRng::seed_from_u64(settings.seed);
     let mut optimizer = Optimizer::new(
-        AdamWConfig::new()
-            .with_epsilon(1e-8)
-            .with_weight_decay(0.01)
-            .init(),
+        OptimizerKind::AdamW.init(0.01),
         1.0,
         LossScaler::new(Precision::F32),
     );

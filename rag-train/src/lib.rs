@@ -1,6 +1,7 @@
 //! Question-answer pairs to better parameters: retriever and generator trained together through the
 //! marginal likelihood, and what is measured of them.
 
+mod adamw;
 mod bootstrap;
 mod config;
 pub mod contrastive;

@@ -5,7 +5,7 @@ use burn::{
     module::Module,
     optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer},
     store::RecordError,
-    tensor::Tensor,
+    tensor::{Device, Tensor},
 };
 
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,11 @@ pub struct Optimizer {
 }
 
 /// Gradients of the micro-batches of a step.
-pub struct Accumulation<M>(GradientsAccumulator<M>);
+pub struct Accumulation<M> {
+    sum: GradientsAccumulator<M>,
+    /// Where the sum is: where the first micro-batch was.
+    device: Option<Device>,
+}
 
 /// What a step did.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,9 +89,11 @@ impl Optimizer {
         loss: Tensor<1>,
         accumulation: &mut Accumulation<M>,
     ) {
+        let device = (accumulation.device).get_or_insert_with(|| loss.device().inner());
         let mut gradients = (loss * self.scaler.scale()).backward();
         let gradients = GradientsParams::from_module(&mut gradients, model);
-        accumulation.0.accumulate(model, gradients);
+        let gradients = gradients.to_device(device, model);
+        accumulation.sum.accumulate(model, gradients);
     }
 
     /// Applies the accumulated gradients.
@@ -97,7 +103,7 @@ impl Optimizer {
         mut accumulation: Accumulation<M>,
         learning_rate: impl Into<ModuleLearningRate>,
     ) -> (M, Stepped) {
-        let mut gradients = accumulation.0.grads();
+        let mut gradients = accumulation.sum.grads();
         let gradient_norm = global_norm(&model, &gradients) / self.scaler.scale();
         let unscale = 1.0 / self.scaler.scale();
         let taken = self.scaler.accepts(gradient_norm);
@@ -143,6 +149,9 @@ impl Optimizer {
 
 impl<M> Default for Accumulation<M> {
     fn default() -> Self {
-        Self(GradientsAccumulator::new())
+        Self {
+            sum: GradientsAccumulator::new(),
+            device: None,
+        }
     }
 }

@@ -1,4 +1,5 @@
 use std::{
+    iter,
     ops::ControlFlow,
     path::{Path, PathBuf},
     time::Instant,
@@ -10,6 +11,7 @@ use burn::{
         module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler},
     },
     module::{Module, ParamGroup},
+    tensor::Device,
 };
 use rag_core::{atomic::replace_folder, nn::Precision};
 use rag_generate::Rag;
@@ -35,6 +37,8 @@ pub struct Trainer {
     /// learnt so far, in the model's own memory.
     rag: Rag,
     model: JointModel,
+    /// Where copies of the model take their share of a step's micro-batches.
+    replicas: Vec<Device>,
     optimizer: Optimizer,
     schedule: Schedule,
     refresh: Refresh,
@@ -67,7 +71,7 @@ impl Trainer {
         let model = config.activations.of(model.train());
         Ok(Self {
             optimizer: Optimizer::new(
-                config.module_optimizer(),
+                config.optimizer.init(config.weight_decay),
                 config.max_gradient_norm,
                 LossScaler::new(config.precision),
             ),
@@ -82,6 +86,7 @@ impl Trainer {
                 context_encoder: model.context_encoder,
                 generator: config.generator.prepare(model.generator),
             },
+            replicas: Vec::new(),
             refresh: Refresh::default(),
             progress: Progress::new(Monitor::new(config.monitor.clone())?),
             config,
@@ -122,6 +127,17 @@ impl Trainer {
                 .begin(&trainer.rag.retriever, encoder, step)?;
         }
         Ok(trainer)
+    }
+
+    /// Shares the micro-batches of every step among the model's own device and `devices`, which take turns.
+    ///
+    /// A device gets a copy of the model at every step; gradients are summed where the model is, which
+    /// gives the step of one device. It pays where a step has several micro-batches, each of which keeps
+    /// a device busy for longer than the copies take, and where devices work on their own once they are
+    /// told what, as GPUs do.
+    pub fn with_replicas(self, devices: &[Device]) -> Self {
+        let replicas = devices.to_vec();
+        Self { replicas, ..self }
     }
 
     /// Trains for all epochs, with a progress bar, and measures on `heldout` in between.
@@ -333,17 +349,22 @@ impl Trainer {
         self.turn_index()?;
         let objective = self.objective();
         let step = self.progress.step;
+        let replicas = self
+            .replicas
+            .iter()
+            .map(|device| self.model.clone().fork(device));
+        let models: Vec<JointModel> = iter::once(self.model.clone()).chain(replicas).collect();
         let mut gradients = Accumulation::default();
-        let mut examples = Vec::new();
+        let mut believed = Vec::new();
         for (number, micro) in pairs.chunks(self.config.micro_batch_size).enumerate() {
             let seed = DropoutSeed::new(self.config.seed, step, number);
-            let (rag, model) = (&self.rag, &self.model);
+            let model = &models[number % models.len()];
             let Prepared {
                 batch,
                 questions,
                 positions,
                 tokens,
-            } = prepare(rag, model, &objective, self.config.index, seed, micro)?;
+            } = prepare(&self.rag, model, &objective, self.config.index, seed, micro)?;
             let backward = Backward {
                 documents_at_a_time: self.config.documents_at_a_time,
                 weight: 1.0 / pairs.len() as f64,
@@ -352,6 +373,12 @@ impl Trainer {
             let beliefs = objective.backward(model, &batch, questions, backward, |loss| {
                 self.optimizer.accumulate(model, loss, &mut gradients);
             });
+            believed.push((beliefs, positions, tokens));
+        }
+        drop(models);
+        // To read is to wait for a device: not before all of them have their work.
+        let mut examples = Vec::new();
+        for (beliefs, positions, tokens) in believed {
             examples.extend(reports(beliefs, positions, tokens)?);
         }
         let learning_rate = self.schedule.rate(self.progress.taken);

@@ -12,7 +12,7 @@ mod precision;
 
 pub use attention::{Attention, AttentionConfig, KeysValues, MASKED, padding_bias};
 pub use feed_forward::{FeedForward, FeedForwardConfig, activation};
-pub use fused::{dropout, fuses, gelu, log_softmax, softmax};
+pub use fused::{AdamWStep, adamw, dropout, fuses, gelu, log_softmax, softmax};
 pub use layer_norm::{LayerNorm, LayerNormConfig};
 pub use linear::{Linear, LinearConfig, flat_linear};
 pub use precision::{Precision, store_weights_as};

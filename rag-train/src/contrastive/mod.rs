@@ -10,7 +10,7 @@ mod loss;
 
 use std::fmt;
 
-use burn::{module::Module, optim::AdamWConfig};
+use burn::module::Module;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ pub use loss::{in_batch_loss, in_batch_scores, mask_duplicates, ranks_first};
 
 use self::{batch::has_negative, cached::embed_all};
 use crate::{
-    Accumulation, Decay, DprExample, Error, LossScaler, Optimizer, Result, Schedule,
+    Accumulation, Decay, DprExample, Error, LossScaler, Optimizer, OptimizerKind, Result, Schedule,
     optimizer::Unfit, progress::Bar,
 };
 
@@ -104,10 +104,7 @@ struct Training {
 
 impl Training {
     fn new(encoders: Encoders, config: ContrastiveConfig, steps: usize) -> Self {
-        let adamw = AdamWConfig::new()
-            .with_epsilon(1e-8)
-            .with_weight_decay(config.weight_decay)
-            .init();
+        let adamw = OptimizerKind::AdamW.init(config.weight_decay);
         let scaler = LossScaler::new(config.precision);
         Self {
             optimizer: Optimizer::new(adamw, config.max_gradient_norm, scaler),

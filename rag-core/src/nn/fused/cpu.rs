@@ -1,3 +1,5 @@
+//! What Burn's CPU backend learns: passes over all cores, and their gradients.
+
 use burn::{
     backend::{
         Autodiff, Backend, Dispatch, Flex,
@@ -18,6 +20,14 @@ use burn::{
     tensor::{Bytes, DType, Device, Distribution, Int, Tensor},
 };
 use rayon::prelude::*;
+
+use super::{
+    AdamWStep,
+    kernels::{
+        adamw_update, drop_some, gelu, gelu_gradient, layer_norm_gradient, log_softmax_row,
+        log_softmax_row_gradient, softmax_row, softmax_row_gradient, vectorised,
+    },
+};
 
 /// Elements of a task: what fits the second-level cache twice over.
 const TASK: usize = 16 * 1024;
@@ -83,11 +93,7 @@ impl FusedOps for Flex {
     fn pass(x: FlexTensor, pass: Pass) -> FlexTensor {
         let row = x.layout().shape().last().copied().unwrap_or(1);
         match pass {
-            Pass::Gelu => each_task(x, 1, |_, x| {
-                for x in x {
-                    *x *= normal(*x).0;
-                }
-            }),
+            Pass::Gelu => each_task(x, 1, |_, x| gelu(x)),
             Pass::Softmax => {
                 each_task(x, row, |_, x| x.chunks_exact_mut(row).for_each(softmax_row))
             }
@@ -230,33 +236,41 @@ impl RetroForward for Again {
 fn gradient(pass: Pass, kept: Option<FlexTensor>, dy: FlexTensor) -> FlexTensor {
     let row = dy.layout().shape().last().copied().unwrap_or(1);
     match (pass, kept) {
-        (Pass::Gelu, Some(x)) => with(dy, &x, 1, |dy, x| {
-            for (dy, &x) in dy.iter_mut().zip(x) {
-                let (cumulative, density) = normal(x);
-                *dy *= cumulative + x * density;
-            }
-        }),
+        (Pass::Gelu, Some(x)) => with(dy, &x, 1, gelu_gradient),
         (Pass::Softmax, Some(y)) => with(dy, &y, row, |dy, y| {
-            for (dy, y) in dy.chunks_exact_mut(row).zip(y.chunks_exact(row)) {
-                let mean = sum_of_both(dy, y, |dy, y| dy * y);
-                for (dy, y) in dy.iter_mut().zip(y) {
-                    *dy = y * (*dy - mean);
-                }
-            }
+            let rows = dy.chunks_exact_mut(row).zip(y.chunks_exact(row));
+            rows.for_each(|(dy, y)| softmax_row_gradient(dy, y));
         }),
         (Pass::LogSoftmax, Some(y)) => with(dy, &y, row, |dy, y| {
-            for (dy, y) in dy.chunks_exact_mut(row).zip(y.chunks_exact(row)) {
-                let total = sum(dy, |dy| dy);
-                if total != 0.0 {
-                    for (dy, y) in dy.iter_mut().zip(y) {
-                        *dy -= total * exp(*y);
-                    }
-                }
-            }
+            let rows = dy.chunks_exact_mut(row).zip(y.chunks_exact(row));
+            rows.for_each(|(dy, y)| log_softmax_row_gradient(dy, y));
         }),
         (Pass::Dropout(..), _) => Flex::pass(dy, pass),
         (pass, None) => unreachable!("{pass:?} keeps a tensor"),
     }
+}
+
+pub fn adamw<const D: usize>(
+    parameter: Tensor<D>,
+    gradient: Tensor<D>,
+    moments: [Tensor<D>; 2],
+    step: AdamWStep,
+) -> [Tensor<D>; 3] {
+    let primitive = |tensor: Tensor<D>| {
+        let tensor = tensor.try_into_primitive::<Flex>();
+        contiguous(tensor.expect("the caller has asked whether the device fuses"))
+    };
+    let gradient = primitive(gradient);
+    let mut parameter = own(primitive(parameter));
+    let [mut first, mut second] = moments.map(|moment| own(primitive(moment)));
+    let tasks = (parameter.storage_mut::<f32>().par_chunks_mut(TASK))
+        .zip(first.storage_mut::<f32>().par_chunks_mut(TASK))
+        .zip(second.storage_mut::<f32>().par_chunks_mut(TASK))
+        .zip(slice(&gradient).par_chunks(TASK));
+    tasks.for_each(|(((parameter, first), second), gradient)| {
+        vectorised(|| adamw_update(parameter, gradient, first, second, step));
+    });
+    [parameter, first, second].map(Tensor::from_primitive::<Flex>)
 }
 
 /// The gradients of layer norm's input, gamma and beta.
@@ -270,10 +284,7 @@ fn layer_norm_gradients(
     let gamma = slice(&gamma);
     let width = gamma.len();
     let x = contiguous(x);
-    let mut dx = contiguous(dy);
-    if whole(&mut dx).is_none() {
-        dx = FlexTensor::from_data(dx.into_data());
-    }
+    let mut dx = own(dy);
     let (_, task) = tasks(dx.layout().num_elements(), width);
     // One after the other by number, whichever core finishes first: sums are the same in every run.
     let partial: Vec<Vec<f32>> = dx
@@ -282,7 +293,7 @@ fn layer_norm_gradients(
         .zip(slice(&x).par_chunks(task))
         .map(|(dy, x)| {
             let mut sums = vec![0.0; 2 * width];
-            vectorised(|| layer_norm_task(dy, x, gamma, epsilon, &mut sums));
+            vectorised(|| layer_norm_gradient(dy, x, gamma, epsilon, &mut sums));
             sums
         })
         .collect();
@@ -294,30 +305,6 @@ fn layer_norm_gradients(
     }
     let dbeta = sums.split_off(width);
     [dx, vector(sums), vector(dbeta)]
-}
-
-/// With x̂ = (x − μ) / σ and g = dy γ, dx = (g − mean(g) − x̂ mean(g x̂)) / σ, dγ = Σ dy x̂ and dβ = Σ dy
-/// (Ba et al. 2016).
-#[inline(always)]
-fn layer_norm_task(dy: &mut [f32], x: &[f32], gamma: &[f32], epsilon: f32, sums: &mut [f32]) {
-    let width = gamma.len();
-    let (dgamma, dbeta) = sums.split_at_mut(width);
-    for (dy, x) in dy.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-        let size = width as f32;
-        let mean = sum(x, |x| x) / size;
-        let variance = sum(x, |x| (x - mean) * (x - mean)) / size;
-        let scale = 1.0 / (variance + epsilon).sqrt();
-        for i in 0..width {
-            dgamma[i] += dy[i] * (x[i] - mean) * scale;
-            dbeta[i] += dy[i];
-            dy[i] *= gamma[i];
-        }
-        let mean_g = sum(dy, |g| g) / size;
-        let mean_gx = sum_of_both(dy, x, |g, x| g * (x - mean) * scale) / size;
-        for (dy, x) in dy.iter_mut().zip(x) {
-            *dy = scale * (*dy - mean_g - (x - mean) * scale * mean_gx);
-        }
-    }
 }
 
 /// Applies `kernel` to tasks of whole rows of `x`, each with the number of its first element.
@@ -351,6 +338,11 @@ fn each_task(x: FlexTensor, row: usize, kernel: impl Fn(usize, &mut [f32]) + Syn
         Layout::contiguous(x.layout().shape().clone()),
         DType::F32,
     )
+}
+
+/// The tensor, or a copy where others hold it too.
+fn own(x: FlexTensor) -> FlexTensor {
+    each_task(x, 1, |_, _| {})
 }
 
 /// Like [`each_task`], beside another tensor of the same shape.
@@ -398,121 +390,4 @@ fn vector(elements: Vec<f32>) -> FlexTensor {
         Layout::contiguous(shape),
         DType::F32,
     )
-}
-
-/// Runs a kernel compiled for this processor's vectors.
-#[inline(always)]
-fn vectorised<R>(kernel: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(kernel)
-}
-
-#[inline(always)]
-fn drop_some(x: &mut [f32], first: usize, probability: f32, seed: [u32; 2]) {
-    let scale = 1.0 / (1.0 - probability);
-    // Compared as signed numbers, which vectors can.
-    let limit = ((f64::from(probability) - 0.5) * 2f64.powi(32)) as i32;
-    for (i, x) in x.iter_mut().enumerate() {
-        let number = mixed((first + i) as u32 ^ seed[0]).wrapping_add(seed[1]);
-        let keeps = mixed(number) as i32 >= limit;
-        *x = if keeps { *x * scale } else { 0.0 };
-    }
-}
-
-/// Every bit of the result depends on every bit of `x` (MurmurHash3's finalizer).
-#[inline(always)]
-fn mixed(mut x: u32) -> u32 {
-    x ^= x >> 16;
-    x = x.wrapping_mul(0x85EB_CA6B);
-    x ^= x >> 13;
-    x = x.wrapping_mul(0xC2B2_AE35);
-    x ^ (x >> 16)
-}
-
-#[inline(always)]
-fn softmax_row(row: &mut [f32]) {
-    let highest = highest(row);
-    for x in row.iter_mut() {
-        *x = exp(*x - highest);
-    }
-    let scale = 1.0 / sum(row, |x| x);
-    for x in row {
-        *x *= scale;
-    }
-}
-
-#[inline(always)]
-fn log_softmax_row(row: &mut [f32]) {
-    let highest = highest(row);
-    let log_total = highest + sum(row, |x| exp(x - highest)).ln();
-    for x in row {
-        *x -= log_total;
-    }
-}
-
-/// Φ(x) and φ(x) of the standard normal distribution: Abramowitz and Stegun 26.2.17, off by 7.5e-8 at most.
-#[inline(always)]
-fn normal(x: f32) -> (f32, f32) {
-    let density = exp(-0.5 * x * x) * 0.398_942_3;
-    let t = 1.0 / (1.0 + 0.231_641_9 * x.abs());
-    let series = 1.781_477_9 + t * (-1.821_255_9 + t * 1.330_274_5);
-    let tail = density * t * (0.319_381_54 + t * (-0.356_563_78 + t * series));
-    (if x > 0.0 { 1.0 - tail } else { tail }, density)
-}
-
-/// eˣ of x ≤ 0, to the last bits: 2ⁿ eʳ with |r| ≤ ln 2 / 2. 0 where f32 has no normal number.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    /// Added, it leaves the nearest integer in the lowest bits.
-    const ROUND: f32 = 12_582_912.0;
-    // ln 2 in two parts, the first short enough that n times it is exact.
-    const LN_2_HIGH: f32 = 355.0 / 512.0;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let r = x - n * LN_2_HIGH - n * LN_2_LOW;
-    let series = 1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5_040.0));
-    let series = 0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * series));
-    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3F80_0000));
-    if x < -87.0 {
-        0.0
-    } else {
-        power * (1.0 + r * (1.0 + r * series))
-    }
-}
-
-/// The sum of `value` over a row.
-#[inline(always)]
-fn sum(row: &[f32], value: impl Fn(f32) -> f32) -> f32 {
-    sum_of_both(row, row, |x, _| value(x))
-}
-
-/// The sum of `value` over two rows, in 16 lanes as vectors have them: the same in every run.
-#[inline(always)]
-fn sum_of_both(x: &[f32], y: &[f32], value: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [0.0; 16];
-    let (x, y) = (x.chunks_exact(16), y.chunks_exact(16));
-    let last = x.remainder().iter().zip(y.remainder());
-    let last = last.fold(0.0, |sum, (x, y)| sum + value(*x, *y));
-    for (x, y) in x.zip(y) {
-        for i in 0..16 {
-            lanes[i] += value(x[i], y[i]);
-        }
-    }
-    lanes.iter().sum::<f32>() + last
-}
-
-/// The highest of a row, passing over what is not a number.
-#[inline(always)]
-fn highest(row: &[f32]) -> f32 {
-    let higher = |a: f32, b: f32| if b > a { b } else { a };
-    let mut lanes = [f32::NEG_INFINITY; 16];
-    let chunks = row.chunks_exact(16);
-    let last = chunks.remainder().iter().copied();
-    let last = last.fold(f32::NEG_INFINITY, higher);
-    for x in chunks {
-        for i in 0..16 {
-            lanes[i] = higher(lanes[i], x[i]);
-        }
-    }
-    lanes.into_iter().fold(last, higher)
 }

@@ -6,6 +6,8 @@
 
 #[cfg(feature = "flex")]
 mod cpu;
+#[cfg(feature = "flex")]
+mod kernels;
 
 use burn::{
     nn::Dropout,
@@ -89,6 +91,38 @@ pub(super) fn layer_norm<const D: usize>(
     module::layer_norm(x, gamma, Some(beta), epsilon)
 }
 
+/// The numbers of [`adamw`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWStep {
+    /// η.
+    pub learning_rate: f32,
+    /// What the parameter is multiplied with first: 1 − ηλ.
+    pub decay: f32,
+    /// β₁ and β₂.
+    pub betas: [f32; 2],
+    /// ε.
+    pub epsilon: f32,
+    /// The number of the step, counted from 1.
+    pub time: i32,
+}
+
+/// AdamW's next parameter θ and moments m and v, from those before and the gradient g (Loshchilov and
+/// Hutter 2019), where the device [`fuses`] and all are f32:
+///
+/// m ← β₁ m + (1 − β₁) g, v ← β₂ v + (1 − β₂) g², θ ← (1 − ηλ) θ − η (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε).
+#[cfg_attr(not(feature = "flex"), expect(unused_variables))]
+pub fn adamw<const D: usize>(
+    parameter: Tensor<D>,
+    gradient: Tensor<D>,
+    moments: [Tensor<D>; 2],
+    step: AdamWStep,
+) -> [Tensor<D>; 3] {
+    #[cfg(feature = "flex")]
+    return cpu::adamw(parameter, gradient, moments, step);
+    #[cfg(not(feature = "flex"))]
+    unreachable!("no device of this build fuses")
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -97,6 +131,7 @@ mod tests {
 
     use burn::{
         nn::DropoutConfig,
+        optim::{AdamWConfig, Optimizer},
         tensor::{Distribution, Tolerance},
     };
 
@@ -190,6 +225,44 @@ mod tests {
             for (ours, burns) in ours.iter().zip(&burns) {
                 ours.assert_approx_eq(burns, Tolerance::<f32>::rel_abs(1e-4, 1e-4));
             }
+        }
+    }
+
+    #[test]
+    fn adamw_is_burns() {
+        let _alone = RANDOM.lock();
+        let device = device("cpu").unwrap();
+        device.seed(5);
+        let burns = AdamWConfig::new()
+            .with_epsilon(1e-8)
+            .with_weight_decay(0.01)
+            .build();
+        let random = || Tensor::<2>::random([70, 500], Distribution::Normal(0.0, 1.0), &device);
+        let mut expected = random();
+        let mut state = None;
+        (expected, state) = burns.step(0.1, expected, random(), state);
+        let mut moments = state
+            .clone()
+            .map(|state| [state.momentum.moment_1, state.momentum.moment_2]);
+        let mut parameter = expected.clone();
+        for time in 2..6 {
+            let gradient = random();
+            (expected, state) = burns.step(0.1, expected, gradient.clone(), state);
+            let step = AdamWStep {
+                learning_rate: 0.1,
+                decay: 1.0 - 0.1 * 0.01,
+                betas: [0.9, 0.999],
+                epsilon: 1e-8,
+                time,
+            };
+            // Held by another, it must stay as it is.
+            let before = parameter.clone();
+            let [next, first, second] = adamw(parameter, gradient, moments.take().unwrap(), step);
+            assert_ne!(before.into_data(), next.to_data());
+            let tolerance = Tolerance::<f32>::rel_abs(1e-5, 1e-6);
+            next.to_data()
+                .assert_approx_eq(&expected.to_data(), tolerance);
+            (parameter, moments) = (next, Some([first, second]));
         }
     }
 
