@@ -101,7 +101,7 @@ pub enum OptimizerKind {
 }
 
 impl OptimizerKind {
-    /// The optimiser, with what each step takes from the parameters beside the gradient.
+    /// The optimiser. A step also shrinks the parameters by `weight_decay` times the learning rate.
     pub fn init(self, weight_decay: f32) -> ModuleOptimizer {
         match self {
             Self::AdamW => adamw(weight_decay),

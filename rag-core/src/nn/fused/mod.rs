@@ -1,4 +1,4 @@
-//! What stands between matrix products: GELU, softmax, layer norm and dropout.
+//! What stands between matrix products: GELU, softmax, layer norm and dropout; and AdamW's step.
 //!
 //! Burn's CPU backend makes these, where gradients are asked for, of elementwise passes on one core, and keeps
 //! what is between the passes. Here they are one pass each on all cores, forward and backward; dropout keeps no
