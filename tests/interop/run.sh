@@ -2,7 +2,7 @@
 # Checkpoints of burn-rag opened by transformers, and those of transformers by burn-rag.
 # Then LoRA adapters and PEFT, likewise.
 # $PYTHON (python3) needs torch, transformers and safetensors; without them this is skipped. PEFT is
-# downloaded for the time of the test where it has none.
+# downloaded for the time of the test where it has none. Arguments go to cargo.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -17,10 +17,10 @@ trap 'rm -rf "$folder"' EXIT
 export HF_HUB_OFFLINE=1
 
 RAG_INTEROP_DIR="$folder/ours" \
-    cargo test --workspace --test interop_save save_for_transformers -- --exact --nocapture
+    cargo test --workspace "$@" --test interop_save save_for_transformers -- --exact --nocapture
 "$python" tests/interop/interop.py "$folder/ours" "$folder/theirs"
 RAG_INTEROP_FROM="$folder/theirs" \
-    cargo test --workspace --test interop_save load_from_transformers -- --exact --nocapture
+    cargo test --workspace "$@" --test interop_save load_from_transformers -- --exact --nocapture
 
 if ! "$python" -c 'import peft' 2>/dev/null; then
     if ! "$python" -m pip install --quiet --no-deps --target "$folder/site" \
@@ -31,6 +31,6 @@ if ! "$python" -c 'import peft' 2>/dev/null; then
     export PYTHONPATH="$folder/site"
 fi
 export RAG_LORA_DIR="$folder/lora"
-cargo test --workspace --test lora peft::save_for_peft -- --exact --nocapture
+cargo test --workspace "$@" --test lora peft::save_for_peft -- --exact --nocapture
 "$python" tests/interop/lora_peft.py "$RAG_LORA_DIR"
-cargo test --workspace --test lora peft::load_from_peft -- --exact --nocapture
+cargo test --workspace "$@" --test lora peft::load_from_peft -- --exact --nocapture

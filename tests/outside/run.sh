@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Compiles and runs the first Rust program of README.md, to the letter, as a crate of its own.
+# Compiles and runs the first Rust program of README.md, to the letter, as a crate of its own. Arguments go
+# to cargo.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -21,6 +22,6 @@ echo "README.md's program has $(grep -c . "$program") lines"
 cp Cargo.lock tests/outside/Cargo.lock
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
 case "$fence" in
-    *no_run*) cargo build --manifest-path tests/outside/Cargo.toml ;;
-    *) cargo run --manifest-path tests/outside/Cargo.toml ;;
+    *no_run*) cargo build --manifest-path tests/outside/Cargo.toml "$@" ;;
+    *) cargo run --manifest-path tests/outside/Cargo.toml "$@" ;;
 esac
