@@ -5,7 +5,14 @@
 //! cargo bench --bench gradient_memory
 //! ```
 
-use std::{env, error::Error, fs, process::Command, time::Instant};
+mod common;
+
+use std::{
+    env,
+    error::Error,
+    process::{Command, Stdio},
+    time::Instant,
+};
 
 use burn_rag::{
     burn::{
@@ -28,6 +35,7 @@ use burn_rag::{
         Objective, Optimizer, OptimizerKind,
     },
 };
+use common::peak_resident_bytes;
 
 const N_DOCS: [usize; 5] = [1, 5, 10, 25, 50];
 const QUESTIONS: usize = 2;
@@ -52,7 +60,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             // A process of its own: its peak is that of this setting alone.
             let run = Command::new(env::current_exe()?)
                 .args([&n_docs.to_string(), documents])
+                .stderr(Stdio::inherit())
                 .output()?;
+            if !run.status.success() {
+                return Err(format!("n_docs {n_docs}: {}", run.status).into());
+            }
             Ok::<_, Box<dyn Error>>(String::from_utf8(run.stdout)?.trim().to_owned())
         });
         println!("{n_docs:>6}  {:>27}  {:>37}", joint?, constant?);
@@ -90,7 +102,8 @@ fn measure(n_docs: usize, documents_at_a_time: Option<usize>) -> Result<(), Box<
         })
         .collect();
     seconds.sort_by(f64::total_cmp);
-    println!("{:.2}  {:>6}", seconds[REPEATS / 2], peak_kib()? / 1024);
+    let peak = peak_resident_bytes().ok_or("this system does not say how much memory was held")?;
+    println!("{:.2}  {:>6}", seconds[REPEATS / 2], peak >> 20);
     Ok(())
 }
 
@@ -126,6 +139,7 @@ fn model(n_docs: usize, device: &Device) -> Result<JointModel, Box<dyn Error>> {
     let model = JointModel {
         question_encoder,
         context_encoder: None,
+        prior: None,
         generator,
     };
     Ok(model.train())
@@ -150,6 +164,7 @@ fn batch(n_docs: usize, device: &Device) -> Batch {
         contexts: tokens(QUESTIONS * n_docs, CONTEXT_LENGTH),
         documents: Tensor::ones([QUESTIONS, n_docs, WIDTH], device),
         passages: None,
+        signals: None,
         inputs: Tensor::cat(
             vec![start, answers.ids.clone().narrow(1, 0, ANSWER_LENGTH - 1)],
             1,
@@ -160,14 +175,4 @@ fn batch(n_docs: usize, device: &Device) -> Batch {
             exclude_bos_score: false,
         },
     }
-}
-
-/// The most memory that this process ever held.
-fn peak_kib() -> Result<usize, Box<dyn Error>> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().next());
-    Ok(kib
-        .ok_or("there is no VmHWM in /proc/self/status")?
-        .parse()?)
 }

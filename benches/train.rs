@@ -1,5 +1,7 @@
 //! Our half of `peers/train.py`: the same training step, as one JSON line.
 
+mod common;
+
 use std::{collections::BTreeMap, error::Error, fs, time::Instant};
 
 use burn_rag::{
@@ -18,6 +20,7 @@ use burn_rag::{
         Objective, Optimizer, OptimizerKind,
     },
 };
+use common::peak_resident_bytes;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -55,6 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut model = JointModel {
         question_encoder: work.config.question_encoder.init(&device)?,
         context_encoder: None,
+        prior: None,
         generator: work.config.generator.init(&device)?,
     }
     .train();
@@ -164,6 +168,7 @@ impl Work {
                 segments: None,
             },
             passages: None,
+            signals: None,
             contexts: TokenBatch::new(&contexts, pad, device),
             documents: Tensor::random(
                 [self.batch, self.n_docs, dimension],
@@ -174,14 +179,4 @@ impl Work {
             targets,
         }
     }
-}
-
-/// `VmHWM` of Linux.
-fn peak_resident_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(1024 * kibibytes)
 }

@@ -1156,7 +1156,7 @@ fn malformed_rows_are_named() {
     );
     refuses!(
         read("rows.tsv", "id\ttext\r\n1\ta\r\n2\r\n"),
-        RetrieveError::TsvLine { line: 3, .. },
+        RetrieveError::TableLine { line: 3, .. },
         "rows.tsv",
         "line 3",
         "2 fields"

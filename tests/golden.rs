@@ -391,6 +391,7 @@ impl Golden {
         JointModel {
             question_encoder: self.checkpoint.question_encoder.clone(),
             context_encoder: None,
+            prior: None,
             generator: self.checkpoint.generator.clone(),
         }
         .train()
@@ -408,6 +409,7 @@ impl Golden {
                 segments: None,
             },
             passages: None,
+            signals: None,
             contexts: tokens("context_input_ids", "context_attention_mask"),
             documents: self.floats(&key(case, &named("document_embeddings")), device),
             inputs,

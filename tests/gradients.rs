@@ -18,7 +18,7 @@ use burn_rag::{
         nn::Precision,
     },
     train::{
-        Activations, Backward, Batch, DropoutSeed, EncoderInput, JointModel, Objective,
+        Activations, Backward, Batch, DropoutSeed, EncoderInput, JointModel, Objective, Prior,
         RetrieverLoss,
     },
 };
@@ -34,6 +34,7 @@ fn model(kind: Kind, train_passages: bool) -> JointModel {
     JointModel {
         question_encoder: checkpoint.question_encoder,
         context_encoder: train_passages.then(|| context_encoder(7).encoder),
+        prior: Some(Prior::new([0.7, 0.2, -0.3].into(), &cpu())),
         generator: checkpoint.generator,
     }
     .train()
@@ -58,15 +59,22 @@ fn batch(device: &Device) -> Batch {
     };
     let questions = text(&mut random, QUESTIONS);
     let passages = text(&mut random, QUESTIONS * N_DOCS);
-    let documents: Vec<f32> = (0..QUESTIONS * N_DOCS * 4).map(|_| random.unit()).collect();
+    let mut numbers = |each: usize| {
+        let values: Vec<f32> = (0..QUESTIONS * N_DOCS * each)
+            .map(|_| random.unit())
+            .collect();
+        Tensor::<3>::from_data(TensorData::new(values, [QUESTIONS, N_DOCS, each]), device)
+    };
+    let (documents, signals) = (numbers(4), numbers(2));
     let answers = TokenBatch::new(&[vec![5_u32, 9, 7, 1], vec![8, 1]], 0, device);
     let [rows, length] = answers.dims();
     let start = Tensor::<2, Int>::zeros([rows, 1], device);
     Batch {
         questions,
         contexts: tokens(&mut random, QUESTIONS * N_DOCS, 60, device),
-        documents: Tensor::from_data(TensorData::new(documents, [QUESTIONS, N_DOCS, 4]), device),
+        documents,
         passages: Some(passages),
+        signals: Some(signals),
         inputs: Tensor::cat(vec![start, answers.ids.clone().narrow(1, 0, length - 1)], 1),
         targets: Targets {
             ids: answers.ids,

@@ -11,7 +11,7 @@ use std::{
 use burn_rag::{
     burn::tensor::{Device, Int, Tensor, TensorData},
     core::{
-        TokenBatch, Tokenizer,
+        Passage, TokenBatch, Tokenizer,
         marginal::{RagModel, log_prior, log_sum_exp},
         nn::Precision,
     },
@@ -21,8 +21,9 @@ use burn_rag::{
         likelihood,
     },
     retrieve::{
-        Encoder, EncoderConfig, Role, TextEncoder,
+        CrossEncoder, Encoder, EncoderConfig, Reranker, Role, TextEncoder,
         encoder::{BertConfig, load_encoder},
+        rerank::PairScorer,
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -54,13 +55,25 @@ struct EncoderCase {
     text_ids: Option<Vec<i64>>,
 }
 
+/// The same of a cross-encoder.
+#[derive(Serialize, Deserialize)]
+struct PairCase {
+    question: String,
+    passages: Vec<String>,
+    /// Of the pairs, padded.
+    ids: Vec<Vec<i64>>,
+    mask: Vec<Vec<i64>>,
+    segments: Vec<Vec<i64>>,
+    scores: Vec<f32>,
+}
+
 const VOCABULARY: usize = 60;
 const HIDDEN: usize = 32;
 const WORDS: &str = "the capital of france is paris where does rain fall ? ##s ##ing";
 
 #[test]
 fn save_for_transformers() {
-    let Some(folder) = folder("RAG_INTEROP_DIR") else {
+    let Some(parent) = folder("RAG_INTEROP_DIR") else {
         return;
     };
     let device = burn_rag::core::device("cpu").unwrap();
@@ -68,7 +81,7 @@ fn save_for_transformers() {
     for (name, model, generator) in generators() {
         let config = RagConfig::new(model, encoder_config(), generator);
         let checkpoint = Checkpoint::new(config, &device).unwrap();
-        let folder = folder.join(name);
+        let folder = parent.join(name);
         fs::create_dir_all(&folder).unwrap();
         checkpoint.save(&folder).unwrap();
         let mut case = rag_case(&checkpoint);
@@ -76,7 +89,7 @@ fn save_for_transformers() {
         write(&folder, &case);
     }
 
-    let folder = folder.join("context_encoder");
+    let folder = parent.join("context_encoder");
     fs::create_dir_all(&folder).unwrap();
     let config = encoder_config();
     let encoder = config.init(&device).unwrap();
@@ -95,6 +108,7 @@ fn save_for_transformers() {
             text_ids: Some(ids.into_iter().map(i64::from).collect()),
         },
     );
+    save_cross_encoder(&parent.join("cross_encoder"), &device);
 }
 
 #[test]
@@ -114,6 +128,9 @@ fn load_from_transformers() {
     for folder in folders {
         let result = match folder.file_name().and_then(|name| name.to_str()) {
             Some(name) if name.starts_with("context_encoder") => check_encoder(&folder, &device),
+            Some(name) if name.starts_with("cross_encoder") => {
+                check_cross_encoder(&folder, &device)
+            }
             _ => check_rag(&folder, &device),
         };
         match result {
@@ -157,6 +174,67 @@ fn check_encoder(folder: &Path, device: &Device) -> Result<(), String> {
     let (encoder, _) = load_encoder(folder, device).map_err(|error| error.to_string())?;
     let found = encode(&encoder, &expected.ids, &expected.mask, device);
     compare("vectors", &expected.vectors, &found)
+}
+
+fn save_cross_encoder(folder: &Path, device: &Device) {
+    fs::create_dir_all(folder).unwrap();
+    let config = BertConfig {
+        model_type: "bert".into(),
+        projection_dim: 0,
+        ..encoder_config().bert
+    };
+    let model = PairScorer::new(&config, device).unwrap();
+    let reranker = CrossEncoder::new(model, tokenizer(), config).unwrap();
+    reranker.save(folder).unwrap();
+    let mut case = PairCase {
+        question: "where does rain fall?".into(),
+        passages: vec![
+            "Rain the capital of France is Paris".into(),
+            "falling".into(),
+        ],
+        ids: Vec::new(),
+        mask: Vec::new(),
+        segments: Vec::new(),
+        scores: Vec::new(),
+    };
+    let pairs = case.passages.iter().map(|passage| {
+        reranker
+            .tokenizer
+            .encode_pair(&case.question, passage)
+            .unwrap()
+    });
+    let pairs: Vec<_> = pairs.collect();
+    let longest = pairs.iter().map(|pair| pair.ids.len()).max().unwrap();
+    let padded = |values: Vec<u32>| -> Vec<i64> {
+        let padding = std::iter::repeat_n(0, longest - values.len());
+        values.into_iter().map(i64::from).chain(padding).collect()
+    };
+    for pair in pairs {
+        case.mask.push(padded(vec![1; pair.ids.len()]));
+        case.ids.push(padded(pair.ids));
+        case.segments.push(padded(pair.segments));
+    }
+    case.scores = reranker
+        .rerank(&case.question, &untitled(&case.passages))
+        .unwrap();
+    write(folder, &case);
+}
+
+fn untitled(texts: &[String]) -> Vec<Passage> {
+    texts
+        .iter()
+        .map(|text| Passage::new("", "", text))
+        .collect()
+}
+
+fn check_cross_encoder(folder: &Path, device: &Device) -> Result<(), String> {
+    let expected: PairCase = read(folder);
+    let reranker = CrossEncoder::load(folder, device).map_err(|error| error.to_string())?;
+    let passages = untitled(&expected.passages);
+    let found = reranker
+        .rerank(&expected.question, &passages)
+        .map_err(|error| error.to_string())?;
+    compare("scores", &[expected.scores], &[found])
 }
 
 fn compare(name: &str, expected: &[Vec<f32>], found: &[Vec<f32>]) -> Result<(), String> {

@@ -187,6 +187,7 @@ fn model(config: &RagConfig, settings: &PlanSettings) -> JointModel {
     JointModel {
         question_encoder: config.question_encoder.init(&device).unwrap(),
         context_encoder: None,
+        prior: None,
         generator: config.generator.init(&device).unwrap(),
     }
     .train()
@@ -211,6 +212,7 @@ fn batch(config: &RagConfig, settings: &PlanSettings) -> Batch {
             segments: None,
         },
         passages: None,
+        signals: None,
         contexts: texts(settings.batch * settings.n_docs, settings.context_length),
         documents: Tensor::random(documents, Distribution::Default, &device),
         inputs: answers.ids.clone(),
@@ -478,6 +480,8 @@ fn the_optimiser_and_the_index_are_exact() {
         adamw.parameters.question_encoder + adamw.parameters.generator
     );
     assert_eq!(adamw.optimizer, 2 * adamw.gradients);
+    let halves = planned(|settings| settings.optimizer = OptimizerKind::AdamWBf16);
+    assert_eq!(halves.optimizer, adamw.gradients);
     // Of a matrix rows and columns, of a vector all.
     let adafactor = planned(|settings| {
         settings.optimizer = OptimizerKind::Adafactor;

@@ -740,9 +740,16 @@ fn sources_of_documents_are_shown_with_their_place() {
     answer.evidence[0].passage.source = Some(Source {
         file: "notes/天气.md".into(),
         bytes: 12..345,
+        page: None,
+    });
+    answer.evidence[1].passage.source = Some(Source {
+        file: "notes/rain.pdf".into(),
+        bytes: 0..9_999,
+        page: Some(3),
     });
     let shown = answer.to_string();
-    assert!(shown.contains("notes/天气.md:12-345"), "{shown}");
+    assert!(shown.contains("notes/天气.md, bytes 12–345"), "{shown}");
+    assert!(shown.contains("notes/rain.pdf, page 3\n"), "{shown}");
 }
 
 #[test]

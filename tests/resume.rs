@@ -107,7 +107,11 @@ fn kill_after(step: usize, trainer: &mut Trainer) {
 fn resumed_after_kills_at_random_steps_is_uninterrupted() {
     let _alone = alone();
     let mut random = Random(5);
-    for optimizer in [OptimizerKind::AdamW, OptimizerKind::Adafactor] {
+    for optimizer in [
+        OptimizerKind::AdamW,
+        OptimizerKind::AdamWBf16,
+        OptimizerKind::Adafactor,
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let settings = |name| TrainConfig {
             optimizer,

@@ -27,7 +27,7 @@ def main():
     parser.add_argument("--steps", type=int, default=5, help="steps of a turn")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
-    parser.add_argument("--optimizer", choices=["adam_w", "adafactor"], default="adam_w")
+    parser.add_argument("--optimizer", choices=["adam_w", "adam_w_bf16", "adafactor"], default="adam_w")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--n-docs", type=int, default=5)
     parser.add_argument("--documents-at-a-time", type=int, default=0, help="burn-rag's; 0 for all of them in one graph")

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use tokenizers::{
-    AddedToken, TruncationDirection,
+    AddedToken, TruncationDirection, TruncationParams, TruncationStrategy,
     models::{bpe::BPE, wordpiece::WordPiece},
     normalizers::BertNormalizer,
     pre_tokenizers::{bert::BertPreTokenizer, byte_level::ByteLevel},
@@ -147,8 +147,8 @@ impl Tokenizer {
         Ok(Encoding::from(&encoding))
     }
 
-    /// Like [`Tokenizer::encode`] of each text or [`Tokenizer::encode_pair`] of each pair, in parallel, cut to `max_length` tokens: of a pair the
-    /// longer text is cut first, and the special tokens stay.
+    /// Like [`Tokenizer::encode`] of each text or [`Tokenizer::encode_pair`] of each pair, in parallel,
+    /// cut to `max_length` tokens: of a pair the longer text is cut first, and the special tokens stay.
     ///
     /// # Errors
     /// [`Error::Tokenizer`].
@@ -156,10 +156,36 @@ impl Tokenizer {
     where
         T: Into<tokenizers::EncodeInput<'a>> + Send,
     {
+        self.encode_cut(texts, max_length, TruncationStrategy::LongestFirst)
+    }
+
+    /// Like [`Tokenizer::encode_pair`] of each pair, in parallel, cut to `max_length` tokens: of a pair
+    /// the second text is cut, never the first.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`], also where a first text is too long by itself.
+    pub fn encode_pairs(
+        &self,
+        pairs: Vec<(String, String)>,
+        max_length: usize,
+    ) -> Result<Vec<Encoding>> {
+        self.encode_cut(pairs, max_length, TruncationStrategy::OnlySecond)
+    }
+
+    fn encode_cut<'a, T>(
+        &self,
+        texts: Vec<T>,
+        max_length: usize,
+        strategy: TruncationStrategy,
+    ) -> Result<Vec<Encoding>>
+    where
+        T: Into<tokenizers::EncodeInput<'a>> + Send,
+    {
         let mut truncating = self.inner.clone();
         truncating
-            .with_truncation(Some(tokenizers::TruncationParams {
+            .with_truncation(Some(TruncationParams {
                 max_length,
+                strategy,
                 direction: TruncationDirection::Right,
                 ..Default::default()
             }))

@@ -95,11 +95,7 @@ impl fmt::Display for Evidence {
             self.posterior, self.prior
         )?;
         match source {
-            Some(source) => writeln!(
-                f,
-                "{}:{}-{}",
-                source.file, source.bytes.start, source.bytes.end
-            )?,
+            Some(source) => writeln!(f, "{source}")?,
             None => writeln!(f, "{id}")?,
         }
         let beginning: String = text.chars().take(100).collect();

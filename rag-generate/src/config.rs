@@ -1,5 +1,5 @@
 use rag_core::marginal::{Compat, RagModel};
-use rag_retrieve::EncoderConfig;
+use rag_retrieve::{EncoderConfig, PriorWeights};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -36,6 +36,9 @@ pub struct RagConfig {
     /// The log-likelihood's convention; not a field of transformers.
     #[serde(default)]
     pub compat: Compat,
+    /// The weights of P(z|x), where the retriever has its own; not a field of transformers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior: Option<PriorWeights>,
     /// Everything else in the file, kept for whoever reads it next.
     #[serde(flatten)]
     pub other: Map<String, Value>,
@@ -79,6 +82,7 @@ impl RagConfig {
             prefix: None,
             do_deduplication: true,
             compat: Compat::Paper,
+            prior: None,
             other: Map::new(),
         };
         config.set_model(model);

@@ -120,12 +120,10 @@ impl Page<'_> {
             Bar("P(z|x,y)", "given the answer", evidence.posterior).fmt(f)?;
             writeln!(f, "<p dir=\"auto\">{}</p>", Escaped(&evidence.passage.text))?;
             let source = match &evidence.passage.source {
-                Some(source) => {
-                    let (start, end) = (source.bytes.start, source.bytes.end);
-                    format!("{}, bytes {start}–{end}", Escaped(&source.file))
-                }
-                None => Escaped(&evidence.passage.id).to_string(),
+                Some(source) => source.to_string(),
+                None => evidence.passage.id.clone(),
             };
+            let source = Escaped(&source);
             writeln!(f, "<p class=\"soft source\">{source}</p>\n</section>")?;
         }
         Ok(())
@@ -238,6 +236,7 @@ mod tests {
         first.source = Some(Source {
             file: "it's/a.md".into(),
             bytes: 3..18,
+            page: None,
         });
         Answer {
             question: "长江</title><script>x</script>?".into(),

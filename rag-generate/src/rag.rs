@@ -71,8 +71,11 @@ impl Rag {
             question_tokenizer,
             config.question_encoder.clone(),
         )?;
+        let mut retriever =
+            Retriever::new(question_encoder, context_encoder, knowledge, config.n_docs)?;
+        retriever.prior = config.prior;
         Ok(Self {
-            retriever: Retriever::new(question_encoder, context_encoder, knowledge, config.n_docs)?,
+            retriever,
             generator,
             tokenizer: generator_tokenizer,
             config,
@@ -150,6 +153,7 @@ impl Rag {
         let checkpoint = Checkpoint {
             config: RagConfig {
                 n_docs: self.retriever.n_docs(),
+                prior: self.retriever.prior,
                 ..self.config.clone()
             },
             generation: self.generation.clone(),

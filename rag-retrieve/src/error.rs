@@ -40,6 +40,34 @@ pub enum Error {
         /// Passages there are.
         passages: usize,
     },
+    /// A lexical index of other passages.
+    #[error(
+        "the lexical index holds {found} passage(s), the knowledge base {expected}; make it of KnowledgeBase::passages"
+    )]
+    LexicalIndex {
+        /// Passages of the knowledge base.
+        expected: usize,
+        /// Passages of the index.
+        found: usize,
+    },
+    /// P(z|x) weighs what the retriever does not know.
+    #[error(
+        "the prior weighs {signal} by {weight}, and the retriever has none; give it one by Retriever::{give}, or set the weight to 0"
+    )]
+    NoSource {
+        /// What is weighed.
+        signal: &'static str,
+        /// Its weight.
+        weight: f32,
+        /// The setter that gives it.
+        give: &'static str,
+    },
+    /// λ of maximal marginal relevance.
+    #[error("the diversity's λ is {lambda}; expected 0 (difference alone) to 1 (relevance alone)")]
+    Lambda {
+        /// Asked for.
+        lambda: f32,
+    },
     /// A file or folder gave no passage at all.
     #[error("no passage in {path}: expected text in files ending in {expected}, found {}", skipped_or_nothing(.skipped))]
     EmptyCorpus {
@@ -62,9 +90,9 @@ pub enum Error {
         /// What the parser found; its column counts within the line.
         source: serde_json::Error,
     },
-    /// A line of a `.tsv` file is not a document.
+    /// A row of a `.csv` or `.tsv` file is not a document.
     #[error("{file}, line {line}: expected {expected}, found {found}; mend or remove the line")]
-    TsvLine {
+    TableLine {
         /// The file.
         file: String,
         /// Counted from 1.
@@ -117,6 +145,26 @@ pub enum Error {
         what: &'static str,
         /// Its row, counted from 0.
         row: usize,
+    },
+    /// A device could not compute what was asked of it.
+    #[error("the device failed: {source}; it may be out of memory, try fewer vectors")]
+    Device {
+        /// What it says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An index of other vectors.
+    #[error(
+        "the index holds {found} vectors of {found_dimension} numbers, the knowledge base {expected} of {dimension}; make it of KnowledgeBase::index"
+    )]
+    OtherIndex {
+        /// Vectors of the knowledge base.
+        expected: usize,
+        /// Their numbers.
+        dimension: usize,
+        /// Vectors of the index.
+        found: usize,
+        /// Their numbers.
+        found_dimension: usize,
     },
     /// A number that half precision cannot hold.
     #[error(

@@ -1,18 +1,21 @@
 //! Lexical search: the passages that share words with a question, by BM25 (Robertson and Zaragoza
 //! 2009) with k1 = 1.2 and b = 0.75.
 
-use std::{sync::LazyLock, vec};
+use std::{
+    sync::{Arc, LazyLock},
+    vec,
+};
 
 use jieba_rs::Jieba;
 use rag_core::Passage;
 use tantivy::{
-    IndexWriter, Order, ReloadPolicy, Searcher, TantivyDocument, TantivyError, Term,
+    DocAddress, IndexWriter, Order, ReloadPolicy, Searcher, TantivyDocument, TantivyError, Term,
     collector::{
         TopDocs,
         sort_key::{SortBySimilarityScore, SortByStaticFastValue},
     },
     indexer::NoMergePolicy,
-    query::{BooleanQuery, Occur, Query, TermQuery},
+    query::{BooleanQuery, EnableScoring, Occur, Query, TermQuery},
     schema::{FAST, Field, IndexRecordOption, Schema, TextFieldIndexing, TextOptions},
     tokenizer::{Language, LowerCaser, Stemmer, TextAnalyzer, Token, TokenStream, Tokenizer},
 };
@@ -42,7 +45,8 @@ use crate::{Error, Result, index::Hit};
 pub struct LexicalIndex {
     searcher: Searcher,
     words: Field,
-    len: usize,
+    /// Where the passage of each position is.
+    addresses: Arc<[DocAddress]>,
 }
 
 /// Name of the field that holds a passage's position.
@@ -89,9 +93,9 @@ impl LexicalIndex {
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual);
         let searcher = reader.try_into().map_err(Error::lexical)?.searcher();
         Ok(Self {
+            addresses: addresses(&searcher, len).map_err(Error::lexical)?,
             searcher,
             words,
-            len,
         })
     }
 
@@ -102,13 +106,8 @@ impl LexicalIndex {
     /// # Errors
     /// [`Error::Lexical`].
     pub fn search(&self, question: &str, k: usize) -> Result<Vec<Hit>> {
-        let mut words: Vec<(Occur, Box<dyn Query>)> = Vec::new();
-        analyzer().token_stream(question).process(&mut |token| {
-            let term = Term::from_field_text(self.words, &token.text);
-            let query = TermQuery::new(term, IndexRecordOption::WithFreqs);
-            words.push((Occur::Should, Box::new(query)));
-        });
-        let k = k.min(self.len);
+        let k = k.min(self.len());
+        let words = self.words(question);
         if words.is_empty() || k == 0 {
             return Ok(Vec::new());
         }
@@ -133,15 +132,81 @@ impl LexicalIndex {
             .collect())
     }
 
+    /// The scores for `question` of the passages at `positions`, in their order: what
+    /// [`LexicalIndex::search`] gives those that it finds, 0 for those that share no word.
+    ///
+    /// # Errors
+    /// [`Error::Lexical`], [`Error::Position`].
+    pub fn scores(&self, question: &str, positions: &[usize]) -> Result<Vec<f32>> {
+        let len = self.len();
+        let mut wanted = Vec::with_capacity(positions.len());
+        for (place, &position) in positions.iter().enumerate() {
+            let address = self.addresses.get(position);
+            let address = address.ok_or(Error::Position { position, len })?;
+            wanted.push((*address, place));
+        }
+        let mut scores = vec![0.0; positions.len()];
+        let words = self.words(question);
+        if words.is_empty() {
+            return Ok(scores);
+        }
+        // Postings are read forwards only.
+        wanted.sort_unstable();
+        let segment = |(address, _): &(DocAddress, usize)| address.segment_ord;
+        let read = || -> tantivy::Result<()> {
+            let scoring = EnableScoring::enabled_from_searcher(&self.searcher);
+            let weight = BooleanQuery::new(words).weight(scoring)?;
+            for some in wanted.chunk_by(|a, b| segment(a) == segment(b)) {
+                let postings = self.searcher.segment_reader(segment(&some[0]));
+                let mut scorer = weight.scorer(postings, 1.0)?;
+                for &(DocAddress { doc_id, .. }, place) in some {
+                    if scorer.doc() < doc_id {
+                        scorer.seek(doc_id);
+                    }
+                    if scorer.doc() == doc_id {
+                        scores[place] = scorer.score();
+                    }
+                }
+            }
+            Ok(())
+        };
+        read().map_err(Error::lexical)?;
+        Ok(scores)
+    }
+
     /// Passages in the index.
     pub fn len(&self) -> usize {
-        self.len
+        self.addresses.len()
     }
 
     /// Whether the index holds no passage.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.addresses.is_empty()
     }
+
+    fn words(&self, question: &str) -> Vec<(Occur, Box<dyn Query>)> {
+        let mut words: Vec<(Occur, Box<dyn Query>)> = Vec::new();
+        analyzer().token_stream(question).process(&mut |token| {
+            let term = Term::from_field_text(self.words, &token.text);
+            let query = TermQuery::new(term, IndexRecordOption::WithFreqs);
+            words.push((Occur::Should, Box::new(query)));
+        });
+        words
+    }
+}
+
+/// Where the passages of positions 0 to `len` are.
+fn addresses(searcher: &Searcher, len: usize) -> tantivy::Result<Arc<[DocAddress]>> {
+    let mut addresses = vec![DocAddress::new(0, 0); len];
+    for (segment, reader) in searcher.segment_readers().iter().enumerate() {
+        let positions = reader.fast_fields().u64(POSITION)?;
+        for document in 0..reader.max_doc() {
+            if let Some(position) = positions.first(document) {
+                addresses[position as usize] = DocAddress::new(segment as u32, document);
+            }
+        }
+    }
+    Ok(addresses.into())
 }
 
 impl Error {
@@ -319,6 +384,35 @@ mod tests {
         assert_eq!(plain, index.search("cats' \"dogs\"", 9).unwrap());
         // "NOT" and "AND" are words; the last is in a passage.
         assert_eq!(positions(&index, "birds NOT cats")[0], 2);
+    }
+
+    #[test]
+    fn scores_of_chosen_passages_are_those_of_the_search() {
+        let texts: Vec<String> = (0..500)
+            .map(|i| format!("{} dog {}", "cat ".repeat(i % 4), "mat ".repeat(i % 3)))
+            .collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let index = index(&texts);
+        let question = "cats on a mat, cat";
+        let mut expected = vec![0.0; texts.len()];
+        for hit in index.search(question, texts.len()).unwrap() {
+            expected[hit.position] = hit.score;
+        }
+        let positions = [499, 0, 12, 7, 7, 251];
+        let found = index.scores(question, &positions).unwrap();
+        for (position, score) in positions.into_iter().zip(found) {
+            assert!((score - expected[position]).abs() < 1e-5, "{position}");
+        }
+        assert_eq!(expected[0], 0.0);
+        assert_eq!(index.scores("?!", &[3]).unwrap(), [0.0]);
+        let error = index.scores("cat", &[500]).unwrap_err();
+        assert!(matches!(
+            error,
+            Error::Position {
+                position: 500,
+                len: 500
+            }
+        ));
     }
 
     #[test]

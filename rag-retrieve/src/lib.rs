@@ -1,20 +1,26 @@
-//! A question to passages with P(z|x): encoders, exact search, lexical search, and knowledge bases on
-//! disk.
+//! A question to passages with P(z|x): encoders, exact search, lexical search, rerankers, and knowledge
+//! bases on disk.
 
 mod chunk;
 mod document;
 pub mod encoder;
 mod error;
+mod fuse;
 pub mod index;
 pub mod knowledge;
 mod lexical;
+mod prior;
+pub mod rerank;
 mod retriever;
 
 pub use chunk::Chunking;
 pub use document::{Documents, SkipReason, Skipped};
 pub use encoder::{Embedder, Encoder, EncoderConfig, Normalization, Pooling, Role, TextEncoder};
 pub use error::{Error, Result};
-pub use index::{FlatIndex, Hit, Index, Storage};
-pub use knowledge::{Fingerprint, KnowledgeBase, Manifest};
+pub use fuse::{maximal_marginal_relevance, reciprocal_rank_fusion};
+pub use index::{DeviceIndex, FlatIndex, Hit, Index, Storage};
+pub use knowledge::{Fingerprint, KnowledgeBase, Manifest, build_knowledge_base};
 pub use lexical::LexicalIndex;
-pub use retriever::{Retrieved, Retriever, build_knowledge_base};
+pub use prior::{PriorWeights, Relevance};
+pub use rerank::{CrossEncoder, Reranker};
+pub use retriever::{Retrieved, Retriever};

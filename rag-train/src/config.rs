@@ -3,7 +3,7 @@ use std::{ops::Range, path::PathBuf};
 use burn::{
     module::{Module, ModuleMapper, Param},
     optim::{AdafactorConfig, ModuleOptimizer},
-    tensor::{GradientCheckpointingStrategy, Tensor},
+    tensor::{FloatDType, GradientCheckpointingStrategy, Tensor},
 };
 use rag_core::nn::Precision;
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,8 @@ pub struct TrainConfig {
     pub question_encoder: Part,
     /// Whether the passages' encoder trains; the knowledge base then follows it as `index` says.
     pub context_encoder: Part,
+    /// Whether the weights of P(z|x) train, and how fast, where the retriever has its own.
+    pub prior: Part,
     /// Whether the generator trains, and how fast.
     pub generator: Part,
     /// How the passages' vectors follow their encoder, where it trains.
@@ -95,6 +97,9 @@ pub enum OptimizerKind {
     /// Two moments of each parameter (Loshchilov and Hutter 2019).
     #[default]
     AdamW,
+    /// The same with both moments in bf16, rounded up or down at random as often as they are near: half the
+    /// memory of the moments.
+    AdamWBf16,
     /// A row and a column of second moments of each matrix (Shazeer and Stern 2018): next to no
     /// memory. The learning rate is absolute, as for AdamW.
     Adafactor,
@@ -104,7 +109,8 @@ impl OptimizerKind {
     /// The optimiser. A step also shrinks the parameters by `weight_decay` times the learning rate.
     pub fn init(self, weight_decay: f32) -> ModuleOptimizer {
         match self {
-            Self::AdamW => adamw(weight_decay),
+            Self::AdamW => adamw(weight_decay, FloatDType::F32),
+            Self::AdamWBf16 => adamw(weight_decay, FloatDType::BF16),
             Self::Adafactor => AdafactorConfig::new()
                 .with_relative_step(false)
                 .with_scale_parameter(false)
@@ -177,6 +183,7 @@ impl Default for TrainConfig {
             learning_rate: 3e-5,
             question_encoder: Part::Trained,
             context_encoder: Part::Frozen,
+            prior: Part::TrainedAt(0.01),
             generator: Part::Trained,
             index: IndexRefresh::default(),
             warmup: 0.1,
@@ -251,7 +258,8 @@ impl Part {
 }
 
 impl TrainConfig {
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Refuses settings that cannot be; `has_prior` where P(z|x) has weights to train.
+    pub(crate) fn check(&self, has_prior: bool) -> Result<()> {
         let positive = [
             ("epochs", self.epochs),
             ("batch_size", self.batch_size),
@@ -281,9 +289,15 @@ impl TrainConfig {
                 "a passage encoder that trains: vectors of a frozen one stay the same",
             ));
         }
-        if ![self.question_encoder, self.context_encoder, self.generator]
-            .iter()
-            .any(|part| part.trains())
+        let prior = if has_prior { self.prior } else { Part::Frozen };
+        if ![
+            self.question_encoder,
+            self.context_encoder,
+            prior,
+            self.generator,
+        ]
+        .iter()
+        .any(|part| part.trains())
         {
             return Err(Error::setting(
                 "generator",
@@ -311,6 +325,7 @@ impl TrainConfig {
                 0.0..1.0,
                 "a rate of 0 to 1",
             ),
+            ("prior", self.prior.peak(rate), 0.0..1.0, "a rate of 0 to 1"),
             (
                 "generator",
                 self.generator.peak(rate),

@@ -9,6 +9,7 @@ mod data;
 mod diary;
 mod error;
 pub mod evaluate;
+mod fit_prior;
 pub mod gradients;
 pub mod inverse_cloze;
 pub mod lora;
@@ -35,11 +36,12 @@ pub use config::{Activations, IndexRefresh, Metric, OptimizerKind, Order, Part, 
 pub use contrastive::{ContrastiveConfig, ContrastiveReport, Encoders, train_contrastive};
 pub use data::{DprExample, QuestionAnswer, leaks, read_dpr, read_pairs, write_dpr};
 pub use error::{Error, Result};
+pub use fit_prior::fit_prior;
 pub use inverse_cloze::InverseCloze;
 pub use measured::Measured;
 pub use mine::{Mined, Mining, mine};
 pub use objective::{
-    Backward, Batch, Beliefs, DropoutSeed, EncoderInput, JointModel, Losses, Objective,
+    Backward, Batch, Beliefs, DropoutSeed, EncoderInput, JointModel, Losses, Objective, Prior,
     RetrieverLoss,
 };
 pub use optimizer::{Accumulation, Optimizer, Stepped};

@@ -50,7 +50,13 @@ pub(crate) fn prepare(
     let encodings = retriever.question_encoder.tokenize_questions(&texts)?;
     let questions = encoder_input(&encodings, pad, &device);
     let vectors = model.question_vectors(&questions, objective.precision, seed);
-    let found = search(rag, model, index, &to_array(vectors.clone().detach())?)?;
+    let found = search(
+        rag,
+        model,
+        index,
+        &texts,
+        &to_array(vectors.clone().detach())?,
+    )?;
 
     let mut contexts = Vec::new();
     let mut answers = Vec::new();
@@ -83,6 +89,15 @@ pub(crate) fn prepare(
         }
         None => None,
     };
+    let signals = model.prior.is_some().then(|| {
+        let found = found.iter().flatten();
+        let values = found.flat_map(|found| {
+            let [_, lexical, rerank] = found.relevance.signals();
+            [lexical, rerank]
+        });
+        let shape = [pairs.len(), retriever.n_docs(), 2];
+        Tensor::from_data(TensorData::new(values.collect(), shape), &device)
+    });
     let pad = config.generator.pad();
     let (inputs, targets) = likelihood::batch(&answers, pad, &device);
     let counted = |answer: &Forced| answer.counts.iter().filter(|&&counts| counts).count();
@@ -92,6 +107,7 @@ pub(crate) fn prepare(
             contexts: TokenBatch::new(&contexts, pad, &device),
             documents: Tensor::from_data(documents, &device),
             passages,
+            signals,
             inputs,
             targets,
         },
@@ -101,31 +117,34 @@ pub(crate) fn prepare(
     })
 }
 
-/// The passages of each question vector. Where the passages' encoder has moved on from the vectors of
+/// The passages of each question, of which `vectors` are the vectors. Where the passages' encoder has moved on from the vectors of
 /// the knowledge base, they may be asked for more than is needed, and the encoder chooses among them.
 fn search(
     rag: &Rag,
     model: &JointModel,
     index: IndexRefresh,
-    questions: &Array2<f32>,
+    questions: &[&str],
+    vectors: &Array2<f32>,
 ) -> Result<Vec<Vec<Retrieved>>> {
     let retriever = &rag.retriever;
     let (Some(encoder), Some(candidates)) = (&model.context_encoder, index.rescore) else {
-        return Ok(retriever.search(questions)?);
+        return Ok(retriever.search(questions, vectors)?);
     };
     let n_docs = retriever.n_docs();
     let candidates = candidates.max(n_docs).min(retriever.knowledge().len());
     let mut fresh = retriever.context_encoder.clone();
     fresh.encoder = encoder.valid();
-    let found = retriever.clone().top_k(candidates)?.search(questions)?;
+    let weights = retriever.weights();
+    let found = (retriever.clone().top_k(candidates)?).search(questions, vectors)?;
     found
         .into_iter()
-        .zip(questions.rows())
+        .zip(vectors.rows())
         .map(|(mut found, question)| {
             let passages: Vec<_> = found.iter().map(|found| found.passage.clone()).collect();
             let scores = fresh.embed_passages(&passages)?.dot(&question);
             for (found, score) in found.iter_mut().zip(scores) {
-                found.score = score;
+                found.relevance.dense = score;
+                found.score = weights.score(found.relevance);
             }
             found.sort_by(|a, b| b.score.total_cmp(&a.score));
             found.truncate(n_docs);

@@ -63,12 +63,7 @@ impl Refresh {
             return Ok(());
         };
         let knowledge = thread.join().map_err(|_| Error::Embedding)??;
-        let fresh = Retriever::new(
-            retriever.question_encoder.clone(),
-            encoder,
-            knowledge,
-            retriever.n_docs(),
-        )?;
+        let fresh = retriever.clone().with_knowledge(encoder, knowledge)?;
         self.replaced = Some(std::mem::replace(retriever, fresh));
         self.generation += 1;
         Ok(())

@@ -19,7 +19,7 @@ use rag_retrieve::TextEncoder;
 
 use crate::{
     Accumulation, Backward, DropoutSeed, Error, JointModel, LossScaler, Measured, Objective,
-    Optimizer, Part, QuestionAnswer, Report, Result, Schedule, StepReport, TrainConfig,
+    Optimizer, Part, Prior, QuestionAnswer, Report, Result, Schedule, StepReport, TrainConfig,
     data::leaks,
     diary::{self, Diary, Probes},
     order::batches,
@@ -56,7 +56,7 @@ impl Trainer {
     /// # Errors
     /// [`Error::Setting`], [`Error::NoExamples`].
     pub fn new(rag: Rag, config: TrainConfig, pairs: usize) -> Result<Self> {
-        config.check()?;
+        config.check(rag.retriever.prior.is_some())?;
         if pairs == 0 {
             return Err(Error::NoExamples);
         }
@@ -66,6 +66,8 @@ impl Trainer {
         let model = JointModel {
             question_encoder: rag.retriever.question_encoder.encoder.clone(),
             context_encoder: trains_context.then(|| context_encoder.clone()),
+            prior: (rag.retriever.prior)
+                .map(|weights| Prior::new(weights, &rag.generator.device())),
             generator: rag.generator.clone(),
         };
         let model = config.activations.of(model.train());
@@ -84,6 +86,7 @@ impl Trainer {
             model: JointModel {
                 question_encoder: config.question_encoder.prepare(model.question_encoder),
                 context_encoder: model.context_encoder,
+                prior: model.prior.map(|prior| config.prior.prepare(prior)),
                 generator: config.generator.prepare(model.generator),
             },
             replicas: Vec::new(),
@@ -107,7 +110,7 @@ impl Trainer {
         }
         let state = State::read(&folder, &trainer.config)?;
         let model = state::load_module(trainer.model.clone(), &folder, state::MODEL)?;
-        trainer.set_model(model);
+        trainer.set_model(model)?;
         let path = folder.join(state::OPTIMIZER);
         trainer.optimizer = (trainer.optimizer)
             .restore(&path, state.scaler)
@@ -385,7 +388,7 @@ impl Trainer {
         let rates = self.learning_rates(learning_rate);
         let loss_scale = self.optimizer.scaler().scale();
         let (model, stepped) = self.optimizer.step(self.model.clone(), gradients, rates);
-        self.set_model(model);
+        self.set_model(model)?;
         self.progress.step += 1;
         self.progress.taken += usize::from(stepped.taken);
         let report = StepReport {
@@ -412,11 +415,14 @@ impl Trainer {
         self.rag.clone()
     }
 
-    fn set_model(&mut self, model: JointModel) {
+    fn set_model(&mut self, model: JointModel) -> Result<()> {
         let learnt = model.valid();
         self.model = model;
-        self.rag.retriever.question_encoder.encoder = learnt.question_encoder;
+        let retriever = &mut self.rag.retriever;
+        retriever.question_encoder.encoder = learnt.question_encoder;
+        retriever.prior = learnt.prior.map(|prior| prior.weights()).transpose()?;
         self.rag.generator = learnt.generator;
+        Ok(())
     }
 
     /// What the run did so far.
@@ -433,6 +439,7 @@ impl Trainer {
         let TrainConfig {
             question_encoder,
             context_encoder,
+            prior,
             generator,
             learning_rate,
             ..
@@ -446,6 +453,10 @@ impl Trainer {
             .with_group(
                 ParamGroup::from_predicate("context_encoder"),
                 constant(self.retriever_peak(context_encoder)),
+            )
+            .with_group(
+                ParamGroup::from_predicate("prior"),
+                constant(self.retriever_peak(prior)),
             )
             .step()
     }

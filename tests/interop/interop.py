@@ -15,12 +15,14 @@ from pathlib import Path
 import torch
 from transformers import (
     AutoTokenizer,
+    BertForSequenceClassification,
     DPRContextEncoder,
     RagSequenceForGeneration,
     RagTokenForGeneration,
 )
 
 RAG_MODELS = (RagTokenForGeneration, RagSequenceForGeneration)
+CLASSES = {"context_encoder": [DPRContextEncoder], "cross_encoder": [BertForSequenceClassification]}
 
 
 def main(ours, theirs):
@@ -29,16 +31,18 @@ def main(ours, theirs):
     checked = written = 0
     for folder in sorted(path.parent for path in ours.glob("*/interop.json")):
         case = json.loads((folder / "interop.json").read_text())
-        classes = [DPRContextEncoder] if folder.name == "context_encoder" else RAG_MODELS
+        classes = CLASSES.get(folder.name, RAG_MODELS)
         for cls in classes:
             model = opened(cls, folder)
             compare(f"{folder.name} as {cls.__name__}", evaluate(model, case), case)
             checked += 1
         if "text" in case:
             check_tokenizer(folder, case)
-        written += write_all(opened(classes[0], folder), case, theirs, folder.name)
+        if "question" in case:
+            check_pairs(folder, case)
+        written += write_all(opened(classes[0], folder), case, theirs, folder)
     print(f"transformers opened {checked} models of burn-rag and agrees; it wrote {written} of its own")
-    assert checked == 7, "expected the folders bart, t5, t5-gated and context_encoder"
+    assert checked == 8, "expected the folders bart, t5, t5-gated, context_encoder and cross_encoder"
 
 
 def opened(cls, folder):
@@ -55,10 +59,30 @@ def check_tokenizer(folder, case):
     assert tokenizer.pad_token == "[PAD]", tokenizer.pad_token
 
 
+def check_pairs(folder, case):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for passage, ids, segments in zip(case["passages"], case["ids"], case["segments"]):
+        found = tokenizer(case["question"], passage)
+        length = len(found["input_ids"])
+        assert found["input_ids"] == ids[:length], f"{folder}: {found} is not {ids}"
+        assert found["token_type_ids"] == segments[:length], f"{folder}: {found}, {segments}"
+
+
 @torch.no_grad()
 def evaluate(model, case):
     """What `case` has, but for the inputs, as tensors."""
-    tensors = {name: torch.tensor(value) for name, value in case.items() if isinstance(value, list)}
+    tensors = {
+        name: torch.tensor(value)
+        for name, value in case.items()
+        if isinstance(value, list) and not isinstance(value[0], str)
+    }
+    if isinstance(model, BertForSequenceClassification):
+        output = model(
+            input_ids=tensors["ids"],
+            attention_mask=tensors["mask"],
+            token_type_ids=tensors["segments"],
+        )
+        return {"scores": output.logits.squeeze(1)}
     if isinstance(model, DPRContextEncoder):
         output = model(input_ids=tensors["ids"], attention_mask=tensors["mask"])
         return {"vectors": output.pooler_output}
@@ -94,7 +118,9 @@ def compare(what, found, case):
         assert error <= 1e-4, f"{what}: {name}: off by {error}"
 
 
-def write_all(model, case, theirs, name):
+def write_all(model, case, theirs, ours):
+    name = ours.name
+
     with torch.no_grad():
         for tensor in list(model.parameters()) + list(model.buffers()):
             if tensor.is_floating_point():
@@ -105,6 +131,8 @@ def write_all(model, case, theirs, name):
         folder.mkdir(parents=True)
         stored = model.to(dtype)
         save(stored, folder)
+        if "question" in case:
+            AutoTokenizer.from_pretrained(ours).save_pretrained(folder)
         outputs = evaluate(model.float(), case)
         texts = {key: value.tolist() for key, value in outputs.items()}
         (folder / "interop.json").write_text(json.dumps(case | texts))
@@ -124,9 +152,10 @@ def write_all(model, case, theirs, name):
         stored.config.save_pretrained(folder)
         tensors = stored.state_dict()
         # Old versions wrote this buffer too.
-        prefix = "ctx_encoder" if name == "context_encoder" else "rag.question_encoder.question_encoder"
+        bert = {"context_encoder": "ctx_encoder.bert_model", "cross_encoder": "bert"}
+        prefix = bert.get(name, "rag.question_encoder.question_encoder.bert_model")
         positions = torch.arange(stored_positions(stored)).unsqueeze(0)
-        tensors[f"{prefix}.bert_model.embeddings.position_ids"] = positions
+        tensors[f"{prefix}.embeddings.position_ids"] = positions
         torch.save(tensors, folder / "pytorch_model.bin", **settings)
 
     def pickled_as_of_old(stored, folder):

@@ -1,16 +1,21 @@
 //! Documents: files of text in, passages that know their place out.
 
+mod html;
 mod markdown;
+#[cfg(feature = "pdf")]
+mod pdf;
 mod rows;
 
 use std::{
     collections::HashMap,
     fmt,
     fs::{self, File},
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read},
+    ops::Range,
     path::{MAIN_SEPARATOR_STR, Path, PathBuf},
 };
 
+use flate2::read::MultiGzDecoder;
 use rag_core::{Passage, Source};
 use rayon::prelude::*;
 
@@ -19,9 +24,9 @@ use crate::{
     error::{Error, Result},
 };
 use markdown::{Section, sections};
-use rows::RowFormat;
+use rows::{Columns, Row, RowFormat};
 
-const EXTENSIONS: &str = ".txt, .md, .markdown, .jsonl, .tsv";
+const EXTENSIONS: &str = ".txt, .md, .markdown, .html, .htm, .pdf, .jsonl, .csv, .tsv, each also with .gz or .zst behind";
 
 /// The passages of a file or folder, and what was not read.
 ///
@@ -62,6 +67,25 @@ pub enum SkipReason {
         /// The first of them, counted from 1.
         first_line: usize,
     },
+    /// It was read, but for pages that could not be.
+    UnreadPages {
+        /// How many.
+        pages: usize,
+        /// The first of them, counted from 1.
+        first_page: usize,
+        /// Why that one could not.
+        reason: String,
+    },
+    /// It is not what its extension says, or cut off.
+    Malformed {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// This build cannot read it.
+    NeedsFeature {
+        /// The feature that the crate must be built with.
+        feature: &'static str,
+    },
     /// It links to a folder; links are followed to files only.
     FolderLink,
 }
@@ -73,20 +97,26 @@ impl Documents {
     /// |---|---|---|
     /// | `.txt` | the file | the file's name without extension |
     /// | `.md`, `.markdown` | a section under a heading, without front matter | the heading, else as for `.txt` |
+    /// | `.html`, `.htm` | what stands under a heading, without markup, scripts and navigation | the heading, the page's title, else as for `.txt` |
+    /// | `.pdf` (feature `pdf`) | a page | as for `.txt` |
     /// | `.jsonl` | a line `{"id"?, "title"?, "text" or "contents"}` | the field |
-    /// | `.tsv` | a row under a header with `text` and, if wanted, `id` and `title`, quoted as DPR's psgs_w100.tsv is | the column |
+    /// | `.csv` | a row under a header with `text` and, if wanted, `id` and `title` | the column |
+    /// | `.tsv` | the same, on one line each, quoted as DPR's psgs_w100.tsv is | the column |
     ///
-    /// A document longer than a chunk gives several passages. Files are UTF-8, with or without a
-    /// byte order mark; names that start with a dot are passed over in silence.
+    /// Each may be compressed, with `.gz` or `.zst` behind. A document longer than a chunk gives several
+    /// passages. Files are UTF-8, with or without a byte order mark; names that start with a dot are
+    /// passed over in silence.
     ///
     /// [`Source::bytes`] of a text or Markdown passage is exactly where its text stands in the file;
-    /// in `.jsonl` and `.tsv`, where text is escaped, it is the line, without its line break.
+    /// of HTML it is the same with the markup between; in `.jsonl`, `.csv` and `.tsv`, where text is
+    /// escaped, it is the row, without its line break; of a PDF it is the file, and [`Source::page`] says
+    /// more.
     ///
     /// Ids are `folder/file.md#0`, relative to `path` and counted in each file; a row's own id goes
     /// before that. The chunks of a row of several are `id#0`, `id#1`, …
     ///
     /// # Errors
-    /// [`Error::Core`] for what cannot be opened, [`Error::JsonLine`] and [`Error::TsvLine`] for
+    /// [`Error::Core`] for what cannot be opened, [`Error::JsonLine`] and [`Error::TableLine`] for
     /// malformed rows, [`Error::DuplicateId`], [`Error::EmptyCorpus`] if there is no passage at
     /// all, and those of [`Chunking::split`].
     pub fn read(path: impl AsRef<Path>, chunking: &Chunking) -> Result<Self> {
@@ -151,6 +181,18 @@ impl fmt::Display for SkipReason {
             Self::EmptyRows { rows, first_line } => {
                 write!(f, "{rows} without text, the first in line {first_line}")
             }
+            Self::UnreadPages {
+                pages,
+                first_page,
+                reason,
+            } => write!(
+                f,
+                "{pages} unread, the first on page {first_page}: {reason}"
+            ),
+            Self::Malformed { reason } => write!(f, "malformed: {reason}"),
+            Self::NeedsFeature { feature } => {
+                write!(f, "needs a build with the feature `{feature}`")
+            }
             Self::FolderLink => f.write_str("a link to a folder"),
         }
     }
@@ -167,7 +209,7 @@ pub(crate) fn listed(skipped: &[Skipped]) -> String {
 /// Refuses passages that share an id.
 pub(crate) fn distinct_ids(passages: &[Passage]) -> Result<()> {
     let place = |position: usize| match &passages[position].source {
-        Some(Source { file, bytes }) => format!("{file}, byte {}", bytes.start),
+        Some(Source { file, bytes, .. }) => format!("{file}, byte {}", bytes.start),
         None => format!("passage {position}"),
     };
     let mut positions = HashMap::with_capacity(passages.len());
@@ -187,26 +229,54 @@ pub(crate) fn distinct_ids(passages: &[Passage]) -> Result<()> {
 enum Format {
     Text,
     Markdown,
+    Html,
+    Pdf,
     JsonLines,
+    Csv,
     Tsv,
+}
+
+#[derive(Clone, Copy)]
+enum Compression {
+    Gzip,
+    Zstandard,
 }
 
 impl Format {
     fn of(path: &Path) -> Option<Self> {
-        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
-        match extension.as_str() {
+        match extension(path)?.as_str() {
             "txt" => Some(Self::Text),
             "md" | "markdown" => Some(Self::Markdown),
+            "html" | "htm" => Some(Self::Html),
+            "pdf" => Some(Self::Pdf),
             "jsonl" => Some(Self::JsonLines),
+            "csv" => Some(Self::Csv),
             "tsv" => Some(Self::Tsv),
             _ => None,
         }
     }
 }
 
+impl Compression {
+    fn of(path: &Path) -> Option<Self> {
+        match extension(path)?.as_str() {
+            "gz" => Some(Self::Gzip),
+            "zst" => Some(Self::Zstandard),
+            _ => None,
+        }
+    }
+}
+
+fn extension(path: &Path) -> Option<String> {
+    Some(path.extension()?.to_str()?.to_ascii_lowercase())
+}
+
 struct DocumentFile {
     path: PathBuf,
+    compression: Option<Compression>,
     format: Format,
+    /// Its name without extensions.
+    stem: String,
     /// As [`Source::file`] has it.
     name: String,
     /// Within the folder that is read.
@@ -258,8 +328,19 @@ impl Found {
     }
 
     fn take(&mut self, path: PathBuf, relative: String) {
-        match Format::of(&path) {
+        let compression = Compression::of(&path);
+        let bare = match compression {
+            Some(_) => path.with_extension(""),
+            None => path.clone(),
+        };
+        match Format::of(&bare) {
             Some(format) => self.files.push(DocumentFile {
+                compression,
+                stem: bare
+                    .file_stem()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
                 name: slashed(&path),
                 path,
                 format,
@@ -283,14 +364,25 @@ fn slashed(path: &Path) -> String {
 
 impl DocumentFile {
     fn read(&self, chunking: &Chunking) -> Result<Content> {
-        let mut content = match self.format {
+        let read = match self.format {
             Format::Text => self.read_text(chunking, |text, title| {
                 let whole = 0..text.len();
                 vec![Section { title, span: whole }]
-            })?,
-            Format::Markdown => self.read_text(chunking, sections)?,
-            Format::JsonLines => self.read_rows(chunking, RowFormat::JsonLines)?,
-            Format::Tsv => self.read_rows(chunking, RowFormat::Tsv(None))?,
+            }),
+            Format::Markdown => self.read_text(chunking, sections),
+            Format::Html => self.read_html(chunking),
+            Format::Pdf => self.read_pdf(chunking),
+            Format::JsonLines => self.read_rows(chunking, RowFormat::JsonLines),
+            Format::Csv => self.read_csv(chunking),
+            Format::Tsv => self.read_rows(chunking, RowFormat::Tsv(None)),
+        };
+        let mut content = match read {
+            Ok(content) => content,
+            Err(Failure::Left(reason)) => Content {
+                passages: Vec::new(),
+                skipped: Some(reason),
+            },
+            Err(Failure::Error(error)) => return Err(error),
         };
         if content.passages.is_empty() && content.skipped.is_none() {
             content.skipped = Some(SkipReason::NoText);
@@ -298,58 +390,145 @@ impl DocumentFile {
         Ok(content)
     }
 
+    /// The file, decompressed.
+    fn open(&self) -> Reading<Box<dyn Read>> {
+        let file = File::open(&self.path).map_err(rag_core::Error::io(&self.path))?;
+        Ok(match self.compression {
+            None => Box::new(file),
+            Some(Compression::Gzip) => Box::new(MultiGzDecoder::new(BufReader::new(file))),
+            Some(Compression::Zstandard) => {
+                let decoder = zstd::Decoder::new(file);
+                Box::new(decoder.map_err(|error| self.failed(error))?)
+            }
+        })
+    }
+
+    fn bytes(&self) -> Reading<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let read = self.open()?.read_to_end(&mut bytes);
+        read.map_err(|error| self.failed(error))?;
+        Ok(bytes)
+    }
+
+    /// What a failure to read means: a compressed file can also be damaged.
+    fn failed(&self, error: io::Error) -> Failure {
+        match self.compression {
+            Some(_) => Failure::malformed(error),
+            None => rag_core::Error::io(&self.path)(error).into(),
+        }
+    }
+
     fn read_text(
         &self,
         chunking: &Chunking,
         sections: impl FnOnce(&str, String) -> Vec<Section>,
-    ) -> Result<Content> {
-        let bytes = fs::read(&self.path).map_err(rag_core::Error::io(&self.path))?;
-        let Ok(file) = str::from_utf8(&bytes) else {
-            return Ok(Content::not_utf8());
-        };
+    ) -> Reading<Content> {
+        let bytes = self.bytes()?;
+        let file = utf8(&bytes)?;
         let text = without_mark(file);
         let mark = file.len() - text.len();
-        let stem = self.path.file_stem().unwrap_or_default();
         let mut passages = Vec::new();
-        for section in sections(text, stem.to_string_lossy().into_owned()) {
+        for section in sections(text, self.stem.clone()) {
             let start = mark + section.span.start;
+            let place = |chunk: Range<usize>| (start + chunk.start..start + chunk.end, None);
             let body = &text[section.span];
-            for chunk in chunking.split(body)? {
-                passages.push(Passage {
-                    id: format!("{}#{}", self.relative, passages.len()),
-                    title: section.title.clone(),
-                    text: body[chunk.clone()].to_owned(),
-                    source: Some(Source {
-                        file: self.name.clone(),
-                        bytes: start + chunk.start..start + chunk.end,
-                    }),
-                });
-            }
+            self.chunk(chunking, &section.title, body, place, &mut passages)?;
         }
-        Ok(Content {
-            passages,
-            skipped: None,
-        })
+        Ok(passages.into())
     }
 
-    fn read_rows(&self, chunking: &Chunking, mut format: RowFormat) -> Result<Content> {
-        let file = File::open(&self.path).map_err(rag_core::Error::io(&self.path))?;
-        let mut reader = BufReader::new(file);
+    fn read_html(&self, chunking: &Chunking) -> Reading<Content> {
+        let bytes = self.bytes()?;
+        let file = utf8(&bytes)?;
+        let page = without_mark(file);
+        let mark = file.len() - page.len();
         let mut passages = Vec::new();
-        let mut rows = 0;
-        let mut without_text = Vec::new();
+        for section in html::sections(page, self.stem.clone()) {
+            let place = |chunk| {
+                let span = section.span(chunk);
+                (mark + span.start..mark + span.end, None)
+            };
+            self.chunk(
+                chunking,
+                &section.title,
+                &section.text,
+                place,
+                &mut passages,
+            )?;
+        }
+        Ok(passages.into())
+    }
+
+    #[cfg(feature = "pdf")]
+    fn read_pdf(&self, chunking: &Chunking) -> Reading<Content> {
+        let bytes = self.bytes()?;
+        let mut passages = Vec::new();
+        let mut unread = Vec::new();
+        for (page, text) in (1..).zip(pdf::pages(&bytes).map_err(Failure::malformed)?) {
+            match text {
+                Ok(text) => {
+                    let place = |_| (0..bytes.len(), Some(page));
+                    self.chunk(chunking, &self.stem, &text, place, &mut passages)?;
+                }
+                Err(reason) => unread.push((page, reason)),
+            }
+        }
+        let pages = unread.len();
+        let skipped =
+            unread
+                .into_iter()
+                .next()
+                .map(|(first_page, reason)| SkipReason::UnreadPages {
+                    pages,
+                    first_page,
+                    reason,
+                });
+        Ok(Content { passages, skipped })
+    }
+
+    #[cfg(not(feature = "pdf"))]
+    fn read_pdf(&self, _: &Chunking) -> Reading<Content> {
+        Err(Failure::Left(SkipReason::NeedsFeature { feature: "pdf" }))
+    }
+
+    /// Adds the chunks of a text as passages; `place` says where in the file one stands, and on which page.
+    fn chunk(
+        &self,
+        chunking: &Chunking,
+        title: &str,
+        text: &str,
+        place: impl Fn(Range<usize>) -> (Range<usize>, Option<usize>),
+        passages: &mut Vec<Passage>,
+    ) -> Result<()> {
+        for chunk in chunking.split(text)? {
+            let (bytes, page) = place(chunk.clone());
+            passages.push(Passage {
+                id: format!("{}#{}", self.relative, passages.len()),
+                title: title.to_owned(),
+                text: text[chunk].to_owned(),
+                source: Some(Source {
+                    file: self.name.clone(),
+                    bytes,
+                    page,
+                }),
+            });
+        }
+        Ok(())
+    }
+
+    fn read_rows(&self, chunking: &Chunking, mut format: RowFormat) -> Reading<Content> {
+        let mut reader = BufReader::new(self.open()?);
+        let mut rows = Rows::of(self, chunking);
         let mut line = Vec::new();
         let mut end = 0;
         for number in 1.. {
             line.clear();
             let read = reader.read_until(b'\n', &mut line);
-            if read.map_err(rag_core::Error::io(&self.path))? == 0 {
+            if read.map_err(|error| self.failed(error))? == 0 {
                 break;
             }
             end += line.len();
-            let Ok(mut text) = str::from_utf8(&line) else {
-                return Ok(Content::not_utf8());
-            };
+            let mut text = utf8(&line)?;
             if number == 1 {
                 text = without_mark(text);
             }
@@ -358,50 +537,164 @@ impl DocumentFile {
             if text.trim().is_empty() {
                 continue;
             }
-            let Some(row) = format.parse(text, &self.name, number)? else {
-                continue;
-            };
-            let ordinal = rows;
-            rows += 1;
-            let id = row
-                .id
-                .unwrap_or_else(|| format!("{}#{ordinal}", self.relative));
-            let chunks = chunking.split(&row.text)?;
-            if chunks.is_empty() {
-                without_text.push(number);
-            }
-            for (ordinal, chunk) in chunks.iter().enumerate() {
-                passages.push(Passage {
-                    id: match chunks.len() {
-                        1 => id.clone(),
-                        _ => format!("{id}#{ordinal}"),
-                    },
-                    title: row.title.clone(),
-                    text: row.text[chunk.clone()].to_owned(),
-                    source: Some(Source {
-                        file: self.name.clone(),
-                        bytes: start..start + text.len(),
-                    }),
-                });
+            if let Some(row) = format.parse(text, &self.name, number)? {
+                rows.add(row, start..start + text.len(), number)?;
             }
         }
-        let skipped = without_text
-            .first()
-            .map(|&first_line| SkipReason::EmptyRows {
-                rows: without_text.len(),
-                first_line,
+        Ok(rows.finish())
+    }
+
+    fn read_csv(&self, chunking: &Chunking) -> Reading<Content> {
+        let bytes = self.bytes()?;
+        let file = utf8(&bytes)?;
+        let text = without_mark(file);
+        let mark = file.len() - text.len();
+        let table_line = |line, expected, found| Error::TableLine {
+            file: self.name.clone(),
+            line,
+            expected,
+            found,
+        };
+        let mut reader = csv::ReaderBuilder::new()
+            .flexible(true)
+            .from_reader(text.as_bytes());
+        let header = reader.headers().map_err(Failure::malformed)?;
+        let columns = Columns::of(header.iter()).ok_or_else(|| {
+            let expected = "a header parted by commas: id, text, title";
+            table_line(
+                1,
+                expected.to_owned(),
+                header.iter().collect::<Vec<_>>().join(", "),
+            )
+        })?;
+        let mut rows = Rows::of(self, chunking);
+        let mut record = csv::StringRecord::new();
+        while reader
+            .read_record(&mut record)
+            .map_err(Failure::malformed)?
+        {
+            let end = reader.position().byte() as usize;
+            let (start, line) = record.position().map_or((0, 0), |position| {
+                (position.byte() as usize, position.line() as usize)
             });
-        Ok(Content { passages, skipped })
+            // The reader leaves a line feed, or empty lines, to the record behind them.
+            let record_text = text[start..end].trim_start_matches(['\r', '\n']);
+            let left = &text[start..end - record_text.len()];
+            let (start, line) = (start + left.len(), line + left.matches('\n').count());
+            if record.len() != columns.count {
+                let expected = format!("{} fields parted by commas", columns.count);
+                return Err(table_line(line, expected, record.len().to_string()).into());
+            }
+            let length = record_text.trim_end_matches(['\r', '\n']).len();
+            let row = columns.row(|column| record[column].to_owned());
+            rows.add(row, mark + start..mark + start + length, line)?;
+        }
+        Ok(rows.finish())
     }
 }
 
-impl Content {
-    fn not_utf8() -> Self {
+/// The passages of a file whose rows are documents.
+struct Rows<'a> {
+    file: &'a DocumentFile,
+    chunking: &'a Chunking,
+    passages: Vec<Passage>,
+    rows: usize,
+    /// The lines of rows whose text is empty.
+    without_text: Vec<usize>,
+}
+
+impl<'a> Rows<'a> {
+    fn of(file: &'a DocumentFile, chunking: &'a Chunking) -> Self {
         Self {
+            file,
+            chunking,
             passages: Vec::new(),
-            skipped: Some(SkipReason::NotUtf8),
+            rows: 0,
+            without_text: Vec::new(),
         }
     }
+
+    /// Adds the row in `line`, which stands at `bytes` of the file.
+    fn add(&mut self, row: Row, bytes: Range<usize>, line: usize) -> Result<()> {
+        let ordinal = self.rows;
+        self.rows += 1;
+        let id = row
+            .id
+            .unwrap_or_else(|| format!("{}#{ordinal}", self.file.relative));
+        let chunks = self.chunking.split(&row.text)?;
+        if chunks.is_empty() {
+            self.without_text.push(line);
+        }
+        for (ordinal, chunk) in chunks.iter().enumerate() {
+            self.passages.push(Passage {
+                id: match chunks.len() {
+                    1 => id.clone(),
+                    _ => format!("{id}#{ordinal}"),
+                },
+                title: row.title.clone(),
+                text: row.text[chunk.clone()].to_owned(),
+                source: Some(Source {
+                    file: self.file.name.clone(),
+                    bytes: bytes.clone(),
+                    page: None,
+                }),
+            });
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Content {
+        let rows = self.without_text.len();
+        let skipped = (self.without_text.first())
+            .map(|&first_line| SkipReason::EmptyRows { rows, first_line });
+        Content {
+            passages: self.passages,
+            skipped,
+        }
+    }
+}
+
+impl From<Vec<Passage>> for Content {
+    fn from(passages: Vec<Passage>) -> Self {
+        Self {
+            passages,
+            skipped: None,
+        }
+    }
+}
+
+/// Why a file gives no passages.
+enum Failure {
+    /// It is left out.
+    Left(SkipReason),
+    /// Reading ends here.
+    Error(Error),
+}
+
+type Reading<T> = std::result::Result<T, Failure>;
+
+impl Failure {
+    fn malformed(reason: impl ToString) -> Self {
+        Self::Left(SkipReason::Malformed {
+            reason: reason.to_string(),
+        })
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<rag_core::Error> for Failure {
+    fn from(error: rag_core::Error) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+fn utf8(bytes: &[u8]) -> Reading<&str> {
+    str::from_utf8(bytes).map_err(|_| Failure::Left(SkipReason::NotUtf8))
 }
 
 fn without_mark(text: &str) -> &str {
@@ -497,7 +790,7 @@ mod tests {
     fn what_is_not_read_is_named() {
         let files: &[(&str, &[u8])] = &[
             ("a.txt", b"text"),
-            ("b.pdf", b"%PDF"),
+            ("b.docx", b"PK"),
             ("c.txt", b"caf\xe9"),
             ("d.jsonl", b"{\"text\": \"kept back\"}\n\xff\n"),
             ("e.md", b"# Only a heading\n"),
@@ -514,6 +807,154 @@ mod tests {
             "{report}"
         );
         assert!(report.contains("c.txt (not UTF-8)"), "{report}");
+    }
+
+    #[test]
+    fn html_is_cited_where_it_stands() {
+        let page = "\u{feff}<title>Weather</title><p>One <b>two</b> three</p><h2>雨</h2><p>下雨了，路很滑。</p>";
+        let folder = corpus(&[("a.html", page.as_bytes())]);
+        let documents = Documents::read(folder.path(), &Chunking::words(2)).unwrap();
+        assert_eq!(
+            brief(&documents)[..3],
+            [
+                ("a.html#0", "Weather", "One two"),
+                ("a.html#1", "Weather", "three"),
+                ("a.html#2", "雨", "下雨"),
+            ]
+        );
+        let source = documents.passages[0].source.clone().unwrap();
+        assert_eq!(&page[source.bytes], "One <b>two");
+    }
+
+    #[test]
+    fn rows_of_csv_may_have_line_breaks() {
+        let csv = "\u{feff}id,title,text\r\n1,T,\"one, \"\"two\"\"\nthree\"\r\n2,,plain\n3,x, \n";
+        let folder = corpus(&[("a.csv", csv.as_bytes())]);
+        let documents = Documents::read(folder.path(), &Chunking::words(9)).unwrap();
+        assert_eq!(
+            brief(&documents),
+            [("1", "T", "one, \"two\"\nthree"), ("2", "", "plain")]
+        );
+        let rows: Vec<_> = (documents.passages.iter())
+            .map(|passage| &csv[passage.source.clone().unwrap().bytes])
+            .collect();
+        assert_eq!(rows, ["1,T,\"one, \"\"two\"\"\nthree\"", "2,,plain"]);
+        let empty = SkipReason::EmptyRows {
+            rows: 1,
+            first_line: 5,
+        };
+        assert_eq!(documents.skipped[0].reason, empty);
+        for (csv, expected) in [("a,b\n", 1), ("id,text\n1,a\n2\n", 3)] {
+            let error = read(&[("a.csv", csv.as_bytes())], 9).unwrap_err();
+            assert!(
+                matches!(error, Error::TableLine { line, .. } if line == expected),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn compressed_files_are_read_and_damaged_ones_named() {
+        let gzip = |bytes: &[u8]| {
+            let mut gz = flate2::read::GzEncoder::new(bytes, flate2::Compression::default());
+            let mut packed = Vec::new();
+            gz.read_to_end(&mut packed).unwrap();
+            packed
+        };
+        let zst = |bytes: &[u8]| zstd::encode_all(bytes, 0).unwrap();
+        // Two members, as `cat a.gz b.gz` makes them.
+        let twice = [
+            gzip(b"{\"text\": \"one\"}\n"),
+            gzip(b"{\"text\": \"two\"}\n"),
+        ]
+        .concat();
+        let whole = zst("雨 rain".as_bytes());
+        let files: &[(&str, &[u8])] = &[
+            ("a.jsonl.gz", &twice),
+            ("b.txt.zst", &whole),
+            ("c.md.gz", &gzip(b"cut off")[..12]),
+            ("d.txt.zst", &whole[..whole.len() - 3]),
+            ("e.txt.gz", b"no gzip"),
+            ("f.tar.gz", &gzip(b"unknown")),
+        ];
+        let documents = read(files, 9).unwrap();
+        assert_eq!(
+            brief(&documents),
+            [
+                ("a.jsonl.gz#0", "", "one"),
+                ("a.jsonl.gz#1", "", "two"),
+                ("b.txt.zst#0", "b", "雨 rain"),
+            ]
+        );
+        let malformed = |skipped: &Skipped| matches!(skipped.reason, SkipReason::Malformed { .. });
+        let damaged: Vec<_> = documents.skipped.iter().filter(|s| malformed(s)).collect();
+        assert_eq!(damaged.len(), 3, "{:?}", documents.skipped);
+        assert_eq!(documents.skipped[3].reason, SkipReason::Unsupported);
+    }
+
+    #[cfg(not(feature = "pdf"))]
+    #[test]
+    fn a_pdf_asks_for_its_feature() {
+        let documents = read(&[("a.pdf", b"%PDF"), ("b.txt", b"text")], 9).unwrap();
+        let report = documents.to_string();
+        assert!(report.contains("the feature `pdf`"), "{report}");
+    }
+
+    #[cfg(feature = "pdf")]
+    #[test]
+    fn pages_of_a_pdf_are_documents() {
+        let whole = pdf(&["The first page.", "And the second page."]);
+        let cut = &whole[..whole.len() / 2];
+        let files: &[(&str, &[u8])] = &[
+            ("a.pdf", &whole),
+            ("b.pdf", cut),
+            ("c.pdf", b"no PDF at all"),
+            ("d.pdf", b""),
+        ];
+        let documents = read(files, 99).unwrap();
+        let pages = [
+            ("a.pdf#0", "The first page."),
+            ("a.pdf#1", "And the second page."),
+        ];
+        for (passage, (id, text)) in documents.passages.iter().zip(pages) {
+            assert_eq!((passage.id.as_str(), passage.text.trim()), (id, text));
+        }
+        let page = |at: usize| documents.passages[at].source.clone().unwrap().page;
+        assert_eq!((page(0), page(1)), (Some(1), Some(2)));
+        assert_eq!(documents.files, 1);
+        assert_eq!(documents.skipped.len(), 3, "{documents}");
+    }
+
+    /// A PDF of pages with a line each.
+    #[cfg(feature = "pdf")]
+    fn pdf(lines: &[&str]) -> Vec<u8> {
+        use pdf_extract::{Document, Object, Stream, dictionary};
+        let mut document = Document::with_version("1.5");
+        let pages = document.new_object_id();
+        let font = document.add_object(dictionary! {
+            "Type" => "Font", "Subtype" => "Type1", "BaseFont" => "Helvetica", "Encoding" => "WinAnsiEncoding",
+        });
+        let kids: Vec<Object> = (lines.iter())
+            .map(|line| {
+                let content = format!("BT /F1 12 Tf 50 700 Td ({line}) Tj ET");
+                let content =
+                    document.add_object(Stream::new(dictionary! {}, content.into_bytes()));
+                let page = document.add_object(dictionary! {
+                    "Type" => "Page", "Parent" => pages, "Contents" => content,
+                    "MediaBox" => vec![0.into(), 0.into(), 595.into(), 842.into()],
+                    "Resources" => dictionary! { "Font" => dictionary! { "F1" => font } },
+                });
+                page.into()
+            })
+            .collect();
+        let count = kids.len() as i64;
+        let tree = dictionary! { "Type" => "Pages", "Kids" => kids, "Count" => count };
+        document.objects.insert(pages, tree.into());
+        let catalog = document.add_object(dictionary! { "Type" => "Catalog", "Pages" => pages });
+        document.trailer.set("Root", catalog);
+        let mut bytes = Vec::new();
+        document.save_to(&mut bytes).unwrap();
+        bytes
     }
 
     #[cfg(unix)]
@@ -541,7 +982,7 @@ mod tests {
         for (tsv, expected) in bad_tsv {
             let error = read(&[("a.tsv", tsv)], 9).unwrap_err();
             assert!(
-                matches!(error, Error::TsvLine { line, .. } if line == expected),
+                matches!(error, Error::TableLine { line, .. } if line == expected),
                 "{error}"
             );
         }
@@ -555,9 +996,9 @@ mod tests {
             matches!(&error, Error::DuplicateId { id, .. } if id == "x"),
             "{error}"
         );
-        let error = read(&[("a.pdf", b"%PDF")], 9).unwrap_err().to_string();
+        let error = read(&[("a.docx", b"PK")], 9).unwrap_err().to_string();
         assert!(
-            error.contains(".jsonl") && error.contains("a.pdf"),
+            error.contains(".jsonl") && error.contains("a.docx"),
             "{error}"
         );
         let missing = Documents::read("/no/such/folder", &Chunking::words(9));

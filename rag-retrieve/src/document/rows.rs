@@ -31,7 +31,7 @@ impl RowFormat {
                 }),
             },
             Self::Tsv(columns) => {
-                tsv_row(text, columns).map_err(|(expected, found)| Error::TsvLine {
+                tsv_row(text, columns).map_err(|(expected, found)| Error::TableLine {
                     file: file.to_owned(),
                     line,
                     expected,
@@ -78,18 +78,27 @@ pub(super) struct Columns {
     id: Option<usize>,
     title: Option<usize>,
     text: usize,
-    count: usize,
+    pub(super) count: usize,
 }
 
 impl Columns {
-    fn of(header: &[Cow<'_, str>]) -> Option<Self> {
-        let column = |name| header.iter().position(|field| field == name);
+    pub(super) fn of<'a>(header: impl Iterator<Item = &'a str> + Clone) -> Option<Self> {
+        let column = |name| header.clone().position(|field| field == name);
         Some(Self {
             id: column("id"),
             title: column("title"),
             text: column("text")?,
-            count: header.len(),
+            count: header.count(),
         })
+    }
+
+    /// The row of which `field` gives the fields.
+    pub(super) fn row(&self, mut field: impl FnMut(usize) -> String) -> Row {
+        Row {
+            id: self.id.map(&mut field),
+            title: self.title.map(&mut field).unwrap_or_default(),
+            text: field(self.text),
+        }
     }
 }
 
@@ -104,7 +113,7 @@ fn tsv_row(
         (expected.to_owned(), found.to_owned())
     })?;
     let Some(columns) = columns else {
-        let header = Columns::of(&fields);
+        let header = Columns::of(fields.iter().map(Cow::as_ref));
         *columns = Some(header.ok_or_else(|| {
             let expected = "a header parted by tabs: id, text, title";
             (expected.to_owned(), fields.join(", "))
@@ -115,12 +124,8 @@ fn tsv_row(
         let expected = format!("{} fields parted by tabs", columns.count);
         return Err((expected, fields.len().to_string()));
     }
-    let mut take = |column: usize| std::mem::take(&mut fields[column]).into_owned();
-    Ok(Some(Row {
-        id: columns.id.map(&mut take),
-        title: columns.title.map(&mut take).unwrap_or_default(),
-        text: take(columns.text),
-    }))
+    let row = columns.row(|column| std::mem::take(&mut fields[column]).into_owned());
+    Ok(Some(row))
 }
 
 /// Fields of a line as Python's `csv` reads them, which wrote DPR's file: quoted where they begin

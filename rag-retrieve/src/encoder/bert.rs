@@ -12,6 +12,7 @@ use rag_core::{
     },
 };
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// `config.json` of BERT (Devlin et al. 2019) and of DPR's encoders.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,6 +91,19 @@ struct BertLayer {
     feed_forward: FeedForward,
     norm: LayerNorm,
     dropout: Dropout,
+}
+
+/// The `tokenizer_config.json` that transformers wants beside BERT's tokenizer.
+pub(crate) fn tokenizer_settings(longest: usize) -> Value {
+    json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+        "model_max_length": longest,
+    })
 }
 
 impl BertConfig {

@@ -4,6 +4,7 @@ mod bert;
 mod embedder;
 mod text_encoder;
 
+pub(crate) use bert::tokenizer_settings;
 pub use bert::{Bert, BertConfig};
 pub use embedder::Embedder;
 pub use text_encoder::{

@@ -14,7 +14,7 @@ use rag_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Bert, BertConfig, Embedder};
+use super::{Bert, BertConfig, Embedder, tokenizer_settings};
 use crate::{Error, Fingerprint, Result};
 
 /// How the states of a text become its vector.
@@ -261,10 +261,8 @@ impl TextEncoder {
     /// # Errors
     /// [`rag_core::Error::Io`].
     pub fn save_tokenizer(&self, folder: &Path) -> Result<()> {
-        let class = json!({"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]",
-            "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]", "model_max_length": self.config.max_length()});
-        self.tokenizer.save(folder, &class)?;
-        Ok(())
+        let settings = tokenizer_settings(self.config.max_length());
+        Ok(self.tokenizer.save(folder, &settings)?)
     }
 
     /// Vectors `[texts, dimension]` of already tokenized texts.
@@ -329,11 +327,7 @@ impl TextEncoder {
         }
         let texts = passages
             .iter()
-            .map(|passage| {
-                format!("{prefix}{} {}", passage.title, passage.text)
-                    .trim()
-                    .to_owned()
-            })
+            .map(|passage| format!("{prefix}{}", passage.titled()))
             .collect();
         Ok(self.tokenizer.encode_batch::<String>(texts, longest)?)
     }

@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, CowArray, Ix2};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Hit, Index, check_queries};
+use super::{Hit, Index, check_queries, check_scores};
 use crate::error::{Error, Result};
 
 /// Numbers of a block: 1 MiB of f32, which stays in a core's cache while its queries are scored.
@@ -212,14 +212,8 @@ impl Index for FlatIndex {
         for queries in queries.axis_chunks_iter(Axis(0), QUERIES) {
             found.extend(self.nearest(queries, k).into_iter().map(Nearest::ranked));
         }
-        let overflown = |hits: &Vec<Hit>| hits.iter().any(|hit| !hit.score.is_finite());
-        match found.iter().position(overflown) {
-            Some(row) => Err(Error::NotFinite {
-                what: "a score of query",
-                row,
-            }),
-            None => Ok(found),
-        }
+        check_scores(&found)?;
+        Ok(found)
     }
 }
 

@@ -1,17 +1,19 @@
 //! Indexes over passage vectors: which rows have the largest inner products with a query.
 
+mod device;
 mod flat;
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, fmt};
 
 use ndarray::ArrayView2;
 
+pub use device::DeviceIndex;
 pub use flat::{FlatIndex, Storage};
 
 use crate::error::{Error, Result};
 
 /// Maximum inner product search over vectors of one dimension.
-pub trait Index: Send + Sync {
+pub trait Index: fmt::Debug + Send + Sync {
     /// Vectors in the index.
     fn len(&self) -> usize;
 
@@ -61,6 +63,18 @@ pub(crate) fn check_queries(queries: ArrayView2<f32>, dimension: usize) -> Resul
     let finite = |query: ndarray::ArrayView1<f32>| query.iter().all(|value| value.is_finite());
     match queries.rows().into_iter().position(|query| !finite(query)) {
         Some(row) => Err(Error::NotFinite { what: "query", row }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses scores that left the range of f32.
+fn check_scores(found: &[Vec<Hit>]) -> Result<()> {
+    let overflown = |hits: &Vec<Hit>| hits.iter().any(|hit| !hit.score.is_finite());
+    match found.iter().position(overflown) {
+        Some(row) => Err(Error::NotFinite {
+            what: "a score of query",
+            row,
+        }),
         None => Ok(()),
     }
 }

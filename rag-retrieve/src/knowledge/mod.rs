@@ -1,5 +1,6 @@
 //! Knowledge bases: passages, their vectors and the encoder they were made with.
 
+mod build;
 mod manifest;
 mod store;
 
@@ -8,6 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use ndarray::Array2;
 use rag_core::Passage;
 
+pub use build::build_knowledge_base;
 pub use manifest::{FileEntry, Fingerprint, Manifest};
 
 use crate::{

@@ -73,7 +73,7 @@ pub(super) fn backward(
     };
     // No parameter asks for a gradient, so no graph is kept; dropout stays on.
     let still = model.clone().set_require_grad(false);
-    let (scores, of) = passes.statistics(&still, &questions);
+    let (scores, of) = passes.statistics(model, &still, &questions);
     let mixture = passes
         .smooths_mixture()
         .then(|| passes.mixture(&still, &of));
@@ -105,7 +105,7 @@ pub(super) fn backward(
         }
         if model.context_encoder.is_some() {
             let vectors = passes.passage_vectors(model, slots);
-            let scores = Batch::score(constant(&questions), vectors);
+            let scores = still.scores(batch, slots.clone(), constant(&questions), vectors);
             loss = loss + (scores * of_slots(&by_score, slots)).sum();
         }
         accumulate(loss);
@@ -115,9 +115,14 @@ pub(super) fn backward(
 }
 
 impl Passes<'_> {
-    /// The scores with the graph of the question encoder, and everything as leaves of a graph of its
-    /// own.
-    fn statistics(&self, still: &JointModel, questions: &Tensor<2>) -> (Tensor<2>, Statistics) {
+    /// The scores with the graph of the question encoder and of the prior's weights, and everything as
+    /// leaves of a graph of its own.
+    fn statistics(
+        &self,
+        model: &JointModel,
+        still: &JointModel,
+        questions: &Tensor<2>,
+    ) -> (Tensor<2>, Statistics) {
         let (mut vectors, mut tokens, mut uniform) = (Vec::new(), Vec::new(), Vec::new());
         for slots in &self.chunks {
             vectors.push(self.passage_vectors(still, slots));
@@ -127,7 +132,9 @@ impl Passes<'_> {
                 uniform.push(self.batch.targets.uniform_by_document(&log_probs));
             }
         }
-        let scores = Batch::score(questions.clone(), Tensor::cat(vectors, 1));
+        let vectors = Tensor::cat(vectors, 1);
+        let all = 0..self.batch.n_docs();
+        let scores = model.scores(self.batch, all, questions.clone(), vectors);
         let uniform = match uniform.is_empty() {
             true => scores.zeros_like(),
             false => Tensor::cat(uniform, 1),

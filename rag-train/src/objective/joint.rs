@@ -8,6 +8,8 @@ use rag_core::{TokenBatch, marginal::Targets, nn::Precision};
 use rag_generate::{generator::Generator, likelihood};
 use rag_retrieve::Encoder;
 
+use super::Prior;
+
 /// What the marginal likelihood trains.
 #[derive(Module, Debug)]
 pub struct JointModel {
@@ -16,6 +18,8 @@ pub struct JointModel {
     /// The passages' encoder where it trains too; `None` where the knowledge base's vectors stay as
     /// they are, as in the paper.
     pub context_encoder: Option<Encoder>,
+    /// Weighs what speaks for a passage; `None` for the inner product alone, as in the paper.
+    pub prior: Option<Prior>,
     /// Gives P(y|x,z).
     pub generator: Generator,
 }
@@ -40,6 +44,9 @@ pub struct Batch {
     pub documents: Tensor<3>,
     /// The passages, `[batch · n_docs, length]`, where their encoder trains.
     pub passages: Option<EncoderInput>,
+    /// What speaks for the passages beside the inner product, `[batch, n_docs, 2]`: BM25 and a
+    /// reranker's score, where the model weighs them.
+    pub signals: Option<Tensor<3>>,
     /// What the decoder reads, `[batch, length]`.
     pub inputs: Tensor<2, Int>,
     /// What it should say, `[batch, length]`.
@@ -88,6 +95,26 @@ impl JointModel {
                     .reshape([questions, slots.len(), dimension])
             }
             _ => batch.documents.clone().narrow(1, slots.start, slots.len()),
+        }
+    }
+
+    /// Scores `[batch, slots]` of some of each question's passages, of which log P(z|x) is the
+    /// log-softmax, from the vectors of questions `[batch, dimension]` and passages
+    /// `[batch, slots, dimension]`.
+    pub fn scores(
+        &self,
+        batch: &Batch,
+        slots: Range<usize>,
+        questions: Tensor<2>,
+        passages: Tensor<3>,
+    ) -> Tensor<2> {
+        let dense = Batch::score(questions, passages);
+        match (&self.prior, &batch.signals) {
+            (Some(prior), Some(signals)) => {
+                let signals = signals.clone().narrow(1, slots.start, slots.len());
+                prior.forward(dense, signals)
+            }
+            _ => dense,
         }
     }
 

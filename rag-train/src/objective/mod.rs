@@ -2,6 +2,7 @@
 
 mod constant_memory;
 mod joint;
+mod prior;
 
 use burn::tensor::{Tensor, activation::log_softmax};
 use rag_core::{
@@ -14,6 +15,7 @@ use rag_core::{
 use serde::{Deserialize, Serialize};
 
 pub use joint::{Batch, DropoutSeed, EncoderInput, JointModel};
+pub use prior::Prior;
 
 /// The function that is minimised.
 #[derive(Clone, Copy, Debug, Default)]
@@ -139,7 +141,7 @@ impl Objective {
                 log_probs.push(probs);
             }
         }
-        let scores = Batch::score(questions, Tensor::cat(vectors, 1));
+        let scores = model.scores(batch, 0..n_docs, questions, Tensor::cat(vectors, 1));
         let tokens = Tensor::cat(tokens, 1);
         let beliefs = |losses: &Losses| self.beliefs(losses, &scores, &tokens);
         let losses = match log_probs.is_empty() {

@@ -163,6 +163,7 @@ impl Plan {
         let gradients = F32 * numbers(|count| count.trained);
         let optimizer = match settings.optimizer {
             OptimizerKind::AdamW => 2 * gradients,
+            OptimizerKind::AdamWBf16 => gradients,
             OptimizerKind::Adafactor => F32 * numbers(|count| count.factored),
         };
         let parameters = Parameters {

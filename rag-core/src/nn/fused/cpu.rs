@@ -17,14 +17,16 @@ use burn::{
         ops::ModuleOps,
         tensor::FloatTensor,
     },
-    tensor::{Bytes, DType, Device, Distribution, Int, Tensor},
+    tensor::{Bytes, DType, Device, Distribution, Element, Int, Tensor},
 };
+use bytemuck::Pod;
+use half::bf16;
 use rayon::prelude::*;
 
 use super::{
     AdamWStep,
     kernels::{
-        adamw_update, drop_some, gelu, gelu_gradient, layer_norm_gradient, log_softmax_row,
+        Moment, adamw_update, drop_some, gelu, gelu_gradient, layer_norm_gradient, log_softmax_row,
         log_softmax_row_gradient, softmax_row, softmax_row_gradient, vectorised,
     },
 };
@@ -258,19 +260,37 @@ pub fn adamw<const D: usize>(
 ) -> [Tensor<D>; 3] {
     let primitive = |tensor: Tensor<D>| {
         let tensor = tensor.try_into_primitive::<Flex>();
-        contiguous(tensor.expect("the caller has asked whether the device fuses"))
+        tensor.expect("the caller has asked whether the device fuses")
     };
-    let gradient = primitive(gradient);
-    let mut parameter = own(primitive(parameter));
-    let [mut first, mut second] = moments.map(|moment| own(primitive(moment)));
-    let tasks = (parameter.storage_mut::<f32>().par_chunks_mut(TASK))
-        .zip(first.storage_mut::<f32>().par_chunks_mut(TASK))
-        .zip(second.storage_mut::<f32>().par_chunks_mut(TASK))
-        .zip(slice(&gradient).par_chunks(TASK));
-    tasks.for_each(|(((parameter, first), second), gradient)| {
-        vectorised(|| adamw_update(parameter, gradient, first, second, step));
+    let parameter = own(contiguous(primitive(parameter)));
+    let gradient = contiguous(primitive(gradient));
+    let moments = moments.map(primitive);
+    let next = match moments[0].dtype() {
+        DType::BF16 => adamw_with::<bf16>(parameter, gradient, moments, step),
+        _ => adamw_with::<f32>(parameter, gradient, moments, step),
+    };
+    next.map(Tensor::from_primitive::<Flex>)
+}
+
+fn adamw_with<M: Moment + Element + Pod + Send + Sync>(
+    mut parameter: FlexTensor,
+    gradient: FlexTensor,
+    moments: [FlexTensor; 2],
+    step: AdamWStep,
+) -> [FlexTensor; 3] {
+    let [mut first, mut second] = moments.map(|moment| match moment.as_slice::<M>() {
+        Some(_) if moment.layout().start_offset() == 0 => moment,
+        _ => moment.to_contiguous(),
     });
-    [parameter, first, second].map(Tensor::from_primitive::<Flex>)
+    let tasks = (parameter.storage_mut::<f32>().par_chunks_mut(TASK))
+        .zip(first.storage_mut::<M>().par_chunks_mut(TASK))
+        .zip(second.storage_mut::<M>().par_chunks_mut(TASK))
+        .zip(slice(&gradient).par_chunks(TASK))
+        .enumerate();
+    tasks.for_each(|(i, (((parameter, first), second), gradient))| {
+        vectorised(|| adamw_update(parameter, gradient, first, second, step, i * TASK));
+    });
+    [parameter, first, second]
 }
 
 /// The gradients of layer norm's input, gamma and beta.

@@ -1,6 +1,8 @@
 //! The arithmetic of the passes, on one task of contiguous numbers. All are compiled again for the vectors that
 //! the processor has, by [`vectorised`].
 
+use half::bf16;
+
 use super::AdamWStep;
 
 /// Runs a kernel compiled for this processor's vectors.
@@ -119,22 +121,61 @@ pub fn layer_norm_gradient(
     }
 }
 
+/// A number that AdamW keeps between steps.
+pub trait Moment: Copy {
+    fn get(self) -> f32;
+    /// `x` as it is kept; `random` decides where it is between two numbers.
+    fn keep(x: f32, random: u32) -> Self;
+}
+
+impl Moment for f32 {
+    #[inline(always)]
+    fn get(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn keep(x: f32, _: u32) -> Self {
+        x
+    }
+}
+
+impl Moment for bf16 {
+    #[inline(always)]
+    fn get(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    /// Up as often as `x` is near the number above: right on average.
+    #[inline(always)]
+    fn keep(x: f32, random: u32) -> Self {
+        Self::from_bits((x.to_bits().wrapping_add(random & 0xFFFF) >> 16) as u16)
+    }
+}
+
+/// Of the elements from `start` on.
 #[inline(always)]
-pub fn adamw_update(
+pub fn adamw_update<M: Moment>(
     parameter: &mut [f32],
     gradient: &[f32],
-    first: &mut [f32],
-    second: &mut [f32],
+    first: &mut [M],
+    second: &mut [M],
     step: AdamWStep,
+    start: usize,
 ) {
     let [beta_1, beta_2] = step.betas;
     let [scale_1, scale_2] = step.betas.map(|beta| 1.0 / (1.0 - beta.powi(step.time)));
+    let seed = mixed(step.time as u32);
     let moments = first.iter_mut().zip(second);
-    for ((p, &g), (m, v)) in parameter.iter_mut().zip(gradient).zip(moments) {
-        *m = beta_1 * *m + (1.0 - beta_1) * g;
-        *v = beta_2 * *v + (1.0 - beta_2) * g * g;
-        let update = *m * scale_1 / ((*v * scale_2).sqrt() + step.epsilon);
+    let elements = parameter.iter_mut().zip(gradient).zip(moments);
+    for (i, ((p, &g), (first, second))) in elements.enumerate() {
+        let m = beta_1 * first.get() + (1.0 - beta_1) * g;
+        let v = beta_2 * second.get() + (1.0 - beta_2) * g * g;
+        let update = m * scale_1 / ((v * scale_2).sqrt() + step.epsilon);
         *p = *p * step.decay - step.learning_rate * update;
+        let random = mixed((start + i) as u32 ^ seed);
+        *first = M::keep(m, random);
+        *second = M::keep(v, random >> 16);
     }
 }
 

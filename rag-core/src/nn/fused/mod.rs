@@ -107,9 +107,12 @@ pub struct AdamWStep {
 }
 
 /// AdamW's next parameter θ and moments m and v, from those before and the gradient g (Loshchilov and
-/// Hutter 2019), where the device [`fuses`] and all are f32:
+/// Hutter 2019), where the device [`fuses`] and all are f32, or the moments bf16:
 ///
 /// m ← β₁ m + (1 − β₁) g, v ← β₂ v + (1 − β₂) g², θ ← (1 − ηλ) θ − η (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε).
+///
+/// In bf16 a moment is rounded up or down at random, as often as it is near: v moves by a thousandth a step, which
+/// the nearest of 8 significant bits would lose. The numbers are drawn by element and step.
 #[cfg_attr(not(feature = "flex"), expect(unused_variables))]
 pub fn adamw<const D: usize>(
     parameter: Tensor<D>,
@@ -264,6 +267,43 @@ mod tests {
                 .assert_approx_eq(&expected.to_data(), tolerance);
             (parameter, moments) = (next, Some([first, second]));
         }
+    }
+
+    /// A second moment decays although each step is less than half of what bf16 tells apart.
+    #[test]
+    fn moments_in_bf16_are_right_on_average() {
+        let device = device("cpu").unwrap();
+        let zeros = || Tensor::<1>::zeros([40_000], &device);
+        let moments = || zeros().cast(DType::BF16);
+        let (mut parameter, mut kept) = (zeros(), [moments(), moments()]);
+        let (mut expected_1, mut expected_2) = (0.0_f64, 0.0_f64);
+        for time in 1..=400 {
+            let gradient = if time <= 100 { 3.0 } else { 0.0 };
+            expected_1 = 0.9 * expected_1 + 0.1 * gradient;
+            expected_2 = 0.999 * expected_2 + 0.001 * gradient * gradient;
+            let step = AdamWStep {
+                learning_rate: 0.0,
+                decay: 1.0,
+                betas: [0.9, 0.999],
+                epsilon: 1e-8,
+                time,
+            };
+            let next = adamw(parameter, zeros() + gradient, kept, step);
+            let [moved, first, second] = next;
+            (parameter, kept) = (moved, [first, second]);
+        }
+        let [first, second] = kept.map(|moment| {
+            assert_eq!(moment.dtype(), DType::BF16);
+            f64::from(moment.cast(DType::F32).mean().into_scalar::<f32>())
+        });
+        assert!(
+            (first / expected_1 - 1.0).abs() < 1e-2,
+            "{first} {expected_1}"
+        );
+        assert!(
+            (second / expected_2 - 1.0).abs() < 1e-3,
+            "{second} {expected_2}"
+        );
     }
 
     #[test]

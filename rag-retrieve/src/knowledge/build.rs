@@ -1,0 +1,40 @@
+use std::cmp::Reverse;
+
+use ndarray::Array2;
+use rag_core::Passage;
+
+use super::KnowledgeBase;
+use crate::{Result, encoder::Embedder, index::Storage};
+
+/// Passages that are embedded between two calls of a progress callback.
+const PASSAGES: usize = 256;
+
+/// Embeds passages into a knowledge base, and tells `progress` how many are done. The longest come
+/// first, together, so that little is padded, and what does not fit into memory fails at once.
+///
+/// # Errors
+/// Those of the encoder; [`Error::EmptyKnowledgeBase`], [`Error::NotFinite`], [`Error::DuplicateId`].
+pub fn build_knowledge_base(
+    passages: Vec<Passage>,
+    encoder: &impl Embedder,
+    storage: Storage,
+    mut progress: impl FnMut(usize),
+) -> Result<KnowledgeBase> {
+    let mut order: Vec<usize> = (0..passages.len()).collect();
+    order.sort_by_key(|&i| Reverse(passages[i].title.len() + passages[i].text.len()));
+    let mut vectors = Array2::zeros((0, 0));
+    let mut done = 0;
+    for some in order.chunks(PASSAGES) {
+        let texts: Vec<Passage> = some.iter().map(|&i| passages[i].clone()).collect();
+        let embedded = encoder.embed_passages(&texts)?;
+        if vectors.is_empty() {
+            vectors = Array2::zeros((passages.len(), embedded.ncols()));
+        }
+        for (&i, vector) in some.iter().zip(embedded.rows()) {
+            vectors.row_mut(i).assign(&vector);
+        }
+        done += some.len();
+        progress(done);
+    }
+    KnowledgeBase::new(passages, vectors, storage, encoder.fingerprint()?)
+}
