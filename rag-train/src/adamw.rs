@@ -57,11 +57,10 @@ impl Optimizer for AdamW {
             Some(AdamWState { momentum }) => {
                 (momentum.time, [momentum.moment_1, momentum.moment_2])
             }
-            None => {
-                let zeros = || parameter.zeros_like().cast(self.moments);
-                (0, [zeros(), zeros()])
-            }
+            None => (0, [parameter.zeros_like(), parameter.zeros_like()]),
         };
+        // A record is read as f32.
+        let moments = moments.map(|moment| moment.cast(self.moments));
         let time = time + 1;
         let step = AdamWStep {
             learning_rate: learning_rate as f32,
