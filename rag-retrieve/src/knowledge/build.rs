@@ -13,7 +13,7 @@ const PASSAGES: usize = 256;
 /// first, together, so that little is padded, and what does not fit into memory fails at once.
 ///
 /// # Errors
-/// Those of the encoder; [`Error::EmptyKnowledgeBase`], [`Error::NotFinite`], [`Error::DuplicateId`].
+/// Those of the encoder, and of [`KnowledgeBase::new`].
 pub fn build_knowledge_base(
     passages: Vec<Passage>,
     encoder: &impl Embedder,
