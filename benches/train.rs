@@ -16,8 +16,8 @@ use burn_rag::{
     },
     prelude::*,
     train::{
-        Accumulation, Backward, Batch, DropoutSeed, EncoderInput, JointModel, LossScaler,
-        Objective, Optimizer, OptimizerKind,
+        Accumulation, Activations, Backward, Batch, DropoutSeed, EncoderInput, JointModel,
+        LossScaler, Objective, Optimizer, OptimizerKind,
     },
 };
 use common::peak_resident_bytes;
@@ -39,6 +39,7 @@ struct Work {
     steps: usize,
     precision: Precision,
     optimizer: OptimizerKind,
+    activations: Activations,
     batch: usize,
     n_docs: usize,
     /// 0 for all of them.
@@ -55,13 +56,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let device = device(&std::env::var("RAG_DEVICE").unwrap_or_else(|_| "cpu".into()))?.autodiff();
     device.seed(0);
-    let mut model = JointModel {
+    let model = JointModel {
         question_encoder: work.config.question_encoder.init(&device)?,
         context_encoder: None,
         prior: None,
         generator: work.config.generator.init(&device)?,
-    }
-    .train();
+    };
+    let mut model = work.activations.of(model.train());
     let optimizer = work.optimizer.init(0.001);
     let mut optimizer = Optimizer::new(optimizer, 0.1, LossScaler::new(work.precision));
     let objective = Objective {
@@ -132,6 +133,7 @@ impl Work {
             steps: number("--steps")?,
             precision: serde_json::from_value(named("--precision")?)?,
             optimizer: serde_json::from_value(named("--optimizer")?)?,
+            activations: serde_json::from_value(named("--activations")?)?,
             batch: number("--batch")?,
             n_docs: number("--n-docs")?,
             documents_at_a_time: Some(number("--documents-at-a-time")?).filter(|&n| n > 0),

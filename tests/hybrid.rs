@@ -294,6 +294,26 @@ fn the_prior_learns_and_is_saved() {
     assert!(opened.ask("rain").is_err(), "the words are not there yet");
 }
 
+/// What is trained is what answers: with a reranker P(z|x) is the softmax of its word in both.
+#[test]
+fn training_believes_the_reranker_as_answering_does() {
+    let _alone = alone();
+    let mut rag = rag(Kind::T5);
+    rag.retriever = dense().with_reranker(ByLength);
+    let pair = QuestionAnswer::new(QUESTIONS[0], "who");
+    let answer = rag.ask(&pair.question).unwrap();
+    let config = TrainConfig {
+        prior: Part::Frozen,
+        ..TrainConfig::default()
+    };
+    let mut trainer = Trainer::new(rag, config, 1).unwrap();
+    let report = trainer.step(&[&pair]).unwrap();
+    let believed = report.examples[0].prior.iter();
+    for (believed, evidence) in believed.zip(&answer.evidence) {
+        assert!((f64::from(*believed) - f64::from(evidence.prior)).abs() < 1e-5);
+    }
+}
+
 #[test]
 fn a_run_of_the_prior_alone_needs_a_prior() {
     let config = TrainConfig {

@@ -28,6 +28,7 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--optimizer", choices=["adam_w", "adam_w_bf16", "adafactor"], default="adam_w")
+    parser.add_argument("--activations", choices=["kept", "recomputed"], default="kept", help="burn-rag's")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--n-docs", type=int, default=5)
     parser.add_argument("--documents-at-a-time", type=int, default=0, help="burn-rag's; 0 for all of them in one graph")
@@ -103,7 +104,7 @@ def own_steps(arguments):
         config = pathlib.Path(folder) / "config.json"
         config.write_text(rag_config(arguments).to_json_string(use_diff=False))
         command = ["cargo", "bench", "--bench", "train", "--", "--config", str(config)]
-        for name in ["steps", "precision", "optimizer", "batch", "n_docs", "documents_at_a_time", "context_length", "question_length", "answer_length"]:
+        for name in ["steps", "precision", "optimizer", "activations", "batch", "n_docs", "documents_at_a_time", "context_length", "question_length", "answer_length"]:
             command += ["--" + name.replace("_", "-"), str(getattr(arguments, name))]
         environment = {**os.environ, "RAYON_NUM_THREADS": str(arguments.threads)}
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout

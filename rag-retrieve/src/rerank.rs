@@ -10,14 +10,13 @@ use rag_core::{
     Encoding, Passage, TokenBatch, Tokenizer,
     checkpoint::{Names, Tensors, Weights, read_json, write_json, write_safetensors},
     nn::{Linear, LinearConfig, Precision},
-    padded,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
     Error, Result,
-    encoder::{Bert, BertConfig, tokenizer_settings},
+    encoder::{Bert, BertConfig, by_length, tokenizer_settings},
 };
 
 /// Judges passages that were found for a question.
@@ -87,9 +86,6 @@ pub struct CrossEncoder {
     /// The format of matrix products.
     pub precision: Precision,
 }
-
-/// Pairs that are scored in one forward pass.
-const BATCH: usize = 16;
 
 /// The names of the parts in checkpoints.
 const BERT: &str = "bert.";
@@ -192,21 +188,12 @@ impl CrossEncoder {
 impl Reranker for CrossEncoder {
     fn rerank(&self, question: &str, passages: &[Passage]) -> Result<Vec<f32>> {
         let pairs = self.tokenize(question, passages)?;
-        let mut order: Vec<usize> = (0..pairs.len()).collect();
-        order.sort_by_key(|&i| pairs[i].ids.len());
         let device = self.model.bert.device();
-        let mut scores = vec![0.0; pairs.len()];
-        for batch in order.chunks(BATCH) {
-            let ids: Vec<_> = batch.iter().map(|&i| &pairs[i].ids).collect();
-            let segments: Vec<_> = batch.iter().map(|&i| &pairs[i].segments).collect();
-            let tokens = TokenBatch::new(&ids, self.config.pad_token_id, &device);
-            let segments = padded(&segments, 0, &device);
-            let scored = self.model.forward(&tokens, segments, self.precision);
-            let scored = scored.into_data().convert::<f32>();
-            for (score, &i) in scored.iter::<f32>().zip(batch) {
-                scores[i] = score;
-            }
-        }
-        Ok(scores)
+        let pad = self.config.pad_token_id;
+        let scores = by_length(&pairs, 1, pad, &device, |tokens, segments| {
+            let scores = self.model.forward(tokens, segments, self.precision);
+            scores.unsqueeze_dim(1)
+        });
+        Ok(scores.into_iter().collect())
     }
 }

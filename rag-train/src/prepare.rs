@@ -117,8 +117,9 @@ pub(crate) fn prepare(
     })
 }
 
-/// The passages of each question, of which `vectors` are the vectors. Where the passages' encoder has moved on from the vectors of
-/// the knowledge base, they may be asked for more than is needed, and the encoder chooses among them.
+/// The passages of each question, of which `vectors` are the vectors. Where the passages' encoder has
+/// moved on from the vectors of the knowledge base, they may be asked for more than is needed, and the
+/// encoder chooses among them.
 fn search(
     rag: &Rag,
     model: &JointModel,
@@ -134,7 +135,7 @@ fn search(
     let candidates = candidates.max(n_docs).min(retriever.knowledge().len());
     let mut fresh = retriever.context_encoder.clone();
     fresh.encoder = encoder.valid();
-    let weights = retriever.weights();
+    let weights = retriever.weights().unwrap_or_default();
     let found = (retriever.clone().top_k(candidates)?).search(questions, vectors)?;
     found
         .into_iter()

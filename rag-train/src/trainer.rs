@@ -56,7 +56,8 @@ impl Trainer {
     /// # Errors
     /// [`Error::Setting`], [`Error::NoExamples`].
     pub fn new(rag: Rag, config: TrainConfig, pairs: usize) -> Result<Self> {
-        config.check(rag.retriever.prior.is_some())?;
+        let weights = rag.retriever.weights();
+        config.check(weights.is_some())?;
         if pairs == 0 {
             return Err(Error::NoExamples);
         }
@@ -66,8 +67,7 @@ impl Trainer {
         let model = JointModel {
             question_encoder: rag.retriever.question_encoder.encoder.clone(),
             context_encoder: trains_context.then(|| context_encoder.clone()),
-            prior: (rag.retriever.prior)
-                .map(|weights| Prior::new(weights, &rag.generator.device())),
+            prior: weights.map(|weights| Prior::new(weights, &rag.generator.device())),
             generator: rag.generator.clone(),
         };
         let model = config.activations.of(model.train());

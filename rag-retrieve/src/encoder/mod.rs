@@ -1,9 +1,11 @@
 //! Text to vectors: BERT, how its states are pooled, and the encoders of questions and passages.
 
+mod batches;
 mod bert;
 mod embedder;
 mod text_encoder;
 
+pub(crate) use batches::by_length;
 pub(crate) use bert::tokenizer_settings;
 pub use bert::{Bert, BertConfig};
 pub use embedder::Embedder;

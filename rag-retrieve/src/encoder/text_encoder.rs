@@ -9,12 +9,11 @@ use rag_core::{
     Encoding, Passage, TokenBatch, Tokenizer,
     checkpoint::{Names, Tensors, Weights, read_json, write_json, write_safetensors},
     nn::{Linear, LinearConfig, Precision},
-    padded,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Bert, BertConfig, Embedder, tokenizer_settings};
+use super::{Bert, BertConfig, Embedder, by_length, tokenizer_settings};
 use crate::{Error, Fingerprint, Result};
 
 /// How the states of a text become its vector.
@@ -197,9 +196,6 @@ pub struct TextEncoder {
     pub precision: Precision,
 }
 
-/// Texts that are embedded in one forward pass.
-const BATCH: usize = 32;
-
 /// The module prefixes under which encoders are published, with and without a task head.
 const PREFIXES: [&str; 4] = ["question_encoder.", "ctx_encoder.", "bert.", ""];
 
@@ -267,26 +263,15 @@ impl TextEncoder {
 
     /// Vectors `[texts, dimension]` of already tokenized texts.
     pub fn embed(&self, texts: &[Encoding]) -> Array2<f32> {
-        let mut order: Vec<usize> = (0..texts.len()).collect();
-        order.sort_by_key(|&i| texts[i].ids.len());
-        let mut vectors = Array2::zeros((texts.len(), self.config.dimension()));
         let device = self.encoder.bert.device();
-        for batch in order.chunks(BATCH) {
-            let ids: Vec<_> = batch.iter().map(|&i| &texts[i].ids).collect();
-            let segments: Vec<_> = batch.iter().map(|&i| &texts[i].segments).collect();
-            let tokens = TokenBatch::new(&ids, self.config.bert.pad_token_id, &device);
-            let segments = padded(&segments, 0, &device);
-            let embedded = self
-                .encoder
-                .forward(&tokens, Some(segments), self.precision)
-                .into_data()
-                .convert::<f32>();
-            let values = embedded.iter::<f32>().collect::<Vec<_>>();
-            for (row, &i) in values.chunks(self.config.dimension()).zip(batch) {
-                vectors.row_mut(i).assign(&ndarray::aview1(row));
-            }
-        }
-        vectors
+        let pad = self.config.bert.pad_token_id;
+        by_length(
+            texts,
+            self.config.dimension(),
+            pad,
+            &device,
+            |tokens, segments| self.encoder.forward(tokens, Some(segments), self.precision),
+        )
     }
 
     /// The tokens of questions.

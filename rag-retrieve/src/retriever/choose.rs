@@ -22,7 +22,8 @@ impl Retriever {
         vector: ArrayView1<f32>,
         mut found: Vec<Vec<Hit>>,
     ) -> Result<Vec<Retrieved>> {
-        let weights = self.weights();
+        let weighed = self.weights().is_some();
+        let weights = self.weights().unwrap_or_default();
         self.check_sources(weights)?;
         let candidates = self.compared(queries.len());
         let by_vector: HashMap<usize, f32> = (found[0].iter())
@@ -45,7 +46,7 @@ impl Retriever {
             None => self.vectors(&[position]).row(0).dot(&vector),
         };
         let relevance = self.relevance(queries[0], &positions, inner_product)?;
-        let order: Vec<f32> = if self.prior.is_some() || self.reranker.is_some() {
+        let order: Vec<f32> = if weighed {
             let scores = relevance.iter().map(|&passage| weights.score(passage));
             scores.collect()
         } else {

@@ -201,16 +201,15 @@ impl Retriever {
         })
     }
 
-    /// The weights that P(z|x) is made with: the retriever's own, else the reranker's word alone, else the
-    /// inner product alone.
-    pub fn weights(&self) -> PriorWeights {
+    /// The weights that P(z|x) is made with: the retriever's own, else, with a reranker, its word alone;
+    /// `None` for the inner product alone.
+    pub fn weights(&self) -> Option<PriorWeights> {
         let reranker = PriorWeights {
             dense: 0.0,
             lexical: 0.0,
             rerank: 1.0,
         };
-        let own = self.reranker.is_some().then_some(reranker);
-        self.prior.or(own).unwrap_or_default()
+        self.prior.or(self.reranker.is_some().then_some(reranker))
     }
 
     /// The passages of each question, best first.

@@ -101,6 +101,9 @@ impl JointModel {
     /// Scores `[batch, slots]` of some of each question's passages, of which log P(z|x) is the
     /// log-softmax, from the vectors of questions `[batch, dimension]` and passages
     /// `[batch, slots, dimension]`.
+    ///
+    /// # Panics
+    /// If the model has a prior, and the batch no signals for it.
     pub fn scores(
         &self,
         batch: &Batch,
@@ -109,13 +112,12 @@ impl JointModel {
         passages: Tensor<3>,
     ) -> Tensor<2> {
         let dense = Batch::score(questions, passages);
-        match (&self.prior, &batch.signals) {
-            (Some(prior), Some(signals)) => {
-                let signals = signals.clone().narrow(1, slots.start, slots.len());
-                prior.forward(dense, signals)
-            }
-            _ => dense,
-        }
+        let Some(prior) = &self.prior else {
+            return dense;
+        };
+        let signals = batch.signals.clone();
+        let signals = signals.expect("a batch for a model with a prior has its signals");
+        prior.forward(dense, signals.narrow(1, slots.start, slots.len()))
     }
 
     /// log P(v|x,z,y_<i) `[batch, slots, length, vocabulary]` under some of each question's passages.

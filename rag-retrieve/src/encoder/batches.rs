@@ -1,0 +1,32 @@
+use burn::tensor::{Device, Int, Tensor};
+use ndarray::Array2;
+use rag_core::{Encoding, TokenBatch, padded};
+
+/// Texts that are read in one forward pass.
+const BATCH: usize = 32;
+
+/// What `forward` makes of texts, `[texts, width]`. It is given batches of like length, so that little is
+/// padded, each with the segments of its tokens, and gives `[rows, width]`.
+pub(crate) fn by_length(
+    texts: &[Encoding],
+    width: usize,
+    pad: u32,
+    device: &Device,
+    forward: impl Fn(&TokenBatch, Tensor<2, Int>) -> Tensor<2>,
+) -> Array2<f32> {
+    let mut order: Vec<usize> = (0..texts.len()).collect();
+    order.sort_by_key(|&i| texts[i].ids.len());
+    let mut found = Array2::zeros((texts.len(), width));
+    for batch in order.chunks(BATCH) {
+        let ids: Vec<_> = batch.iter().map(|&i| &texts[i].ids).collect();
+        let segments: Vec<_> = batch.iter().map(|&i| &texts[i].segments).collect();
+        let tokens = TokenBatch::new(&ids, pad, device);
+        let rows = forward(&tokens, padded(&segments, 0, device));
+        let rows = rows.into_data().convert::<f32>();
+        let values = rows.iter::<f32>().collect::<Vec<_>>();
+        for (row, &i) in values.chunks(width).zip(batch) {
+            found.row_mut(i).assign(&ndarray::aview1(row));
+        }
+    }
+    found
+}
