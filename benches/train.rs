@@ -55,14 +55,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     };
     let device = device(&std::env::var("RAG_DEVICE").unwrap_or_else(|_| "cpu".into()))?.autodiff();
+    let device = match work.activations {
+        Activations::Kept => device,
+        Activations::Recomputed => device.gradient_checkpointing(),
+    };
     device.seed(0);
-    let model = JointModel {
+    let mut model = JointModel {
         question_encoder: work.config.question_encoder.init(&device)?,
         context_encoder: None,
         prior: None,
         generator: work.config.generator.init(&device)?,
-    };
-    let mut model = work.activations.of(model.train());
+    }
+    .train();
     let optimizer = work.optimizer.init(0.001);
     let mut optimizer = Optimizer::new(optimizer, 0.1, LossScaler::new(work.precision));
     let objective = Objective {
