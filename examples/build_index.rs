@@ -7,8 +7,12 @@
 //! ```
 //!
 //! The encoder is a RAG checkpoint with `context_encoder/` in it, or an encoder's own folder (DPR,
-//! all-MiniLM, BGE, E5). Documents are a file or folder of `.txt`, `.md`, `.jsonl` and `.tsv`.
-//! `--f16` keeps vectors in half the space; `--words` is the length of a passage, 100 by default.
+//! all-MiniLM, BGE, E5). Documents are a file or folder of `.txt`, `.md`, `.html`, `.pdf` (feature `pdf`),
+//! `.jsonl`, `.csv` and `.tsv`. `--f16` keeps vectors in half the space; `--words` is the length of a
+//! passage, 100 by default.
+//!
+//! Where the output folder holds a knowledge base of the same encoder, it is brought up to date: only
+//! texts that are new are embedded, and what is gone from the documents goes from it.
 //!
 //! `--device`, or else `RAG_DEVICE`, chooses the device: `cpu` (default), or `wgpu` and `cuda` in
 //! builds that have them. `-- --help` explains every argument.
@@ -23,11 +27,11 @@ use clap::Parser;
 struct Arguments {
     /// Folder of a RAG checkpoint with context_encoder/ in it, or of an encoder
     encoder: PathBuf,
-    /// File or folder of .txt, .md, .jsonl and .tsv
+    /// File or folder of .txt, .md, .html, .pdf, .jsonl, .csv and .tsv
     documents: PathBuf,
-    /// Folder that receives the knowledge base
+    /// Folder that receives the knowledge base, or holds it already
     output: PathBuf,
-    /// Keep vectors in 16 bits a number, not 32
+    /// Keep vectors of a new knowledge base in 16 bits a number, not 32
     #[arg(long)]
     f16: bool,
     /// Length of a passage, in words
@@ -54,22 +58,30 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("skipped {skipped}");
     }
 
-    let storage = match arguments.f16 {
-        true => Storage::F16,
-        false => Storage::F32,
-    };
+    let progress = |done| eprint!("\rembedded {done} of at most {passages}");
     let begun = Instant::now();
-    let knowledge = build_knowledge_base(documents.passages, &encoder, storage, |done| {
-        eprint!("\rembedded {done} of {passages}");
-    })?;
+    let embedded = if arguments.output.join("manifest.json").is_file() {
+        let mut writer = KnowledgeWriter::open(&arguments.output)?;
+        let changes = writer.sync(documents.passages, &encoder, progress)?;
+        writer.commit()?;
+        println!("{changes}");
+        changes.embedded
+    } else {
+        let storage = match arguments.f16 {
+            true => Storage::F16,
+            false => Storage::F32,
+        };
+        build_knowledge_base(documents.passages, &encoder, storage, progress)?
+            .save(&arguments.output)?;
+        passages
+    };
     eprintln!();
-    let rate = passages as f64 / begun.elapsed().as_secs_f64();
-    knowledge.save(&arguments.output)?;
+    let rate = embedded as f64 / begun.elapsed().as_secs_f64();
 
     // What is read back is what a later program will have.
     let knowledge = KnowledgeBase::open(&arguments.output)?;
     let manifest = knowledge.manifest();
-    let bytes: u64 = manifest.files.values().map(|file| file.bytes).sum();
+    let bytes: u64 = manifest.files().map(|file| file.bytes).sum();
     println!(
         "{rate:.1} passages/s, {:.1} MB in {}",
         bytes as f64 / 1e6,

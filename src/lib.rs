@@ -14,8 +14,8 @@ pub mod prelude {
         decode::{Control, GenerationConfig},
     };
     pub use rag_retrieve::{
-        Chunking, Documents, Embedder, KnowledgeBase, Retriever, Storage, TextEncoder,
-        build_knowledge_base,
+        Chunking, Documents, Embedder, Filter, KnowledgeBase, KnowledgeWriter, Retriever, Storage,
+        TextEncoder, build_knowledge_base,
     };
     pub use rag_train::{
         Measured, Part, QuestionAnswer, ScratchConfig, TrainConfig, Trainer, evaluate, read_pairs,

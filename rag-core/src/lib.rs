@@ -17,6 +17,6 @@ mod tokenizer;
 pub use burn::tensor::Device;
 pub use device::device;
 pub use error::{Error, Result};
-pub use passage::{Passage, Source};
+pub use passage::{Passage, Source, Value};
 pub use token_batch::{TokenBatch, padded, slots};
 pub use tokenizer::{Encoding, Tokenizer};

@@ -1,4 +1,4 @@
-use std::{fmt, ops::Range};
+use std::{cmp::Ordering, collections::BTreeMap, fmt, ops::Range};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,22 @@ pub struct Passage {
     pub text: String,
     /// Where the text stands, for citations; `None` for passages made in memory.
     pub source: Option<Source>,
+    /// What else is known of it, by name: language, date, author. Filters read it, encoders do not.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, Value>,
+}
+
+/// What is known of a passage under one name. Values of one kind have an order: texts that of their
+/// characters, which puts dates as ISO 8601 writes them (`2024-05-31`) into theirs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// True or false.
+    Flag(bool),
+    /// Any finite number, kept as f64: whole ones are exact up to 2⁵³.
+    Number(f64),
+    /// Anything else, dates among it.
+    Text(String),
 }
 
 /// A place in a document. Displays as `file, bytes 10–200`, or `file, page 3`.
@@ -45,11 +61,90 @@ impl Passage {
             title: title.into(),
             text: text.into(),
             source: None,
+            metadata: BTreeMap::new(),
         }
+    }
+
+    /// Adds to what is known of it.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.metadata.insert(name.into(), value.into());
+        self
     }
 
     /// Title and text as one, for those who read no titles.
     pub fn titled(&self) -> String {
         format!("{} {}", self.title, self.text).trim().to_owned()
+    }
+}
+
+impl Ord for Value {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let kind = |value: &Self| match value {
+            Self::Flag(_) => 0,
+            Self::Number(_) => 1,
+            Self::Text(_) => 2,
+        };
+        match (self, other) {
+            (Self::Flag(a), Self::Flag(b)) => a.cmp(b),
+            // -0 is 0.
+            (Self::Number(a), Self::Number(b)) => (a + 0.0).total_cmp(&(b + 0.0)),
+            (Self::Text(a), Self::Text(b)) => a.cmp(b),
+            _ => kind(self).cmp(&kind(other)),
+        }
+    }
+}
+
+impl PartialOrd for Value {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Value {}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(flag) => flag.fmt(f),
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => write!(f, "{text:?}"),
+        }
+    }
+}
+
+impl From<bool> for Value {
+    fn from(flag: bool) -> Self {
+        Self::Flag(flag)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(number: f64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<i32> for Value {
+    fn from(number: i32) -> Self {
+        Self::Number(number.into())
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
     }
 }

@@ -88,6 +88,7 @@ impl fmt::Display for Evidence {
             title,
             text,
             source,
+            metadata: _,
         } = &self.passage;
         write!(
             f,

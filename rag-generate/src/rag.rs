@@ -7,7 +7,7 @@ use rag_core::{
     marginal::RagModel,
     nn::{Precision, store_weights_as},
 };
-use rag_retrieve::{KnowledgeBase, Retrieved, Retriever, Role, TextEncoder};
+use rag_retrieve::{Filter, KnowledgeBase, Retrieved, Retriever, Role, TextEncoder};
 use serde_json::json;
 
 use crate::{
@@ -225,6 +225,17 @@ impl Rag {
     pub fn with_sequence_decoding(mut self, decoding: SequenceDecoding) -> Self {
         self.sequence_decoding = decoding;
         self
+    }
+
+    /// The same model, which answers from the passages that `filter` means.
+    ///
+    /// # Errors
+    /// Those of [`Retriever::among`].
+    pub fn among(&self, filter: &Filter) -> Result<Self> {
+        Ok(Self {
+            retriever: self.retriever.among(filter)?,
+            ..self.clone()
+        })
     }
 
     /// The best answer, with its passages.

@@ -32,7 +32,7 @@ pub enum Error {
     },
     /// More passages are asked for than there are.
     #[error(
-        "n_docs is {n_docs}, the knowledge base holds {passages} passage(s); ask for 1 to {passages}"
+        "n_docs is {n_docs}, there are {passages} passage(s) to search; ask for 1 to {passages}"
     )]
     TooFewPassages {
         /// Asked for.
@@ -176,6 +176,32 @@ pub enum Error {
         /// The number.
         value: f32,
     },
+    /// A number in the metadata that is none.
+    #[error(
+        "the passage {id:?} has {field} = {value}; expected a finite number, a text, true or false"
+    )]
+    Metadata {
+        /// The passage.
+        id: String,
+        /// The field.
+        field: String,
+        /// What it holds.
+        value: rag_core::Value,
+    },
+    /// A filter on a field that no passage has.
+    #[error("no passage has the field {field:?}, which the filter asks for; there is {}", known_fields(.known))]
+    UnknownField {
+        /// Asked for.
+        field: String,
+        /// The fields that there are.
+        known: Vec<String>,
+    },
+    /// A filter that leaves nothing to search.
+    #[error("no passage matches {filter:?}; widen the filter")]
+    NoMatch {
+        /// The filter.
+        filter: crate::Filter,
+    },
     /// A knowledge base of nothing.
     #[error("a knowledge base needs at least one passage, found none")]
     EmptyKnowledgeBase,
@@ -251,6 +277,25 @@ pub enum Error {
         /// What does not fit.
         reason: &'static str,
     },
+    /// The thread that merges segments ended without a result.
+    #[error("merging segments failed; nothing is lost, the segments stay as they are")]
+    Merging,
+    /// The library of approximate search could not do what was asked of it.
+    #[cfg(feature = "ann")]
+    #[error(
+        "the graph of vectors failed: {source}; it lives in memory or in its file, is there enough of both?"
+    )]
+    Graph {
+        /// What it says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A graph of other vectors.
+    #[cfg(feature = "ann")]
+    #[error("the graph in {folder} is of other vectors than the index at hand; build it again")]
+    OtherVectors {
+        /// Where the graph is.
+        folder: PathBuf,
+    },
     /// The lexical index could not be built or searched.
     #[error("the lexical index failed: {source}; it lives in memory, is there enough?")]
     Lexical {
@@ -280,5 +325,13 @@ fn skipped_or_nothing(skipped: &[Skipped]) -> String {
         "no file".to_owned()
     } else {
         crate::document::listed(skipped)
+    }
+}
+
+fn known_fields(known: &[String]) -> String {
+    if known.is_empty() {
+        "no metadata at all".to_owned()
+    } else {
+        known.join(", ")
     }
 }

@@ -11,7 +11,7 @@ use rag_core::Passage;
 use tantivy::{
     DocAddress, IndexWriter, Order, ReloadPolicy, Searcher, TantivyDocument, TantivyError, Term,
     collector::{
-        TopDocs,
+        FilterCollector, TopDocs,
         sort_key::{SortBySimilarityScore, SortByStaticFastValue},
     },
     indexer::NoMergePolicy,
@@ -106,7 +106,20 @@ impl LexicalIndex {
     /// # Errors
     /// [`Error::Lexical`].
     pub fn search(&self, question: &str, k: usize) -> Result<Vec<Hit>> {
-        let k = k.min(self.len());
+        self.search_among(question, k, None)
+    }
+
+    /// Like [`LexicalIndex::search`], of the passages at the positions `among`, which rise; of all for `None`.
+    ///
+    /// # Errors
+    /// [`Error::Lexical`].
+    pub fn search_among(
+        &self,
+        question: &str,
+        k: usize,
+        among: Option<&[usize]>,
+    ) -> Result<Vec<Hit>> {
+        let k = k.min(among.map_or(self.len(), <[usize]>::len));
         let words = self.words(question);
         if words.is_empty() || k == 0 {
             return Ok(Vec::new());
@@ -119,11 +132,19 @@ impl LexicalIndex {
                 Order::Asc,
             ),
         ));
-        let found = self
-            .searcher
-            .search(&BooleanQuery::new(words), &best)
-            .map_err(Error::lexical)?;
+        let query = BooleanQuery::new(words);
+        let found = match among {
+            Some(among) => {
+                let mut allowed = vec![false; self.len()];
+                among.iter().for_each(|&position| allowed[position] = true);
+                let allowed = move |position: u64| allowed[position as usize];
+                let best = FilterCollector::new(POSITION.to_owned(), allowed, best);
+                self.searcher.search(&query, &best)
+            }
+            None => self.searcher.search(&query, &best),
+        };
         Ok(found
+            .map_err(Error::lexical)?
             .into_iter()
             .filter_map(|((score, position), _)| {
                 let position = position? as usize;
@@ -413,6 +434,13 @@ mod tests {
                 len: 500
             }
         ));
+
+        let mut best = index.search(question, texts.len()).unwrap();
+        best.retain(|hit| hit.position % 5 == 2);
+        best.truncate(7);
+        let among: Vec<usize> = (2..500).step_by(5).collect();
+        let found = index.search_among(question, 7, Some(&among)).unwrap();
+        assert_eq!(found, best);
     }
 
     #[test]

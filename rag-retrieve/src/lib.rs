@@ -5,6 +5,7 @@ mod chunk;
 mod document;
 pub mod encoder;
 mod error;
+mod filter;
 mod fuse;
 pub mod index;
 pub mod knowledge;
@@ -17,9 +18,14 @@ pub use chunk::Chunking;
 pub use document::{Documents, SkipReason, Skipped};
 pub use encoder::{Embedder, Encoder, EncoderConfig, Normalization, Pooling, Role, TextEncoder};
 pub use error::{Error, Result};
+pub use filter::Filter;
 pub use fuse::{maximal_marginal_relevance, reciprocal_rank_fusion};
+#[cfg(feature = "ann")]
+pub use index::{Code, GraphIndex, GraphSettings};
 pub use index::{DeviceIndex, FlatIndex, Hit, Index, Storage};
-pub use knowledge::{Fingerprint, KnowledgeBase, Manifest, build_knowledge_base};
+pub use knowledge::{
+    Changes, Fingerprint, KnowledgeBase, KnowledgeWriter, Manifest, build_knowledge_base,
+};
 pub use lexical::LexicalIndex;
 pub use prior::{PriorWeights, Relevance};
 pub use rerank::{CrossEncoder, Reranker};

@@ -1,6 +1,7 @@
 //! One file, and the passages in it.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, BufRead, BufReader, Read},
     ops::Range,
@@ -254,6 +255,7 @@ impl DocumentFile {
                     bytes,
                     page,
                 }),
+                metadata: BTreeMap::new(),
             });
         }
         Ok(())
@@ -381,6 +383,7 @@ impl<'a> Rows<'a> {
                     bytes: bytes.clone(),
                     page: None,
                 }),
+                metadata: row.metadata.clone(),
             });
         }
         Ok(())

@@ -95,9 +95,12 @@ impl Documents {
     /// | `.md`, `.markdown` | a section under a heading, without front matter | the heading, else as for `.txt` |
     /// | `.html`, `.htm` | what stands under a heading, without markup, scripts and navigation | the heading, the page's title, else as for `.txt` |
     /// | `.pdf` (feature `pdf`) | a page | as for `.txt` |
-    /// | `.jsonl` | a line `{"id"?, "title"?, "text" or "contents"}` | the field |
+    /// | `.jsonl` | a line `{"id"?, "title"?, "text" or "contents", "metadata"?}` | the field |
     /// | `.csv` | a row under a header with `text` and, if wanted, `id` and `title` | the column |
     /// | `.tsv` | the same, on one line each, quoted as DPR's psgs_w100.tsv is | the column |
+    ///
+    /// A line's `"metadata": {…}` and a row's other columns, unless empty, are the passage's
+    /// [metadata](Passage::metadata): texts, numbers, true and false from JSON, texts from a table.
     ///
     /// Each may be compressed, with `.gz` or `.zst` behind. A document longer than a chunk gives several
     /// passages. Files are UTF-8, with or without a byte order mark; names that start with a dot are

@@ -1,6 +1,8 @@
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
+use rag_core::Value;
 use serde::{Deserialize, de::Error as _};
+use serde_json::Value as Json;
 
 use crate::error::{Error, Result};
 
@@ -9,6 +11,7 @@ pub(super) struct Row {
     pub(super) id: Option<String>,
     pub(super) title: String,
     pub(super) text: String,
+    pub(super) metadata: BTreeMap<String, Value>,
 }
 
 /// How the lines of one file are read, from the first to the last.
@@ -49,6 +52,7 @@ struct JsonRow {
     title: Option<String>,
     text: Option<String>,
     contents: Option<String>,
+    metadata: Option<BTreeMap<String, Json>>,
 }
 
 #[derive(Deserialize)]
@@ -61,7 +65,23 @@ enum JsonId {
 impl Row {
     fn of(row: JsonRow) -> serde_json::Result<Self> {
         let text = row.text.or(row.contents);
+        let metadata = row.metadata.unwrap_or_default().into_iter();
         Ok(Self {
+            metadata: metadata
+                .filter(|(_, value)| !value.is_null())
+                .map(|(name, value)| {
+                    let known = match value {
+                        Json::Bool(flag) => Some(Value::Flag(flag)),
+                        Json::String(text) => Some(Value::Text(text)),
+                        Json::Number(number) => number.as_f64().map(Value::Number),
+                        _ => None,
+                    };
+                    let expected = "is not a text, a number, true or false";
+                    let refused = || format!("the metadata `{name}` {expected}");
+                    let known = known.ok_or_else(|| serde_json::Error::custom(refused()))?;
+                    Ok((name, known))
+                })
+                .collect::<serde_json::Result<_>>()?,
             id: row.id.map(|id| match id {
                 JsonId::Text(id) => id,
                 JsonId::Number(id) => id.to_string(),
@@ -78,16 +98,22 @@ pub(super) struct Columns {
     id: Option<usize>,
     title: Option<usize>,
     text: usize,
+    /// The other columns, by name.
+    metadata: Vec<(String, usize)>,
     pub(super) count: usize,
 }
 
 impl Columns {
     pub(super) fn of<'a>(header: impl Iterator<Item = &'a str> + Clone) -> Option<Self> {
         let column = |name| header.clone().position(|field| field == name);
+        let other = |(_, name): &(usize, &str)| !["id", "title", "text"].contains(name);
         Some(Self {
             id: column("id"),
             title: column("title"),
             text: column("text")?,
+            metadata: (header.clone().enumerate().filter(other))
+                .map(|(column, name)| (name.to_owned(), column))
+                .collect(),
             count: header.count(),
         })
     }
@@ -98,6 +124,11 @@ impl Columns {
             id: self.id.map(&mut field),
             title: self.title.map(&mut field).unwrap_or_default(),
             text: field(self.text),
+            metadata: (self.metadata.iter())
+                .map(|(name, column)| (name.clone(), field(*column)))
+                .filter(|(_, value)| !value.is_empty())
+                .map(|(name, value)| (name, Value::Text(value)))
+                .collect(),
         }
     }
 }
@@ -185,6 +216,32 @@ mod tests {
         for open in ["\"", "a\t\"b", "\"a\"\""] {
             assert!(fields(open).is_none(), "{open}");
         }
+    }
+
+    #[test]
+    fn what_else_is_known_becomes_metadata() {
+        let metadata = |row: Row| row.metadata.into_iter().collect::<Vec<_>>();
+        let known = |name: &str, value: Value| (name.to_owned(), value);
+        let json = r#"{"text": "x", "metadata": {"year": 1999, "lang": "zh", "draft": true, "url": null}}"#;
+        let row = RowFormat::JsonLines.parse(json, "f", 1).unwrap().unwrap();
+        let expected = [
+            known("draft", true.into()),
+            known("lang", "zh".into()),
+            known("year", 1999.into()),
+        ];
+        assert_eq!(metadata(row), expected);
+        let nested = r#"{"text": "x", "metadata": {"tags": ["a"]}}"#;
+        let error = RowFormat::JsonLines.parse(nested, "f", 3).err().unwrap();
+        let error = error.to_string();
+        assert!(
+            error.contains("line 3") && error.contains("`tags`"),
+            "{error}"
+        );
+
+        let mut tsv = RowFormat::Tsv(None);
+        tsv.parse("year\ttext\tlang", "f", 1).unwrap();
+        let row = tsv.parse("1999\tx\t", "f", 2).unwrap().unwrap();
+        assert_eq!(metadata(row), [known("year", "1999".into())]);
     }
 
     #[test]

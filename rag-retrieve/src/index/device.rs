@@ -28,11 +28,21 @@ impl DeviceIndex {
         }
     }
 
-    fn best(&self, queries: ArrayView2<f32>, k: usize) -> Result<Vec<Vec<Hit>>> {
+    fn best(
+        &self,
+        queries: ArrayView2<f32>,
+        k: usize,
+        among: Option<&[usize]>,
+    ) -> Result<Vec<Vec<Hit>>> {
+        let device = self.vectors.device();
         let shape = [queries.nrows(), queries.ncols()];
         let queries = TensorData::new(queries.iter().copied().collect(), shape);
-        let queries = Tensor::<2>::from_data(queries, &self.vectors.device());
-        let scores = queries.matmul(self.vectors.clone());
+        let mut scores = Tensor::<2>::from_data(queries, &device).matmul(self.vectors.clone());
+        if let Some(among) = among {
+            let columns: Vec<i64> = among.iter().map(|&position| position as i64).collect();
+            let columns = TensorData::new(columns, [among.len()]);
+            scores = scores.select(1, Tensor::<1, Int>::from_data(columns, &device));
+        }
         let (scores, positions): (Tensor<2>, Tensor<2, Int>) = scores.topk_with_indices(k, 1);
         let read = |error| Error::Device {
             source: Box::new(error),
@@ -42,8 +52,8 @@ impl DeviceIndex {
         let hits = scores.chunks(k).zip(positions.chunks(k));
         Ok(hits
             .map(|(scores, positions)| {
-                let hit = |(&score, &position): (&f32, &i64)| Hit {
-                    position: position as usize,
+                let hit = |(&score, &column): (&f32, &i64)| Hit {
+                    position: among.map_or(column as usize, |among| among[column as usize]),
                     score,
                 };
                 let mut hits: Vec<Hit> = scores.iter().zip(positions).map(hit).collect();
@@ -63,16 +73,21 @@ impl Index for DeviceIndex {
         self.vectors.dims()[0]
     }
 
-    fn search(&self, queries: ArrayView2<f32>, k: usize) -> Result<Vec<Vec<Hit>>> {
+    fn search_among(
+        &self,
+        queries: ArrayView2<f32>,
+        k: usize,
+        among: Option<&[usize]>,
+    ) -> Result<Vec<Vec<Hit>>> {
         check_queries(queries, self.dimension())?;
-        let k = k.min(self.len());
+        let k = k.min(among.map_or(self.len(), <[usize]>::len));
         if k == 0 {
             return Ok(vec![Vec::new(); queries.nrows()]);
         }
         let at_once = (SCORES / self.len()).max(1);
         let mut found = Vec::with_capacity(queries.nrows());
         for queries in queries.axis_chunks_iter(Axis(0), at_once) {
-            found.extend(self.best(queries, k)?);
+            found.extend(self.best(queries, k, among)?);
         }
         check_scores(&found)?;
         Ok(found)
@@ -103,9 +118,11 @@ mod tests {
             let index = DeviceIndex::new(&flat, &device);
             assert_eq!((index.len(), index.dimension()), (700, 24));
             let queries = numbers(5, 24, 2);
-            for k in [0, 1, 20, 700, 900] {
-                let found = index.search(queries.view(), k).unwrap();
-                let expected = flat.search(queries.view(), k).unwrap();
+            let some: Vec<usize> = (0..700).step_by(9).collect();
+            let asked = [0, 1, 20, 700, 900].into_iter();
+            for (k, among) in asked.flat_map(|k| [(k, None), (k, Some(&some[..]))]) {
+                let found = index.search_among(queries.view(), k, among).unwrap();
+                let expected = flat.search_among(queries.view(), k, among).unwrap();
                 for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
                     assert!((found.score - expected.score).abs() < 1e-5);
                 }

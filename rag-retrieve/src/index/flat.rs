@@ -1,13 +1,10 @@
-use std::{borrow::Cow, collections::BinaryHeap, iter::zip, ops::Range, sync::Arc};
+use std::{borrow::Cow, collections::BinaryHeap, iter::zip, ops::Range};
 
-use half::{f16, slice::HalfFloatSliceExt, vec::HalfFloatVecExt};
-use memmap2::Mmap;
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, CowArray, Ix2};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, CowArray, Ix2};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use super::{Hit, Index, check_queries, check_scores};
-use crate::error::{Error, Result};
+use super::{Hit, Index, Rows, Storage, check_queries, check_scores};
+use crate::error::Result;
 
 /// Numbers of a block: 1 MiB of f32, which stays in a core's cache while its queries are scored.
 const BLOCK: usize = 1 << 18;
@@ -17,27 +14,6 @@ const QUERIES: usize = 256;
 
 /// Queries from which on a matrix product is faster than a product for each.
 const MATRIX_PRODUCT: usize = 4;
-
-/// How the numbers of vectors are kept, on disk and in memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Storage {
-    /// Four bytes a number, scores as exact as f32 sums are.
-    #[default]
-    F32,
-    /// Two bytes a number, each rounded to 11 significant bits; scores are still summed in f32.
-    F16,
-}
-
-impl Storage {
-    /// Bytes of one number.
-    pub fn width(self) -> usize {
-        match self {
-            Self::F32 => size_of::<f32>(),
-            Self::F16 => size_of::<f16>(),
-        }
-    }
-}
 
 /// Exact search: every query against every vector, block by block on all cores.
 ///
@@ -55,130 +31,127 @@ impl Storage {
 /// ```
 #[derive(Clone, Debug)]
 pub struct FlatIndex {
-    elements: Elements,
+    parts: Vec<Part>,
     len: usize,
-    dimension: usize,
 }
 
 #[derive(Clone, Debug)]
-enum Elements {
-    F32(Arc<Vec<f32>>),
-    F16(Arc<Vec<f16>>),
-    /// Little-endian rows, one after the other.
-    Mapped(Arc<Mmap>, Storage),
+struct Part {
+    /// Position of the first of its rows.
+    start: usize,
+    rows: Rows,
+}
+
+/// Vectors that are scored together.
+enum Block<'a> {
+    /// Rows of a part.
+    Range(&'a Part, Range<usize>),
+    /// Positions.
+    Chosen(&'a [usize]),
 }
 
 impl FlatIndex {
     /// An index over `vectors: [passages, dimension]`, in memory.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] for a vector with NaN or an infinite number, [`Error::HalfRange`] for
-    /// one too large for [`Storage::F16`], [`Error::Dimension`] for vectors of no number.
+    /// [`Error::NotFinite`](crate::Error::NotFinite) for a vector with NaN or an infinite number,
+    /// [`Error::HalfRange`](crate::Error::HalfRange) for one too large for [`Storage::F16`],
+    /// [`Error::Dimension`](crate::Error::Dimension) for vectors of no number.
     pub fn new(vectors: Array2<f32>, storage: Storage) -> Result<Self> {
-        let (len, dimension) = vectors.dim();
-        if dimension == 0 {
-            return Err(Error::Dimension {
-                what: "passage vectors",
-                expected: "at least 1".to_owned(),
-                found: 0,
-            });
-        }
-        let values = row_major(vectors);
-        let broken = |row: &[f32]| !row.iter().all(|value| value.is_finite());
-        if let Some(row) = values.par_chunks(dimension).position_first(broken) {
-            let what = "passage vector";
-            return Err(Error::NotFinite { what, row });
-        }
-        let elements = match storage {
-            Storage::F32 => Elements::F32(Arc::new(values)),
-            Storage::F16 => Elements::F16(Arc::new(halves(&values, dimension)?)),
-        };
-        Ok(Self {
-            elements,
-            len,
-            dimension,
-        })
+        Ok(Self::of([Rows::new(vectors, storage)?]))
     }
 
-    /// An index over the little-endian rows of `map`, which holds whole rows only.
-    pub(crate) fn mapped(map: Arc<Mmap>, storage: Storage, dimension: usize) -> Self {
-        Self {
-            len: map.len() / (dimension * storage.width()),
-            elements: Elements::Mapped(map, storage),
-            dimension,
+    /// An index over all of `rows`, one after the other: at least one of one dimension.
+    pub(crate) fn of(rows: impl IntoIterator<Item = Rows>) -> Self {
+        let mut parts = Vec::new();
+        let mut len = 0;
+        for rows in rows {
+            let start = len;
+            len += rows.len();
+            parts.push(Part { start, rows });
         }
+        Self { parts, len }
     }
 
     /// How numbers are kept.
     pub fn storage(&self) -> Storage {
-        match self.elements {
-            Elements::F32(_) => Storage::F32,
-            Elements::F16(_) => Storage::F16,
-            Elements::Mapped(_, storage) => storage,
-        }
+        self.parts[0].rows.storage()
     }
 
-    /// The vectors at `positions`, `[positions, dimension]`: borrowed where f32 is kept, else decoded.
+    /// The vectors at `positions`, `[positions, dimension]`: borrowed where f32 is kept one row after the
+    /// other, else copied.
     ///
     /// # Panics
     /// If `positions` reaches beyond [`Index::len`], as slicing does.
     pub fn rows(&self, positions: Range<usize>) -> CowArray<'_, f32, Ix2> {
-        let shape = (positions.len(), self.dimension);
-        let elements = positions.start * self.dimension..positions.end * self.dimension;
-        let values: Cow<'_, [f32]> = match &self.elements {
-            Elements::F32(values) => Cow::Borrowed(&values[elements]),
-            Elements::F16(values) => Cow::Owned(values[elements].to_f32_vec()),
-            Elements::Mapped(map, storage) => {
-                let width = storage.width();
-                decode(&map[elements.start * width..elements.end * width], *storage)
-            }
-        };
-        let values = match values {
-            Cow::Borrowed(values) => CowArray::from(ArrayView1::from(values)),
-            Cow::Owned(values) => CowArray::from(Array1::from(values)),
-        };
-        values
-            .into_shape_with_order(shape)
-            .expect("as many numbers as rows times dimension")
+        if let Some(part) = self.part(positions.start)
+            && positions.end <= part.start + part.rows.len()
+        {
+            return part
+                .rows
+                .range(positions.start - part.start..positions.end - part.start);
+        }
+        self.gather(&positions.collect::<Vec<_>>()).into()
+    }
+
+    /// The vectors at `positions`, in their order, `[positions, dimension]`.
+    ///
+    /// # Panics
+    /// If one of them is not below [`Index::len`], as slicing does.
+    pub fn gather(&self, positions: &[usize]) -> Array2<f32> {
+        let mut vectors = Array2::zeros((positions.len(), self.dimension()));
+        for (&position, vector) in zip(positions, vectors.rows_mut()) {
+            let part = self.part(position);
+            let part = part.unwrap_or_else(|| panic!("position {position} of {}", self.len));
+            part.rows.copy(position - part.start, vector);
+        }
+        vectors
     }
 
     /// All vectors as they are written to disk, a block of rows at a time.
     pub(crate) fn encoded(&self) -> impl Iterator<Item = Cow<'_, [u8]>> {
-        let block = self.block_rows() * self.dimension;
-        let end = self.len * self.dimension;
-        (0..end).step_by(block).map(move |start| {
-            let elements = start..end.min(start + block);
-            match &self.elements {
-                Elements::F32(values) => encode(&values[elements], |value| value.to_le_bytes()),
-                Elements::F16(values) => encode(&values[elements], |value| value.to_le_bytes()),
-                Elements::Mapped(map, storage) => {
-                    let width = storage.width();
-                    Cow::Borrowed(&map[elements.start * width..elements.end * width])
-                }
-            }
-        })
+        let block = self.block_rows();
+        (self.parts.iter()).flat_map(move |part| part.rows.encoded(block))
+    }
+
+    /// The part that holds a position.
+    fn part(&self, position: usize) -> Option<&Part> {
+        let after = self.parts.partition_point(|part| part.start <= position);
+        (position < self.len).then(|| &self.parts[after - 1])
     }
 
     fn block_rows(&self) -> usize {
-        BLOCK.div_ceil(self.dimension)
+        BLOCK.div_ceil(self.dimension())
     }
 
-    fn nearest(&self, queries: ArrayView2<f32>, k: usize) -> Vec<Nearest> {
+    fn nearest(&self, queries: ArrayView2<f32>, k: usize, blocks: &[Block]) -> Vec<Nearest> {
         let none = || vec![Nearest::new(k); queries.nrows()];
-        (0..self.len.div_ceil(self.block_rows()))
-            .into_par_iter()
+        blocks
+            .par_iter()
             .fold(none, |mut nearest, block| {
-                let start = block * self.block_rows();
-                let end = self.len.min(start + self.block_rows());
-                let vectors = self.rows(start..end);
+                let vectors = match block {
+                    Block::Range(part, rows) => part.rows.range(rows.clone()),
+                    Block::Chosen(positions) => self.gather(positions).into(),
+                };
+                let offer = |nearest: &mut Nearest, scores: ArrayView1<f32>| {
+                    let scores = scores.into_iter().copied();
+                    match block {
+                        Block::Range(part, rows) => {
+                            nearest.offer(zip(part.start + rows.start.., scores));
+                        }
+                        Block::Chosen(positions) => {
+                            nearest.offer(zip(positions.iter().copied(), scores));
+                        }
+                    }
+                };
                 if queries.nrows() < MATRIX_PRODUCT {
                     for (nearest, query) in zip(&mut nearest, queries.rows()) {
-                        nearest.offer(start, vectors.dot(&query).view());
+                        offer(nearest, vectors.dot(&query).view());
                     }
                 } else {
                     let scores = queries.dot(&vectors.t());
                     for (nearest, scores) in zip(&mut nearest, scores.rows()) {
-                        nearest.offer(start, scores);
+                        offer(nearest, scores);
                     }
                 }
                 nearest
@@ -198,79 +171,40 @@ impl Index for FlatIndex {
     }
 
     fn dimension(&self) -> usize {
-        self.dimension
+        self.parts[0].rows.dimension()
     }
 
-    fn search(&self, queries: ArrayView2<f32>, k: usize) -> Result<Vec<Vec<Hit>>> {
-        check_queries(queries, self.dimension)?;
-        let k = k.min(self.len);
+    fn search_among(
+        &self,
+        queries: ArrayView2<f32>,
+        k: usize,
+        among: Option<&[usize]>,
+    ) -> Result<Vec<Vec<Hit>>> {
+        check_queries(queries, self.dimension())?;
+        let k = k.min(among.map_or(self.len, <[usize]>::len));
         let mut found = Vec::with_capacity(queries.nrows());
         if k == 0 {
             found.resize(queries.nrows(), Vec::new());
             return Ok(found);
         }
+        let block = self.block_rows();
+        let blocks: Vec<Block> = match among {
+            Some(positions) => positions.chunks(block).map(Block::Chosen).collect(),
+            None => (self.parts.iter())
+                .flat_map(|part| {
+                    let starts = (0..part.rows.len()).step_by(block);
+                    starts.map(move |start| {
+                        Block::Range(part, start..part.rows.len().min(start + block))
+                    })
+                })
+                .collect(),
+        };
         for queries in queries.axis_chunks_iter(Axis(0), QUERIES) {
-            found.extend(self.nearest(queries, k).into_iter().map(Nearest::ranked));
+            let nearest = self.nearest(queries, k, &blocks);
+            found.extend(nearest.into_iter().map(Nearest::ranked));
         }
         check_scores(&found)?;
         Ok(found)
-    }
-}
-
-/// The numbers row after row, without a copy where they lie so already.
-fn row_major(vectors: Array2<f32>) -> Vec<f32> {
-    if !vectors.is_standard_layout() {
-        return vectors.iter().copied().collect();
-    }
-    let len = vectors.len();
-    let (mut values, offset) = vectors.into_raw_vec_and_offset();
-    values.drain(..offset.unwrap_or(0));
-    values.truncate(len);
-    values
-}
-
-fn halves(values: &[f32], dimension: usize) -> Result<Vec<f16>> {
-    let halves = Vec::from_f32_slice(values);
-    match halves
-        .par_iter()
-        .position_first(|half: &f16| half.is_infinite())
-    {
-        Some(at) => Err(Error::HalfRange {
-            row: at / dimension,
-            value: values[at],
-        }),
-        None => Ok(halves),
-    }
-}
-
-fn decode(bytes: &[u8], storage: Storage) -> Cow<'_, [f32]> {
-    match storage {
-        Storage::F32 => match bytemuck::try_cast_slice(bytes) {
-            Ok(values) if cfg!(target_endian = "little") => Cow::Borrowed(values),
-            _ => numbers(bytes, f32::from_le_bytes).collect(),
-        },
-        Storage::F16 => match bytemuck::try_cast_slice::<u8, f16>(bytes) {
-            Ok(values) if cfg!(target_endian = "little") => Cow::Owned(values.to_f32_vec()),
-            _ => numbers(bytes, |bytes| f16::from_le_bytes(bytes).to_f32()).collect(),
-        },
-    }
-}
-
-fn numbers<const N: usize>(
-    bytes: &[u8],
-    number: impl Fn([u8; N]) -> f32,
-) -> impl Iterator<Item = f32> {
-    bytes.as_chunks().0.iter().map(move |bytes| number(*bytes))
-}
-
-fn encode<T: bytemuck::Pod, const N: usize>(
-    values: &[T],
-    bytes: impl Fn(T) -> [u8; N],
-) -> Cow<'_, [u8]> {
-    if cfg!(target_endian = "little") {
-        Cow::Borrowed(bytemuck::cast_slice(values))
-    } else {
-        values.iter().flat_map(|value| bytes(*value)).collect()
     }
 }
 
@@ -287,14 +221,11 @@ impl Nearest {
         Self { k, heap }
     }
 
-    fn offer(&mut self, start: usize, scores: ArrayView1<f32>) {
-        for (offset, &score) in scores.iter().enumerate() {
+    fn offer(&mut self, hits: impl Iterator<Item = (usize, f32)>) {
+        for (position, score) in hits {
             let worst = self.worst();
             if worst.is_none_or(|worst| score >= worst.score || score.is_nan()) {
-                self.push(Hit {
-                    position: start + offset,
-                    score,
-                });
+                self.push(Hit { position, score });
             }
         }
     }
@@ -362,6 +293,7 @@ mod tests {
     use ndarray::{Array2, array, s};
 
     use super::*;
+    use crate::error::Error;
 
     /// Small whole numbers, whose products are exact in f16 and f32 and often tie.
     fn whole_numbers(rows: usize, dimension: usize, seed: u64) -> Array2<f32> {
@@ -408,6 +340,49 @@ mod tests {
     }
 
     #[test]
+    fn deleted_rows_and_parts_do_not_show() {
+        let vectors = whole_numbers(90, 5, 3);
+        for storage in [Storage::F32, Storage::F16] {
+            let part = |rows: Range<usize>, live: Option<&[u32]>| {
+                let part = vectors.slice(s![rows, ..]).to_owned();
+                Rows::new(part, storage).unwrap().only(live.map(Into::into))
+            };
+            let index = FlatIndex::of([
+                part(0..40, None),
+                part(40..60, Some(&[0, 3, 4, 19])),
+                part(60..61, Some(&[])),
+                part(61..90, Some(&[28])),
+            ]);
+            let kept: Vec<usize> = (0..40).chain([40, 43, 44, 59, 89]).collect();
+            let rows = vectors.select(Axis(0), &kept);
+            let whole = FlatIndex::new(rows.clone(), storage).unwrap();
+            assert_eq!(index.len(), 45);
+            for range in [0..45, 0..40, 38..42, 41..43, 44..45, 7..7] {
+                assert_eq!(index.rows(range.clone()), rows.slice(s![range, ..]));
+            }
+            let bytes = |index: &FlatIndex| -> Vec<u8> {
+                let blocks = index.encoded().map(Cow::into_owned);
+                blocks.collect::<Vec<_>>().concat()
+            };
+            assert_eq!(bytes(&index), bytes(&whole));
+            let some: Vec<usize> = (0..45).filter(|i| i % 3 == 1).collect();
+            for (k, queries) in [(1, 1), (7, 3), (50, 6)] {
+                let queries = whole_numbers(queries, 5, 8);
+                let found = index.search(queries.view(), k).unwrap();
+                assert_eq!(found, whole.search(queries.view(), k).unwrap());
+                let among = index.search_among(queries.view(), k, Some(&some)).unwrap();
+                let all = whole.search(queries.view(), 45).unwrap();
+                for (among, all) in zip(among, all) {
+                    let mut expected = all;
+                    expected.retain(|hit| hit.position % 3 == 1);
+                    expected.truncate(k);
+                    assert_eq!(among, expected);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn many_queries_are_answered_in_order() {
         let vectors = whole_numbers(50, 4, 3);
         let queries = whole_numbers(QUERIES * 2 + 3, 4, 5);
@@ -442,20 +417,6 @@ mod tests {
         for vectors in layouts {
             let index = FlatIndex::new(vectors.clone(), Storage::F32).unwrap();
             assert_eq!(index.rows(0..vectors.nrows()), vectors);
-        }
-    }
-
-    #[test]
-    fn decoding_does_not_depend_on_alignment() {
-        for storage in [Storage::F32, Storage::F16] {
-            let vectors = whole_numbers(3, 5, 4);
-            let index = FlatIndex::new(vectors.clone(), storage).unwrap();
-            let bytes: Vec<u8> = index.encoded().flat_map(Cow::into_owned).collect();
-            assert_eq!(bytes.len(), 15 * storage.width());
-            let shifted = [&[0], bytes.as_slice()].concat();
-            for bytes in [&bytes[..], &shifted[1..]] {
-                assert_eq!(*decode(bytes, storage), *vectors.as_slice().unwrap());
-            }
         }
     }
 

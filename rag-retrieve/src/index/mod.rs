@@ -2,13 +2,20 @@
 
 mod device;
 mod flat;
+#[cfg(feature = "ann")]
+mod graph;
+mod rows;
 
 use std::{cmp::Ordering, fmt};
 
 use ndarray::ArrayView2;
 
 pub use device::DeviceIndex;
-pub use flat::{FlatIndex, Storage};
+pub use flat::FlatIndex;
+#[cfg(feature = "ann")]
+pub use graph::{Code, GraphIndex, GraphSettings};
+pub(crate) use rows::Rows;
+pub use rows::Storage;
 
 use crate::error::{Error, Result};
 
@@ -26,7 +33,23 @@ pub trait Index: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`Error::Dimension`] for queries of another dimension, [`Error::NotFinite`] for a query, or
     /// a score, that is NaN or infinite.
-    fn search(&self, queries: ArrayView2<f32>, k: usize) -> Result<Vec<Vec<Hit>>>;
+    fn search(&self, queries: ArrayView2<f32>, k: usize) -> Result<Vec<Vec<Hit>>> {
+        self.search_among(queries, k, None)
+    }
+
+    /// Like [`Index::search`], of the vectors at the positions `among`, which rise; of all for `None`.
+    ///
+    /// # Errors
+    /// Those of [`Index::search`].
+    ///
+    /// # Panics
+    /// If a position is not below [`Index::len`], as slicing does.
+    fn search_among(
+        &self,
+        queries: ArrayView2<f32>,
+        k: usize,
+        among: Option<&[usize]>,
+    ) -> Result<Vec<Vec<Hit>>>;
 
     /// Whether the index holds no vector.
     fn is_empty(&self) -> bool {

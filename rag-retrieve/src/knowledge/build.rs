@@ -20,6 +20,16 @@ pub fn build_knowledge_base(
     storage: Storage,
     mut progress: impl FnMut(usize),
 ) -> Result<KnowledgeBase> {
+    let vectors = embed(&passages, encoder, &mut progress)?;
+    KnowledgeBase::new(passages, vectors, storage, encoder.fingerprint()?)
+}
+
+/// The vectors of passages, `[passages, dimension]`; `progress` hears how many are done.
+pub(super) fn embed(
+    passages: &[Passage],
+    encoder: &impl Embedder,
+    progress: &mut impl FnMut(usize),
+) -> Result<Array2<f32>> {
     let mut order: Vec<usize> = (0..passages.len()).collect();
     order.sort_by_key(|&i| Reverse(passages[i].title.len() + passages[i].text.len()));
     let mut vectors = Array2::zeros((0, 0));
@@ -36,5 +46,5 @@ pub fn build_knowledge_base(
         done += some.len();
         progress(done);
     }
-    KnowledgeBase::new(passages, vectors, storage, encoder.fingerprint()?)
+    Ok(vectors)
 }

@@ -1,8 +1,4 @@
-use std::{
-    collections::BTreeMap,
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::{fmt, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +7,7 @@ use crate::{
     index::Storage,
 };
 
-pub(super) const FORMAT_VERSION: u32 = 1;
+pub(super) const FORMAT_VERSION: u32 = 2;
 
 /// Which encoder: two with the same hash give the same vectors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +43,7 @@ pub struct Manifest {
     pub format_version: u32,
     /// Crate and version that made the knowledge base.
     pub created_by: String,
-    /// Passages, and vectors.
+    /// Passages, and vectors, without those that are deleted.
     pub count: usize,
     /// Numbers in each vector.
     pub dimension: usize,
@@ -55,8 +51,39 @@ pub struct Manifest {
     pub storage: Storage,
     /// The encoder of the vectors.
     pub encoder: Fingerprint,
-    /// What is in the folder, by its part: `vectors`, `passages`, `offsets`. Empty in memory.
-    pub files: BTreeMap<String, FileEntry>,
+    /// What is in the folder. Empty in memory.
+    pub segments: Vec<SegmentEntry>,
+}
+
+/// Passages that were written together. Its files never change; what is deleted of it stands in a file
+/// of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentEntry {
+    /// Passages, and vectors, deleted ones included.
+    pub count: usize,
+    /// `[count, dimension]` numbers.
+    pub vectors: FileEntry,
+    /// A passage a line.
+    pub passages: FileEntry,
+    /// `[count + 1]` u64: where lines start, and the end.
+    pub offsets: FileEntry,
+    /// u32, rising: the rows that are deleted; `None` where none is.
+    pub deleted: Option<FileEntry>,
+}
+
+impl SegmentEntry {
+    /// How many rows are deleted.
+    pub fn deleted(&self) -> usize {
+        let bytes = self.deleted.as_ref().map_or(0, |deleted| deleted.bytes);
+        bytes as usize / size_of::<u32>()
+    }
+
+    /// Its files.
+    pub fn files(&self) -> impl Iterator<Item = &FileEntry> {
+        [&self.vectors, &self.passages, &self.offsets]
+            .into_iter()
+            .chain(&self.deleted)
+    }
 }
 
 /// A file of a knowledge base, named after its content.
@@ -83,6 +110,20 @@ struct Version {
 }
 
 impl Manifest {
+    /// Refuses an encoder other than the one that made the vectors.
+    ///
+    /// # Errors
+    /// [`Error::Encoder`] where the hashes differ; descriptions are for people.
+    pub fn check_encoder(&self, encoder: &Fingerprint) -> Result<()> {
+        if encoder.hash == self.encoder.hash {
+            return Ok(());
+        }
+        Err(Error::Encoder {
+            expected: self.encoder.clone(),
+            found: encoder.clone(),
+        })
+    }
+
     /// The content of `manifest.json`.
     pub(super) fn seal(&self) -> serde_json::Result<Vec<u8>> {
         let mut bytes = serde_json::to_vec_pretty(&Sealed {
@@ -130,39 +171,44 @@ impl Manifest {
 
     /// Refuses a manifest that contradicts itself, though its hash is right.
     fn check(&self) -> std::result::Result<(), &'static str> {
-        let size = |part| self.files.get(part).map(|entry| entry.bytes);
         let product = |factors: [usize; 3]| {
             let factors = factors.into_iter().map(|factor| factor as u64);
-            factors.reduce(|a, b| a.saturating_mul(b))
+            factors.fold(1, u64::saturating_mul)
         };
         if self.count == 0 || self.dimension == 0 {
             return Err("it says that there are no passages, or no numbers in a vector");
         }
-        if size("vectors") != product([self.count, self.dimension, self.storage.width()]) {
-            return Err("its vectors are not count × dimension numbers");
+        let mut count = 0;
+        for segment in &self.segments {
+            if segment.vectors.bytes
+                != product([segment.count, self.dimension, self.storage.width()])
+            {
+                return Err("its vectors are not count × dimension numbers");
+            }
+            if segment.offsets.bytes
+                != product([segment.count.saturating_add(1), size_of::<u64>(), 1])
+            {
+                return Err("its offsets are not count + 1 numbers");
+            }
+            let numbers = |deleted: &FileEntry| deleted.bytes % size_of::<u32>() as u64 == 0;
+            if !segment.deleted.iter().all(numbers) || segment.deleted() > segment.count {
+                return Err("its deleted rows are not numbers, or more than there were");
+            }
+            count += segment.count - segment.deleted();
         }
-        if size("offsets") != product([self.count.saturating_add(1), size_of::<u64>(), 1]) {
-            return Err("its offsets are not count + 1 numbers");
-        }
-        if size("passages").is_none() {
-            return Err("it lists no passages");
+        if count != self.count {
+            return Err("its segments do not hold as many passages as it says");
         }
         let plain = |name: &str| Path::new(name).file_name() == Some(name.as_ref());
-        if !self.files.values().all(|entry| plain(&entry.file)) {
+        if !self.files().all(|entry| plain(&entry.file)) {
             return Err("it names a file outside its folder");
         }
         Ok(())
     }
 
-    /// Path and entry of a part, which [`Manifest::unseal`] has seen to be there.
-    pub(super) fn part(&self, folder: &Path, part: &str) -> Result<(PathBuf, &FileEntry)> {
-        match self.files.get(part) {
-            Some(entry) => Ok((folder.join(&entry.file), entry)),
-            None => Err(Error::Damaged {
-                file: folder.to_owned(),
-                reason: "its manifest does not list all parts",
-            }),
-        }
+    /// The files of all segments.
+    pub fn files(&self) -> impl Iterator<Item = &FileEntry> {
+        self.segments.iter().flat_map(SegmentEntry::files)
     }
 }
 
@@ -183,11 +229,13 @@ mod tests {
             dimension: 3,
             storage: Storage::F16,
             encoder: Fingerprint::new("abc", "tiny “encoder”"),
-            files: BTreeMap::from([
-                ("vectors".to_owned(), entry("vectors.bin", 12)),
-                ("offsets".to_owned(), entry("offsets.bin", 24)),
-                ("passages".to_owned(), entry("passages.jsonl", 1)),
-            ]),
+            segments: vec![SegmentEntry {
+                count: 3,
+                vectors: entry("vectors.bin", 18),
+                offsets: entry("offsets.bin", 32),
+                passages: entry("passages.jsonl", 1),
+                deleted: Some(entry("deleted.bin", 4)),
+            }],
         }
     }
 
@@ -211,28 +259,25 @@ mod tests {
     #[test]
     fn a_newer_format_is_named() {
         let newer = Manifest {
-            format_version: 2,
+            format_version: 3,
             ..manifest()
         };
         let error = Manifest::unseal(Path::new("m"), &newer.seal().unwrap()).unwrap_err();
         assert!(
-            matches!(error, Error::FormatVersion { found: 2, .. }),
+            matches!(error, Error::FormatVersion { found: 3, .. }),
             "{error}"
         );
     }
 
     #[test]
     fn contradictions_are_refused() {
-        let contradictions: [fn(&mut Manifest); 5] = [
+        let contradictions: [fn(&mut Manifest); 6] = [
             |m| m.count = 3,
             |m| m.dimension = 0,
-            |m| m.count = usize::MAX,
-            |m| {
-                m.files
-                    .values_mut()
-                    .for_each(|entry| entry.file.insert_str(0, "../"))
-            },
-            |m| m.files.retain(|part, _| part != "passages"),
+            |m| m.segments[0].count = usize::MAX,
+            |m| m.segments[0].deleted.as_mut().unwrap().bytes = 5,
+            |m| m.segments[0].passages.file.insert_str(0, "../"),
+            |m| m.segments.clear(),
         ];
         for contradict in contradictions {
             let mut manifest = manifest();

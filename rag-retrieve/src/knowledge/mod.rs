@@ -1,23 +1,30 @@
 //! Knowledge bases: passages, their vectors and the encoder they were made with.
 
 mod build;
+mod files;
 mod manifest;
+mod merge;
+mod reembed;
+mod segment;
 mod store;
+mod writer;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
 use ndarray::Array2;
-use rag_core::Passage;
+use rag_core::{Passage, Value};
 
 pub use build::build_knowledge_base;
-pub use manifest::{FileEntry, Fingerprint, Manifest};
+pub use manifest::{FileEntry, Fingerprint, Manifest, SegmentEntry};
+pub use writer::{Changes, KnowledgeWriter};
 
 use crate::{
     document::distinct_ids,
     error::{Error, Result},
+    filter::{Filter, check_fields},
     index::{FlatIndex, Index, Storage},
 };
-use store::MappedPassages;
+use segment::Segment;
 
 /// Passages and an exact index over their vectors, in memory or mapped from a folder.
 ///
@@ -44,14 +51,18 @@ use store::MappedPassages;
 #[derive(Clone, Debug)]
 pub struct KnowledgeBase {
     manifest: Manifest,
-    passages: Passages,
+    parts: Vec<Part>,
     index: FlatIndex,
 }
 
+/// A segment in a knowledge base.
 #[derive(Clone, Debug)]
-enum Passages {
-    Memory(Arc<Vec<Passage>>),
-    Mapped(MappedPassages),
+struct Part {
+    segment: Arc<Segment>,
+    /// Its rows that are not deleted, rising; `None` for all.
+    live: Option<Arc<[u32]>>,
+    /// Position of the first of them.
+    start: usize,
 }
 
 impl KnowledgeBase {
@@ -75,21 +86,41 @@ impl KnowledgeBase {
                 vectors: vectors.nrows(),
             });
         }
-        distinct_ids(&passages)?;
-        let index = FlatIndex::new(vectors, storage)?;
-        Ok(Self {
-            manifest: Manifest {
-                format_version: manifest::FORMAT_VERSION,
-                created_by: concat!("rag-retrieve ", env!("CARGO_PKG_VERSION")).to_owned(),
-                count: passages.len(),
-                dimension: index.dimension(),
-                storage,
-                encoder,
-                files: BTreeMap::new(),
-            },
-            passages: Passages::Memory(Arc::new(passages)),
-            index,
-        })
+        check(&passages)?;
+        let segment = Segment::new(passages, vectors, storage)?;
+        let manifest = Manifest {
+            format_version: manifest::FORMAT_VERSION,
+            created_by: concat!("rag-retrieve ", env!("CARGO_PKG_VERSION")).to_owned(),
+            count: segment.len(),
+            dimension: segment.rows().dimension(),
+            storage,
+            encoder,
+            segments: Vec::new(),
+        };
+        Ok(Self::of(manifest, vec![(Arc::new(segment), None)]))
+    }
+
+    /// The rows of `segments` that live, one after the other.
+    fn of(manifest: Manifest, segments: Vec<(Arc<Segment>, Option<Arc<[u32]>>)>) -> Self {
+        let mut start = 0;
+        let parts = segments.into_iter().map(|(segment, live)| {
+            let part = Part {
+                start,
+                segment,
+                live,
+            };
+            start += part.len();
+            part
+        });
+        let parts: Vec<Part> = parts.collect();
+        let rows = parts
+            .iter()
+            .map(|part| part.segment.rows().only(part.live.clone()));
+        Self {
+            index: FlatIndex::of(rows),
+            manifest,
+            parts,
+        }
     }
 
     /// Refuses an encoder other than the one that made the vectors.
@@ -97,13 +128,7 @@ impl KnowledgeBase {
     /// # Errors
     /// [`Error::Encoder`] where the hashes differ; descriptions are for people.
     pub fn check_encoder(&self, encoder: &Fingerprint) -> Result<()> {
-        if encoder.hash == self.manifest.encoder.hash {
-            return Ok(());
-        }
-        Err(Error::Encoder {
-            expected: self.manifest.encoder.clone(),
-            found: encoder.clone(),
-        })
+        self.manifest.check_encoder(encoder)
     }
 
     /// The passage at a position, parsed only now where it is mapped.
@@ -112,14 +137,44 @@ impl KnowledgeBase {
     /// [`Error::Position`]; [`Error::Damaged`] or [`Error::Core`] where an unverified file is not
     /// what was written.
     pub fn passage(&self, position: usize) -> Result<Passage> {
+        let (segment, row) = self.place(position)?;
+        segment.passage(row)
+    }
+
+    /// The passage at a position as a line of JSON.
+    fn line(&self, position: usize) -> Result<Cow<'_, [u8]>> {
+        let (segment, row) = self.place(position)?;
+        segment.line(row)
+    }
+
+    /// Segment and row of a position.
+    fn place(&self, position: usize) -> Result<(&Segment, usize)> {
         let len = self.len();
         if position >= len {
             return Err(Error::Position { position, len });
         }
-        match &self.passages {
-            Passages::Memory(passages) => Ok(passages[position].clone()),
-            Passages::Mapped(passages) => passages.get(position),
+        let after = self.parts.partition_point(|part| part.start <= position);
+        let part = &self.parts[after - 1];
+        Ok((&part.segment, part.row(position - part.start)))
+    }
+
+    /// The positions of the passages that `filter` means, rising. What is known of passages is read
+    /// when this is first asked, and kept.
+    ///
+    /// # Errors
+    /// [`Error::UnknownField`] for a field that no passage has; those of [`KnowledgeBase::passage`].
+    pub fn matching(&self, filter: &Filter) -> Result<Vec<usize>> {
+        let fields = (self.parts.iter())
+            .map(|part| part.segment.fields())
+            .collect::<Result<Vec<_>>>()?;
+        check_fields(filter, fields.iter().flat_map(|fields| fields.names()))?;
+        let mut positions = Vec::new();
+        for (part, fields) in self.parts.iter().zip(fields) {
+            let matching = fields.matching(filter);
+            let rows = (0..part.len()).filter(|&at| matching[part.row(at)]);
+            positions.extend(rows.map(|at| part.start + at));
         }
+        Ok(positions)
     }
 
     /// All passages by position, each as [`KnowledgeBase::passage`] gives it.
@@ -146,6 +201,35 @@ impl KnowledgeBase {
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
+}
+
+impl Part {
+    /// Rows that live.
+    fn len(&self) -> usize {
+        (self.live.as_ref()).map_or(self.segment.len(), |live| live.len())
+    }
+
+    /// The segment's row of those that live.
+    fn row(&self, at: usize) -> usize {
+        self.live.as_ref().map_or(at, |live| live[at] as usize)
+    }
+}
+
+/// Refuses passages that could not be told apart or written.
+fn check(passages: &[Passage]) -> Result<()> {
+    distinct_ids(passages)?;
+    for passage in passages {
+        for (field, value) in &passage.metadata {
+            if matches!(value, Value::Number(number) if !number.is_finite()) {
+                return Err(Error::Metadata {
+                    id: passage.id.clone(),
+                    field: field.clone(),
+                    value: value.clone(),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,39 +1,31 @@
 //! The folder of a knowledge base, and why a crash cannot lose it.
 //!
 //! ```text
-//! manifest.json                         counts, encoder, and hash of each file below and of itself
-//! vectors-<first 16 of BLAKE3>.bin      [count, dimension], rows of little-endian f32 or f16
+//! manifest.json                         counts, encoder, segments, and hash of each file below and of itself
+//! vectors-<first 16 of BLAKE3>.bin      [rows, dimension], rows of little-endian f32 or f16
 //! passages-<first 16 of BLAKE3>.jsonl   a passage a line
-//! offsets-<first 16 of BLAKE3>.bin      [count + 1], little-endian u64: where lines start, and the end
-//! .lock                                 held while saving
+//! offsets-<first 16 of BLAKE3>.bin      [rows + 1], little-endian u64: where lines start, and the end
+//! deleted-<first 16 of BLAKE3>.bin      little-endian u32, rising: rows that are deleted
+//! .lock                                 held while saving or changing
 //! ```
 //!
-//! Saving writes the data files under names of their own content, so none that the present manifest
-//! lists is ever touched; then it replaces `manifest.json` in one step; then it removes what is no
-//! longer listed. Whenever it is cut off, the folder holds one whole knowledge base, the previous
-//! or the new one.
+//! A segment is vectors, passages and offsets that were written together. Data files are written under
+//! names of their own content, so none that the present manifest lists is ever touched; then
+//! `manifest.json` is replaced in one step; then what is no longer listed is removed. Whenever it is cut
+//! off, the folder holds one whole knowledge base, the previous or the new one.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File, TryLockError},
-    io::{self, BufWriter, Write},
-    path::{Path, PathBuf},
-    sync::Arc,
+use std::{fs, io, io::Write, path::Path, sync::Arc};
+
+use rag_core::atomic::write_file;
+
+use super::{
+    KnowledgeBase, Manifest,
+    files::{Lock, Verification, remove_unlisted},
+    segment::{self, Segment},
 };
-
-use memmap2::Mmap;
-use rag_core::{Passage, atomic::write_file};
-
-use super::{FileEntry, KnowledgeBase, Manifest, Passages};
-use crate::{
-    error::{Error, Result},
-    index::FlatIndex,
-};
+use crate::error::{Error, Result};
 
 const MANIFEST: &str = "manifest.json";
-const LOCK: &str = ".lock";
-const DIGITS: usize = 16;
-const WRITE_BUFFER: usize = 1 << 20;
 
 impl KnowledgeBase {
     /// Writes the knowledge base to a folder, in the place of the one that may be there.
@@ -48,31 +40,13 @@ impl KnowledgeBase {
         let folder = folder.as_ref();
         fs::create_dir_all(folder).map_err(rag_core::Error::io(folder))?;
         let _lock = Lock::of(folder)?;
-        let mut offsets = Vec::new();
-        let vectors = write_named_by_content(folder, "vectors", "bin", |file| {
-            self.index
-                .encoded()
-                .try_for_each(|rows| file.write_all(&rows))
-        })?;
-        let passages = write_named_by_content(folder, "passages", "jsonl", |file| {
-            offsets = self.passages.write(file)?;
-            Ok(())
-        })?;
-        let offsets = write_named_by_content(folder, "offsets", "bin", |file| {
-            let mut numbers = offsets.iter();
-            numbers.try_for_each(|offset| file.write_all(&offset.to_le_bytes()))
-        })?;
+        let lines = || (0..self.len()).map(|position| self.line(position));
+        let segment = segment::write(folder, self.len(), || self.index.encoded(), lines)?;
         let manifest = Manifest {
-            files: BTreeMap::from([
-                ("vectors".to_owned(), vectors),
-                ("passages".to_owned(), passages),
-                ("offsets".to_owned(), offsets),
-            ]),
+            segments: vec![segment],
             ..self.manifest.clone()
         };
-        write_file(&folder.join(MANIFEST), |file| {
-            file.write_all(&manifest.seal()?)
-        })?;
+        put_manifest(folder, &manifest)?;
         remove_unlisted(folder, &manifest);
         Ok(())
     }
@@ -113,24 +87,21 @@ impl KnowledgeBase {
     }
 
     fn load(folder: &Path, manifest: Manifest, verification: Verification) -> Result<Self> {
-        let map = |part| -> Result<(PathBuf, Arc<Mmap>)> {
-            let (path, entry) = manifest.part(folder, part)?;
-            let map = map_checked(&path, entry, verification)?;
-            Ok((path, Arc::new(map)))
-        };
-        let (_, vectors) = map("vectors")?;
-        let (path, lines) = map("passages")?;
-        let (_, offsets) = map("offsets")?;
-        Ok(Self {
-            index: FlatIndex::mapped(vectors, manifest.storage, manifest.dimension),
-            passages: Passages::Mapped(MappedPassages {
-                path,
-                lines,
-                offsets,
-            }),
-            manifest,
-        })
+        let segments = (manifest.segments.iter())
+            .map(|entry| {
+                let (segment, live) = Segment::open(folder, entry, &manifest, verification)?;
+                Ok((Arc::new(segment), live))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self::of(manifest, segments))
     }
+}
+
+/// The moment at which a new knowledge base takes the place of the previous one.
+pub(super) fn put_manifest(folder: &Path, manifest: &Manifest) -> Result<()> {
+    Ok(write_file(&folder.join(MANIFEST), |file| {
+        file.write_all(&manifest.seal()?)
+    })?)
 }
 
 /// Opens what a manifest lists; again where that fails because a save has replaced the manifest, and
@@ -153,204 +124,6 @@ fn open_settled<T>(
     }
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Verification {
-    Full,
-    Sizes,
-}
-
-/// Passages in a file, a line of JSON each, and where their lines are.
-#[derive(Clone, Debug)]
-pub(super) struct MappedPassages {
-    path: PathBuf,
-    lines: Arc<Mmap>,
-    offsets: Arc<Mmap>,
-}
-
-impl MappedPassages {
-    /// The passage at `position`, which must be below the count.
-    pub(super) fn get(&self, position: usize) -> Result<Passage> {
-        let offsets = self.offsets.as_chunks().0;
-        let at = |position: usize| u64::from_le_bytes(offsets[position]) as usize;
-        let line = self.lines.get(at(position)..at(position + 1));
-        let line = line.ok_or_else(|| Error::Damaged {
-            file: self.path.clone(),
-            reason: "its lines are not where the offsets say",
-        })?;
-        let passage = serde_json::from_slice(line).map_err(rag_core::Error::json(&self.path))?;
-        Ok(passage)
-    }
-}
-
-impl Passages {
-    /// Writes the lines; returns where each starts, and the end.
-    fn write(&self, file: &mut dyn Write) -> io::Result<Vec<u64>> {
-        match self {
-            Self::Memory(passages) => {
-                let mut offsets = vec![0];
-                let mut line = Vec::new();
-                let mut end = 0;
-                for passage in passages.iter() {
-                    line.clear();
-                    serde_json::to_writer(&mut line, passage)?;
-                    line.push(b'\n');
-                    file.write_all(&line)?;
-                    end += line.len() as u64;
-                    offsets.push(end);
-                }
-                Ok(offsets)
-            }
-            Self::Mapped(passages) => {
-                file.write_all(&passages.lines)?;
-                let offsets = passages.offsets.as_chunks().0.iter();
-                Ok(offsets.map(|bytes| u64::from_le_bytes(*bytes)).collect())
-            }
-        }
-    }
-}
-
-/// Writes what `write` gives, which must be the same each time: once to learn its hash and so its
-/// name, once to the file.
-fn write_named_by_content(
-    folder: &Path,
-    part: &str,
-    extension: &str,
-    mut write: impl FnMut(&mut dyn Write) -> io::Result<()>,
-) -> Result<FileEntry> {
-    let mut digest = BufWriter::with_capacity(WRITE_BUFFER, Digest::default());
-    write(&mut digest)
-        .and_then(|()| digest.flush())
-        .map_err(rag_core::Error::io(folder.join(part)))?;
-    let Digest { hasher, bytes } = digest.get_ref();
-    let blake3 = hasher.finalize().to_string();
-    let file = format!("{part}-{}.{extension}", &blake3[..DIGITS]);
-    write_file(&folder.join(&file), |file| write(file))?;
-    Ok(FileEntry {
-        file,
-        bytes: *bytes,
-        blake3,
-    })
-}
-
-#[derive(Default)]
-struct Digest {
-    hasher: blake3::Hasher,
-    bytes: u64,
-}
-
-impl Write for Digest {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.hasher.update_rayon(bytes);
-        self.bytes += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn map_checked(path: &Path, entry: &FileEntry, verification: Verification) -> Result<Mmap> {
-    let file = File::open(path).map_err(rag_core::Error::io(path))?;
-    let found = file.metadata().map_err(rag_core::Error::io(path))?.len();
-    if found != entry.bytes {
-        return Err(Error::Size {
-            file: path.to_owned(),
-            expected: entry.bytes,
-            found,
-        });
-    }
-    let map = map(&file).map_err(rag_core::Error::io(path))?;
-    if verification == Verification::Full {
-        let found = blake3::Hasher::new()
-            .update_rayon(&map)
-            .finalize()
-            .to_string();
-        if found != entry.blake3 {
-            return Err(Error::Checksum {
-                file: path.to_owned(),
-                expected: entry.blake3.clone(),
-                found,
-            });
-        }
-    }
-    Ok(map)
-}
-
-/// The one place that needs `unsafe`: Rust cannot know that nobody changes the file under the map.
-/// Files of a knowledge base are written under another name, moved into place and never changed
-/// after; they are only removed, which leaves a map as it was. Who edits or truncates one by other
-/// means while it is open breaks this.
-#[allow(unsafe_code)]
-fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: as above, the file does not change while it is mapped.
-    unsafe { Mmap::map(file) }
-}
-
-/// The lock of a folder, held until it is dropped, or the process ends, however it ends.
-struct Lock(File);
-
-impl Lock {
-    fn of(folder: &Path) -> Result<Self> {
-        let path = folder.join(LOCK);
-        let mut options = File::options();
-        let file = options.write(true).create(true).truncate(false).open(&path);
-        let file = file.map_err(rag_core::Error::io(&path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self(file)),
-            Err(TryLockError::WouldBlock) => Err(Error::Busy {
-                folder: folder.to_owned(),
-            }),
-            // Some network file systems have no locks.
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
-                Ok(Self(file))
-            }
-            Err(TryLockError::Error(error)) => Err(rag_core::Error::io(&path)(error).into()),
-        }
-    }
-}
-
-impl Drop for Lock {
-    /// Closing the file would do, but for a process that another thread is just starting: it holds
-    /// a copy of the file until it runs its own program.
-    fn drop(&mut self) {
-        if let Err(error) = self.0.unlock() {
-            tracing::debug!(%error, "the lock of a knowledge base is left to the system");
-        }
-    }
-}
-
-/// Removes what earlier saves left. The new knowledge base is in place, so what cannot be removed
-/// now waits for the next save.
-fn remove_unlisted(folder: &Path, manifest: &Manifest) {
-    let listed = |name: &str| manifest.files.values().any(|entry| entry.file == name);
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if is_ours(&name)
-            && !listed(&name)
-            && let Err(error) = fs::remove_file(entry.path())
-        {
-            tracing::warn!(%error, file = %entry.path().display(), "a file of no use any more stays");
-        }
-    }
-}
-
-fn is_ours(name: &str) -> bool {
-    let named_by_content = |part: &str, extension: &str| {
-        let digits = name
-            .strip_prefix(part)
-            .and_then(|name| name.strip_suffix(extension));
-        digits.is_some_and(|digits| {
-            digits.len() == DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
-        })
-    };
-    name.starts_with(".writing-")
-        || named_by_content("vectors-", ".bin")
-        || named_by_content("passages-", ".jsonl")
-        || named_by_content("offsets-", ".bin")
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -359,11 +132,12 @@ mod tests {
     };
 
     use ndarray::Array2;
+    use rag_core::Passage;
 
     use super::*;
     use crate::{
         index::{Index, Storage},
-        knowledge::Fingerprint,
+        knowledge::{Fingerprint, files::LOCK},
     };
 
     const CHILD: &str = "RAG_RETRIEVE_TEST_SAVES_TO";

@@ -8,6 +8,7 @@ use rag_core::Passage;
 use crate::{
     Error, Result,
     encoder::{Embedder, TextEncoder},
+    filter::Filter,
     index::{Hit, Index},
     knowledge::KnowledgeBase,
     lexical::LexicalIndex,
@@ -51,6 +52,8 @@ pub struct Retriever {
     candidates: usize,
     /// λ of maximal marginal relevance.
     diversity: Option<f32>,
+    /// The positions that are searched; `None` for all.
+    among: Option<Arc<[usize]>>,
 }
 
 /// Passages that are compared before the best are chosen, where they are compared by more than one number.
@@ -81,6 +84,7 @@ impl Retriever {
             reranker: None,
             candidates: CANDIDATES,
             diversity: None,
+            among: None,
         };
         retriever.top_k(n_docs)
     }
@@ -115,11 +119,12 @@ impl Retriever {
     /// # Errors
     /// [`Error::TooFewPassages`] where the knowledge base has fewer.
     pub fn top_k(mut self, n_docs: usize) -> Result<Self> {
-        if n_docs == 0 || n_docs > self.knowledge.len() {
-            return Err(Error::TooFewPassages {
-                n_docs,
-                passages: self.knowledge.len(),
-            });
+        let passages = self
+            .among
+            .as_ref()
+            .map_or(self.knowledge.len(), |among| among.len());
+        if n_docs == 0 || n_docs > passages {
+            return Err(Error::TooFewPassages { n_docs, passages });
         }
         self.n_docs = n_docs;
         Ok(self)
@@ -201,6 +206,25 @@ impl Retriever {
         })
     }
 
+    /// The same retriever, over the passages that `filter` means, and over as many of them as there are
+    /// where they are fewer than it retrieves.
+    ///
+    /// # Errors
+    /// [`Error::UnknownField`], [`Error::NoMatch`] where there is no such passage; those of
+    /// [`KnowledgeBase::passage`].
+    pub fn among(&self, filter: &Filter) -> Result<Self> {
+        let positions = self.knowledge.matching(filter)?;
+        if positions.is_empty() {
+            let filter = filter.clone();
+            return Err(Error::NoMatch { filter });
+        }
+        Ok(Self {
+            n_docs: self.n_docs.min(positions.len()),
+            among: Some(positions.into()),
+            ..self.clone()
+        })
+    }
+
     /// The weights that P(z|x) is made with: the retriever's own, else, with a reranker, its word alone;
     /// `None` for the inner product alone.
     pub fn weights(&self) -> Option<PriorWeights> {
@@ -258,7 +282,7 @@ impl Retriever {
         self.index
             .as_deref()
             .unwrap_or(own)
-            .search(vectors.view(), k)
+            .search_among(vectors.view(), k, self.among.as_deref())
     }
 
     /// Passages that are looked at more closely, found by so many queries.
@@ -272,12 +296,7 @@ impl Retriever {
 
     /// The vectors of passages at `positions`, `[positions, dimension]`.
     pub fn vectors(&self, positions: &[usize]) -> Array2<f32> {
-        let index = self.knowledge.index();
-        let mut vectors = Array2::zeros((positions.len(), index.dimension()));
-        for (mut row, &position) in vectors.rows_mut().into_iter().zip(positions) {
-            row.assign(&index.rows(position..position + 1).row(0));
-        }
-        vectors
+        self.knowledge.index().gather(positions)
     }
 
     /// Passages, vectors, manifest.

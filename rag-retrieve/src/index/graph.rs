@@ -1,0 +1,454 @@
+use std::{
+    fmt, fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use ndarray::{ArrayView1, ArrayView2};
+use rag_core::atomic::write_file;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use usearch::{Index as Graph, IndexOptions, MetricKind, ScalarKind};
+
+use super::{FlatIndex, Hit, Index, check_queries, check_scores};
+use crate::{Error, Result};
+
+/// How a [`GraphIndex`] is built and searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GraphSettings {
+    /// How the graph keeps numbers; hits are scored again with those of the exact index.
+    pub code: Code,
+    /// Neighbours of a vector, M of the paper; twice as many in the lowest layer.
+    pub neighbours: usize,
+    /// Vectors that are compared when one is added, efConstruction of the paper.
+    pub build_width: usize,
+    /// Vectors that are compared in a search, ef of the paper; at least k always are. The larger, the
+    /// fewer are missed.
+    pub search_width: usize,
+}
+
+/// How a graph keeps the numbers of vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Code {
+    /// Four bytes a number.
+    F32,
+    /// Two bytes a number.
+    F16,
+    /// One byte a number, of vectors brought to length 1.
+    I8,
+}
+
+impl Default for GraphSettings {
+    fn default() -> Self {
+        Self {
+            code: Code::I8,
+            neighbours: 16,
+            build_width: 200,
+            search_width: 64,
+        }
+    }
+}
+
+/// Approximate search: a hierarchical navigable small world graph (Malkov and Yashunin 2018), whose hits
+/// are scored again by the exact vectors.
+///
+/// For more vectors than [`FlatIndex`] searches fast enough; `docs/decisions.md` has the measurements. A
+/// search among few positions is exact.
+pub struct GraphIndex {
+    graph: Graph,
+    exact: FlatIndex,
+    settings: GraphSettings,
+}
+
+/// Positions of a search up to which all are compared.
+const COMPARED: usize = 20_000;
+
+/// What stands beside a graph's file.
+#[derive(Serialize, Deserialize)]
+struct About {
+    settings: GraphSettings,
+    /// Of the vectors that it is of.
+    vectors: String,
+    /// Of the graph's file.
+    graph: String,
+}
+
+impl GraphIndex {
+    /// Builds the graph of the vectors of `exact` on all cores; `progress` hears how many are in it.
+    ///
+    /// # Errors
+    /// [`Error::Graph`].
+    pub fn build(
+        exact: &FlatIndex,
+        settings: GraphSettings,
+        progress: impl Fn(usize) + Sync,
+    ) -> Result<Self> {
+        let graph = empty(exact, settings)?;
+        let threads = rayon::current_num_threads();
+        graph
+            .reserve_capacity_and_threads(exact.len(), threads)
+            .map_err(Error::graph)?;
+        let done = AtomicUsize::new(0);
+        (0..exact.len()).into_par_iter().try_for_each(|position| {
+            let vector = exact.gather(&[position]);
+            let vector = vector.as_slice().expect("one row");
+            graph.add(position as u64, vector).map_err(Error::graph)?;
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1);
+            Ok::<_, Error>(())
+        })?;
+        Ok(Self {
+            graph,
+            exact: exact.clone(),
+            settings,
+        })
+    }
+
+    /// Compares so many vectors in a search from now on.
+    #[must_use]
+    pub fn with_search_width(mut self, search_width: usize) -> Self {
+        self.settings.search_width = search_width;
+        self
+    }
+}
+
+impl GraphIndex {
+    /// Writes the graph to a folder, such as that of its knowledge base; the vectors are not in it.
+    ///
+    /// # Errors
+    /// [`Error::Graph`], [`Error::Core`]; a graph that stood there before is untouched then.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
+        fs::create_dir_all(folder).map_err(rag_core::Error::io(folder))?;
+        let written = tempfile::Builder::new()
+            .prefix(".writing-")
+            .tempfile_in(folder)
+            .map_err(rag_core::Error::io(folder))?
+            .into_temp_path();
+        self.graph.save(&utf8(&written)?).map_err(Error::graph)?;
+        let hash = hash_of(&written).map_err(rag_core::Error::io(&written))?;
+        let path = folder.join(file_name(&hash));
+        written
+            .persist(&path)
+            .map_err(|error| rag_core::Error::Io {
+                path: path.clone(),
+                source: error.error,
+            })?;
+        let about = About {
+            settings: self.settings,
+            vectors: sample(&self.exact),
+            graph: hash,
+        };
+        write_file(&folder.join(ABOUT), |file| {
+            serde_json::to_writer_pretty(&mut *file, &about)?;
+            file.write_all(b"\n")
+        })?;
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let graph = name.starts_with("graph-") && name.ends_with(".usearch");
+            if graph && entry.path() != path {
+                // What cannot be removed is open elsewhere, and waits for the next save.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
+    }
+
+    /// Maps a graph that [`GraphIndex::save`] wrote, of the vectors of `exact`, and checks every byte.
+    ///
+    /// # Errors
+    /// [`Error::Checksum`] where the file is not what was written, [`Error::OtherVectors`] where the graph is
+    /// of other vectors, [`Error::Graph`], [`Error::Core`].
+    pub fn open(folder: impl AsRef<Path>, exact: &FlatIndex) -> Result<Self> {
+        let folder = folder.as_ref();
+        let path = folder.join(ABOUT);
+        let about = fs::read(&path).map_err(rag_core::Error::io(&path))?;
+        let about: About = serde_json::from_slice(&about).map_err(rag_core::Error::json(&path))?;
+        if about.vectors != sample(exact) {
+            let folder = folder.to_owned();
+            return Err(Error::OtherVectors { folder });
+        }
+        let path = folder.join(file_name(&about.graph));
+        let found = hash_of(&path).map_err(rag_core::Error::io(&path))?;
+        if found != about.graph {
+            return Err(Error::Checksum {
+                file: path,
+                expected: about.graph,
+                found,
+            });
+        }
+        let graph = empty(exact, about.settings)?;
+        graph.view(&utf8(&path)?).map_err(Error::graph)?;
+        Ok(Self {
+            graph,
+            exact: exact.clone(),
+            settings: about.settings,
+        })
+    }
+
+    fn nearest(
+        &self,
+        query: ArrayView1<f32>,
+        k: usize,
+        among: Option<&[bool]>,
+    ) -> Result<Vec<Hit>> {
+        let query = query.to_vec();
+        let width = k.max(self.settings.search_width).min(self.len());
+        let found = match among {
+            Some(among) => self
+                .graph
+                .filtered_search(&query, width, |position| among[position as usize]),
+            None => self.graph.search(&query, width),
+        };
+        let found = found.map_err(Error::graph)?;
+        let mut positions: Vec<usize> = found.keys.iter().map(|&key| key as usize).collect();
+        positions.sort_unstable();
+        let scores = self.exact.gather(&positions).dot(&ArrayView1::from(&query));
+        let hits = positions.into_iter().zip(scores);
+        let mut hits: Vec<Hit> = hits
+            .map(|(position, score)| Hit { position, score })
+            .collect();
+        hits.sort_by(Hit::rank);
+        hits.truncate(k);
+        Ok(hits)
+    }
+}
+
+impl Index for GraphIndex {
+    fn len(&self) -> usize {
+        self.exact.len()
+    }
+
+    fn dimension(&self) -> usize {
+        self.exact.dimension()
+    }
+
+    fn search_among(
+        &self,
+        queries: ArrayView2<f32>,
+        k: usize,
+        among: Option<&[usize]>,
+    ) -> Result<Vec<Vec<Hit>>> {
+        check_queries(queries, self.dimension())?;
+        if among.is_some_and(|among| among.len() <= COMPARED.max(k)) {
+            return self.exact.search_among(queries, k, among);
+        }
+        let allowed = among.map(|among| {
+            let mut allowed = vec![false; self.len()];
+            among.iter().for_each(|&position| allowed[position] = true);
+            allowed
+        });
+        let found = queries.outer_iter().into_par_iter();
+        let found: Vec<Vec<Hit>> = found
+            .map(|query| self.nearest(query, k, allowed.as_deref()))
+            .collect::<Result<_>>()?;
+        check_scores(&found)?;
+        Ok(found)
+    }
+}
+
+impl fmt::Debug for GraphIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GraphIndex")
+            .field("len", &self.len())
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+const ABOUT: &str = "graph.json";
+
+fn file_name(hash: &str) -> PathBuf {
+    PathBuf::from(format!("graph-{}.usearch", &hash[..16.min(hash.len())]))
+}
+
+fn empty(exact: &FlatIndex, settings: GraphSettings) -> Result<Graph> {
+    let graph = Graph::new(&IndexOptions {
+        dimensions: exact.dimension(),
+        metric: MetricKind::IP,
+        quantization: match settings.code {
+            Code::F32 => ScalarKind::F32,
+            Code::F16 => ScalarKind::F16,
+            Code::I8 => ScalarKind::I8,
+        },
+        connectivity: settings.neighbours,
+        expansion_add: settings.build_width,
+        expansion_search: settings.search_width,
+        multi: false,
+    });
+    graph.map_err(Error::graph)
+}
+
+/// Tells vectors from others by some rows of them, since reading all takes long.
+fn sample(exact: &FlatIndex) -> String {
+    const ROWS: usize = 256;
+    let len = exact.len();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("{len} {} {:?}", exact.dimension(), exact.storage()).as_bytes());
+    let rows: Vec<usize> = (0..ROWS.min(len))
+        .map(|i| i * len / ROWS.min(len))
+        .collect();
+    for number in &exact.gather(&rows) {
+        hasher.update(&number.to_le_bytes());
+    }
+    hasher.finalize().to_string()
+}
+
+fn hash_of(path: &Path) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_mmap_rayon(path)?;
+    Ok(hasher.finalize().to_string())
+}
+
+fn utf8(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        let not_utf8 = io::Error::new(io::ErrorKind::InvalidInput, "the path is not UTF-8");
+        rag_core::Error::io(path)(not_utf8).into()
+    })
+}
+
+impl Error {
+    fn graph(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Graph {
+            source: Box::new(source),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use ndarray::{Array2, Axis};
+
+    use super::*;
+    use crate::Storage;
+
+    const DIMENSION: usize = 32;
+
+    /// Unit vectors around 40 centres.
+    fn vectors(rows: usize, seed: u64) -> Array2<f32> {
+        let mut state = seed;
+        let mut unit = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let noise = Array2::from_shape_simple_fn((rows, DIMENSION), &mut unit);
+        let mut vectors = Array2::from_shape_fn((rows, DIMENSION), |(row, column)| {
+            let centre = (row * 7 % 40) as f32;
+            (centre * (column + 1) as f32).sin() + 0.5 * noise[[row, column]]
+        });
+        for mut row in vectors.rows_mut() {
+            let norm = row.dot(&row).sqrt();
+            row /= norm;
+        }
+        vectors
+    }
+
+    fn recall(found: &[Vec<Hit>], expected: &[Vec<Hit>]) -> f64 {
+        let shared = found.iter().zip(expected).map(|(found, expected)| {
+            let expected: HashSet<usize> = expected.iter().map(|hit| hit.position).collect();
+            found
+                .iter()
+                .filter(|hit| expected.contains(&hit.position))
+                .count()
+        });
+        shared.sum::<usize>() as f64 / expected.iter().map(Vec::len).sum::<usize>() as f64
+    }
+
+    #[test]
+    fn finds_nearly_all_of_what_exact_search_finds_with_its_scores() {
+        let exact = FlatIndex::new(vectors(30_000, 1), Storage::F32).unwrap();
+        let queries = vectors(100, 2);
+        let done = AtomicUsize::new(0);
+        for code in [Code::F32, Code::F16, Code::I8] {
+            let settings = GraphSettings {
+                code,
+                ..GraphSettings::default()
+            };
+            let graph = GraphIndex::build(&exact, settings, |n| {
+                done.fetch_max(n, Ordering::Relaxed);
+            });
+            let graph = graph.unwrap();
+            assert_eq!(done.swap(0, Ordering::Relaxed), 30_000);
+            let found = graph.search(queries.view(), 10).unwrap();
+            let expected = exact.search(queries.view(), 10).unwrap();
+            let recall_of_all = recall(&found, &expected);
+            assert!(recall_of_all > 0.95, "{code:?}: {recall_of_all}");
+            for (hits, query) in found.iter().zip(queries.axis_iter(Axis(0))) {
+                assert!(hits.is_sorted_by(|a, b| a.rank(b).is_lt()) && hits.len() == 10);
+                for hit in hits {
+                    let score = exact
+                        .rows(hit.position..hit.position + 1)
+                        .row(0)
+                        .dot(&query);
+                    assert!((hit.score - score).abs() < 1e-5);
+                }
+            }
+            let most: Vec<usize> = (0..30_000).filter(|i| i % 5 != 0).collect();
+            let few: Vec<usize> = (0..30_000).step_by(100).collect();
+            for among in [most, few] {
+                let found = graph
+                    .search_among(queries.view(), 10, Some(&among))
+                    .unwrap();
+                let expected = exact
+                    .search_among(queries.view(), 10, Some(&among))
+                    .unwrap();
+                assert!(
+                    found
+                        .iter()
+                        .flatten()
+                        .all(|hit| among.binary_search(&hit.position).is_ok())
+                );
+                assert!(
+                    recall(&found, &expected) > 0.95,
+                    "{code:?}, {} positions",
+                    among.len()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_mapped_and_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let exact = FlatIndex::new(vectors(500, 1), Storage::F16).unwrap();
+        let graph = GraphIndex::build(&exact, GraphSettings::default(), |_| {}).unwrap();
+        graph.save(&folder).unwrap();
+        graph.save(&folder).unwrap();
+        let names = || {
+            let entries = fs::read_dir(&folder).unwrap();
+            entries
+                .map(|entry| entry.unwrap().path())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names().len(), 2, "{:?}", names());
+        let opened = GraphIndex::open(&folder, &exact).unwrap();
+        let queries = vectors(20, 5);
+        for k in [0, 1, 10, 499, 500, 600] {
+            let found = opened.search(queries.view(), k).unwrap();
+            assert_eq!(found, graph.search(queries.view(), k).unwrap());
+            assert!(found.iter().all(|hits| hits.len() == k.min(500)), "k {k}");
+        }
+        let wide = opened.search(Array2::zeros((1, 3)).view(), 1).unwrap_err();
+        assert!(matches!(wide, Error::Dimension { found: 3, .. }), "{wide}");
+
+        let other = FlatIndex::new(vectors(500, 2), Storage::F16).unwrap();
+        let error = GraphIndex::open(&folder, &other).unwrap_err();
+        assert!(matches!(error, Error::OtherVectors { .. }), "{error}");
+        drop(opened);
+        let path = names()
+            .into_iter()
+            .find(|path| path.extension() == Some("usearch".as_ref()));
+        let path = path.unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        fs::write(&path, bytes).unwrap();
+        let error = GraphIndex::open(&folder, &exact).unwrap_err();
+        assert!(matches!(error, Error::Checksum { .. }), "{error}");
+    }
+}

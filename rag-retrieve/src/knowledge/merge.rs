@@ -1,0 +1,93 @@
+//! Several segments written as one, beside the work that goes on.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use super::{
+    SegmentEntry,
+    segment::{self, Segment},
+};
+use crate::{Error, Result};
+
+/// A merge that runs in a thread of its own. Dropping it waits for the thread.
+#[derive(Debug)]
+pub(super) struct Merging {
+    sources: Vec<Source>,
+    thread: Option<JoinHandle<Result<SegmentEntry>>>,
+}
+
+/// A segment as it was when its merge began.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub(super) number: usize,
+    pub(super) segment: Arc<Segment>,
+    /// The rows that are merged, rising; `None` for all.
+    pub(super) live: Option<Arc<[u32]>>,
+}
+
+impl Merging {
+    pub(super) fn begin(folder: PathBuf, sources: Vec<Source>) -> Self {
+        let merged = sources.clone();
+        Self {
+            sources,
+            thread: Some(thread::spawn(move || merge(&folder, &merged))),
+        }
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// The sources, one after the other in the segment that was written.
+    pub(super) fn wait(mut self) -> Result<(Vec<Source>, SegmentEntry)> {
+        let thread = self.thread.take().expect("nobody has waited for it yet");
+        let entry = thread.join().map_err(|_| Error::Merging)??;
+        Ok((std::mem::take(&mut self.sources), entry))
+    }
+}
+
+impl Drop for Merging {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Source {
+    /// Rows that are merged.
+    pub(super) fn len(&self) -> usize {
+        (self.live.as_ref()).map_or(self.segment.len(), |live| live.len())
+    }
+
+    /// Which of the merged rows a row is.
+    pub(super) fn rank(&self, row: u32) -> u32 {
+        match &self.live {
+            Some(live) => live.partition_point(|&live| live < row) as u32,
+            None => row,
+        }
+    }
+
+    fn row(&self, at: usize) -> usize {
+        self.live.as_ref().map_or(at, |live| live[at] as usize)
+    }
+}
+
+fn merge(folder: &Path, sources: &[Source]) -> Result<SegmentEntry> {
+    let rows: Vec<_> = (sources.iter())
+        .map(|source| source.segment.rows().only(source.live.clone()))
+        .collect();
+    segment::write(
+        folder,
+        sources.iter().map(Source::len).sum(),
+        || rows.iter().flat_map(|rows| rows.encoded(segment::ROWS)),
+        || {
+            sources
+                .iter()
+                .flat_map(|source| (0..source.len()).map(|at| source.segment.line(source.row(at))))
+        },
+    )
+}
