@@ -1,4 +1,4 @@
-//! Our half of `peers/search.py`: exact search on the same vectors, as one JSON line.
+//! Our half of `peers/search.py`: exact or approximate search on the same vectors, as one JSON line.
 
 mod common;
 
@@ -29,6 +29,9 @@ struct Arguments {
     /// Hits of a query
     #[arg(long, default_value_t = 20)]
     k: usize,
+    /// Search a graph, comparing so many vectors; all vectors are searched without any
+    #[arg(long, value_delimiter = ',')]
+    widths: Vec<usize>,
     /// What cargo says
     #[arg(long, hide = true)]
     bench: bool,
@@ -38,6 +41,8 @@ struct Arguments {
 struct Measured {
     name: &'static str,
     found: BTreeMap<String, Found>,
+    /// Seconds that it took to build the graph of a set.
+    built: BTreeMap<&'static str, f64>,
     /// Where the system says it.
     peak_resident_bytes: Option<u64>,
     versions: BTreeMap<&'static str, &'static str>,
@@ -56,6 +61,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     };
     let mut found = BTreeMap::new();
+    #[cfg_attr(not(feature = "ann"), expect(unused_mut))]
+    let mut built = BTreeMap::new();
     for set in ["projected", "clustered"] {
         let read = |part: &str| {
             rows(
@@ -63,41 +70,69 @@ fn main() -> Result<(), Box<dyn Error>> {
                 arguments.dimension,
             )
         };
-        let index = FlatIndex::new(read("vectors")?, Storage::F32)?;
         let queries = read("queries")?;
-        for batch in [1, 64] {
-            // One at a time, fewer do.
-            let asked = queries
-                .nrows()
-                .min(if batch == 1 { 64 } else { usize::MAX });
-            let asked = queries.slice_axis(Axis(0), (0..asked).into());
-            index.search(asked.slice_axis(Axis(0), (0..batch).into()), arguments.k)?;
-            let begun = Instant::now();
-            let mut hits = Vec::new();
-            for some in asked.axis_chunks_iter(Axis(0), batch) {
-                hits.extend(index.search(some, arguments.k)?);
+        let mut measure = |index: &dyn Index, what: &str| -> Result<(), Box<dyn Error>> {
+            for batch in [1, 64] {
+                let measured = searches(index, &queries, batch, arguments.k)?;
+                found.insert(format!("{set}, {what}batch {batch}"), measured);
             }
-            let seconds = begun.elapsed().as_secs_f64();
-            let positions = hits
-                .iter()
-                .map(|hits| hits.iter().map(|hit| hit.position).collect());
-            found.insert(
-                format!("{set}, batch {batch}"),
-                Found {
-                    queries_per_second: asked.nrows() as f64 / seconds,
-                    hits: positions.collect(),
-                },
-            );
+            Ok(())
+        };
+        match &arguments.widths[..] {
+            [] => measure(&FlatIndex::new(read("vectors")?, Storage::F32)?, "")?,
+            #[cfg(feature = "ann")]
+            widths => {
+                let exact = FlatIndex::new(read("vectors")?, Storage::F16)?;
+                let settings = burn_rag::retrieve::GraphSettings::default();
+                let begun = Instant::now();
+                let mut graph = burn_rag::retrieve::GraphIndex::build(&exact, settings, |_| {})?;
+                built.insert(set, begun.elapsed().as_secs_f64());
+                for &width in widths {
+                    graph = graph.with_search_width(width);
+                    measure(&graph, &format!("width {width:>3}, "))?;
+                }
+            }
+            #[cfg(not(feature = "ann"))]
+            _ => return Err("--widths needs the feature ann".into()),
         }
     }
     let measured = Measured {
         name: "burn-rag",
         found,
+        built,
         peak_resident_bytes: peak_resident_bytes(),
         versions: BTreeMap::from([("burn-rag", env!("CARGO_PKG_VERSION"))]),
     };
     println!("{}", serde_json::to_string(&measured)?);
     Ok(())
+}
+
+/// Searches for all `queries`, so many at once.
+fn searches(
+    index: &dyn Index,
+    queries: &Array2<f32>,
+    batch: usize,
+    k: usize,
+) -> Result<Found, Box<dyn Error>> {
+    // One at a time, fewer do.
+    let asked = queries
+        .nrows()
+        .min(if batch == 1 { 64 } else { usize::MAX });
+    let asked = queries.slice_axis(Axis(0), (0..asked).into());
+    index.search(asked.slice_axis(Axis(0), (0..batch).into()), k)?;
+    let begun = Instant::now();
+    let mut hits = Vec::new();
+    for some in asked.axis_chunks_iter(Axis(0), batch) {
+        hits.extend(index.search(some, k)?);
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let positions = hits
+        .iter()
+        .map(|hits| hits.iter().map(|hit| hit.position).collect());
+    Ok(Found {
+        queries_per_second: asked.nrows() as f64 / seconds,
+        hits: positions.collect(),
+    })
 }
 
 /// Little-endian rows, one after the other.

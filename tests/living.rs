@@ -102,7 +102,9 @@ fn step_passage(step: u64) -> Passage {
 
 fn passage(id: u64, text: u64) -> Passage {
     let passage = Passage::new(id.to_string(), "标题", format!("text {text}\n of {id}"));
-    passage.with("text", text as f64).with("even", id % 2 == 0)
+    passage
+        .with("text", text as f64)
+        .with("even", id.is_multiple_of(2))
 }
 
 impl Step {

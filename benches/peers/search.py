@@ -1,12 +1,13 @@
-"""Exact search by inner product, faiss against burn-rag: the same vectors, queries and threads, in processes
-of their own that take turns.
+"""Search by inner product, faiss against burn-rag: the same vectors, queries and threads, in processes of
+their own that take turns.
 
-    python benches/peers/search.py
+    python benches/peers/search.py                  # exact: IndexFlatIP against FlatIndex
+    python benches/peers/search.py --approximate    # IndexHNSWFlat (M 16) against GraphIndex
 
 Needs numpy and faiss-cpu. Two sets of unit vectors are made: Gaussians of 64 dimensions projected at random
 with some noise, and 1,000 clusters. With `--side` it measures one side on a folder of sets and prints one JSON
 line; without, it makes the sets, runs both sides and prints queries a second, ratios, and how many of faiss's
-best hits burn-rag has.
+best hits burn-rag has, or of the graphs how many of the exact ten best each finds.
 """
 
 import argparse
@@ -22,12 +23,15 @@ import time
 
 SETS = ["projected", "clustered"]
 BATCHES = [1, 64]
+# Vectors that a search of a graph compares: efSearch.
+WIDTHS = [20, 40, 80, 160, 320]
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--side", choices=["both", "faiss", "burn-rag"], default="both")
     parser.add_argument("--folder", type=pathlib.Path, help="where the sets are; made where it is not given")
+    parser.add_argument("--approximate", action="store_true", help="graphs, instead of exact search")
     parser.add_argument("--rounds", type=int, default=3, help="turns that each side takes")
     parser.add_argument("--vectors", type=int, default=200_000)
     parser.add_argument("--queries", type=int, default=256)
@@ -78,41 +82,58 @@ def faiss_searches(arguments):
     import numpy
 
     faiss.omp_set_num_threads(arguments.threads)
-    found = {}
+    found, built = {}, {}
     for name in SETS:
-        vectors, queries = (
-            numpy.fromfile(arguments.folder / f"{name}.{part}.f32", dtype=numpy.float32).reshape(-1, arguments.dimension)
-            for part in ["vectors", "queries"]
-        )
-        index = faiss.IndexFlatIP(arguments.dimension)
+        vectors, queries = (read(arguments, f"{name}.{part}") for part in ["vectors", "queries"])
+        begun = time.perf_counter()
+        if arguments.approximate:
+            index = faiss.IndexHNSWFlat(arguments.dimension, 16, faiss.METRIC_INNER_PRODUCT)
+            index.hnsw.efConstruction = 200
+        else:
+            index = faiss.IndexFlatIP(arguments.dimension)
         index.add(vectors)
+        built[name] = time.perf_counter() - begun
         del vectors
-        for batch in BATCHES:
-            # One at a time, fewer do.
-            asked = queries[: 64 if batch == 1 else None]
-            index.search(asked[:batch], arguments.k)
-            begun = time.perf_counter()
-            hits = [index.search(asked[i : i + batch], arguments.k)[1] for i in range(0, len(asked), batch)]
-            seconds = time.perf_counter() - begun
-            found[f"{name}, batch {batch}"] = {
-                "queries_per_second": len(asked) / seconds,
-                "hits": numpy.concatenate(hits).tolist(),
-            }
-    return finished("faiss", found, {"faiss": faiss.__version__})
+        for width in WIDTHS if arguments.approximate else [None]:
+            if width:
+                index.hnsw.efSearch = width
+            for batch in BATCHES:
+                # One at a time, fewer do.
+                asked = queries[: 64 if batch == 1 else None]
+                index.search(asked[:batch], arguments.k)
+                begun = time.perf_counter()
+                hits = [index.search(asked[i : i + batch], arguments.k)[1] for i in range(0, len(asked), batch)]
+                seconds = time.perf_counter() - begun
+                what = f"width {width:>3}, " if width else ""
+                found[f"{name}, {what}batch {batch}"] = {
+                    "queries_per_second": len(asked) / seconds,
+                    "hits": numpy.concatenate(hits).tolist(),
+                }
+    return finished("faiss", found, built, {"faiss": faiss.__version__})
+
+
+def read(arguments, name):
+    import numpy
+
+    numbers = numpy.fromfile(arguments.folder / f"{name}.f32", dtype=numpy.float32)
+    return numbers.reshape(-1, arguments.dimension)
 
 
 def own_searches(arguments):
     """`cargo bench --bench search` on the same sets."""
-    command = ["cargo", "bench", "--bench", "search", "--", "--folder", str(arguments.folder.resolve())]
+    command = ["cargo", "bench", *(["--features", "ann"] if arguments.approximate else []), "--bench", "search", "--"]
+    command += ["--folder", str(arguments.folder.resolve())]
+    if arguments.approximate:
+        command += ["--widths", ",".join(map(str, WIDTHS))]
     command += ["--dimension", str(arguments.dimension), "--k", str(arguments.k)]
     environment = {**os.environ, "RAYON_NUM_THREADS": str(arguments.threads)}
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
     return json.loads(printed.strip().splitlines()[-1])
 
 
-def finished(name, found, versions):
+def finished(name, found, built, versions):
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"name": name, "found": found, "peak_resident_bytes": peak, "versions": versions}
+    return {"name": name, "found": found, "built": built, "peak_resident_bytes": peak, "versions": versions}
 
 
 def compare(arguments):
@@ -128,17 +149,41 @@ def compare(arguments):
         f"{arguments.vectors} vectors of {arguments.dimension} numbers, k {arguments.k}, {arguments.threads} threads, "
         f"queries a second, median of {arguments.rounds} turns"
     )
-    print(f"{'':<22}{'faiss':>10}{'burn-rag':>10}{'ratio':>7}{'same hits':>11}")
+    best = {name: exact_best(arguments, name) for name in SETS} if arguments.approximate else {}
+    columns = ["recall: faiss", "burn-rag"] if best else ["same hits"]
+    print(f"{'':<32}{'faiss':>10}{'burn-rag':>10}{'ratio':>7}" + "".join(f"{column:>15}" for column in columns))
     for work in turns["faiss"][0]["found"]:
         theirs, ours = (
             statistics.median(turn["found"][work]["queries_per_second"] for turn in turns[side]) for side in sides
         )
         hits = [turns[side][0]["found"][work]["hits"] for side in sides]
-        same = [len(set(a) & set(b)) / len(a) for a, b in zip(*hits, strict=True)]
-        print(f"{work:<22}{theirs:>10.1f}{ours:>10.1f}{ours / theirs:>7.2f}{100 * statistics.mean(same):>10.2f}%")
+        if best:
+            exact = best[work.split(",")[0]]
+            shares = [shared([row[:10] for row in found], exact) for found in hits]
+        else:
+            shares = [shared(hits[1], hits[0])]
+        print(f"{work:<32}{theirs:>10.1f}{ours:>10.1f}{ours / theirs:>7.2f}" + "".join(f"{share:>15.4f}" for share in shares))
+    for name in SETS if best else []:
+        theirs, ours = (statistics.median(turn["built"][name] for turn in turns[side]) for side in sides)
+        print(f"{name}: built in {theirs:.1f} s by faiss, {ours:.1f} s by burn-rag")
     for side in sides:
         peak = statistics.median(turn["peak_resident_bytes"] for turn in turns[side])
         print(f"{side}: peak memory {peak / 2**30:.2f} GiB")
+
+
+def exact_best(arguments, name):
+    """The positions of the ten best for each query."""
+    import faiss
+
+    index = faiss.IndexFlatIP(arguments.dimension)
+    index.add(read(arguments, f"{name}.vectors"))
+    return index.search(read(arguments, f"{name}.queries"), 10)[1].tolist()
+
+
+def shared(found, expected):
+    """How many of the expected positions were found, on average. Of the expected, as many rows count as were asked."""
+    rows = list(zip(found, expected))
+    return statistics.mean(len(set(a) & set(b)) / len(b) for a, b in rows)
 
 
 if __name__ == "__main__":

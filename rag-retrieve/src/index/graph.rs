@@ -109,6 +109,7 @@ impl GraphIndex {
     #[must_use]
     pub fn with_search_width(mut self, search_width: usize) -> Self {
         self.settings.search_width = search_width;
+        self.graph.change_expansion_search(search_width);
         self
     }
 }

@@ -14,8 +14,8 @@ pub use device::DeviceIndex;
 pub use flat::FlatIndex;
 #[cfg(feature = "ann")]
 pub use graph::{Code, GraphIndex, GraphSettings};
-pub(crate) use rows::Rows;
 pub use rows::Storage;
+pub(crate) use rows::{Live, Rows};
 
 use crate::error::{Error, Result};
 

@@ -29,6 +29,9 @@ impl Storage {
     }
 }
 
+/// The rows that are not deleted, rising; `None` for all.
+pub(crate) type Live = Option<Arc<[u32]>>;
+
 /// Vectors, row after row, in memory or mapped from a file, some of which may be deleted. Clones share
 /// them.
 #[derive(Clone, Debug)]
@@ -37,8 +40,7 @@ pub(crate) struct Rows {
     dimension: usize,
     /// Those that are there, deleted ones included.
     written: usize,
-    /// Those that count, rising; `None` for all.
-    live: Option<Arc<[u32]>>,
+    live: Live,
 }
 
 #[derive(Clone, Debug)]
@@ -88,8 +90,8 @@ impl Rows {
         }
     }
 
-    /// Of the rows that were written, the `live` ones, which rise; all for `None`.
-    pub(crate) fn only(&self, live: Option<Arc<[u32]>>) -> Self {
+    /// Of the rows that were written, the `live` ones.
+    pub(crate) fn only(&self, live: Live) -> Self {
         Self {
             live,
             ..self.clone()

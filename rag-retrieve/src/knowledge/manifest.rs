@@ -190,7 +190,8 @@ impl Manifest {
             {
                 return Err("its offsets are not count + 1 numbers");
             }
-            let numbers = |deleted: &FileEntry| deleted.bytes % size_of::<u32>() as u64 == 0;
+            let numbers =
+                |deleted: &FileEntry| deleted.bytes.is_multiple_of(size_of::<u32>() as u64);
             if !segment.deleted.iter().all(numbers) || segment.deleted() > segment.count {
                 return Err("its deleted rows are not numbers, or more than there were");
             }

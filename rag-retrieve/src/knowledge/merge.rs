@@ -10,7 +10,7 @@ use super::{
     SegmentEntry,
     segment::{self, Segment},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, index::Live};
 
 /// A merge that runs in a thread of its own. Dropping it waits for the thread.
 #[derive(Debug)]
@@ -24,8 +24,7 @@ pub(super) struct Merging {
 pub(super) struct Source {
     pub(super) number: usize,
     pub(super) segment: Arc<Segment>,
-    /// The rows that are merged, rising; `None` for all.
-    pub(super) live: Option<Arc<[u32]>>,
+    pub(super) live: Live,
 }
 
 impl Merging {

@@ -22,7 +22,7 @@ use crate::{
     document::distinct_ids,
     error::{Error, Result},
     filter::{Filter, check_fields},
-    index::{FlatIndex, Index, Storage},
+    index::{FlatIndex, Index, Live, Storage},
 };
 use segment::Segment;
 
@@ -59,8 +59,7 @@ pub struct KnowledgeBase {
 #[derive(Clone, Debug)]
 struct Part {
     segment: Arc<Segment>,
-    /// Its rows that are not deleted, rising; `None` for all.
-    live: Option<Arc<[u32]>>,
+    live: Live,
     /// Position of the first of them.
     start: usize,
 }
@@ -101,7 +100,7 @@ impl KnowledgeBase {
     }
 
     /// The rows of `segments` that live, one after the other.
-    fn of(manifest: Manifest, segments: Vec<(Arc<Segment>, Option<Arc<[u32]>>)>) -> Self {
+    fn of(manifest: Manifest, segments: Vec<(Arc<Segment>, Live)>) -> Self {
         let mut start = 0;
         let parts = segments.into_iter().map(|(segment, live)| {
             let part = Part {

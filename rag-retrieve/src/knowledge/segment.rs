@@ -19,7 +19,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     filter::Fields,
-    index::{Rows, Storage},
+    index::{Live, Rows, Storage},
 };
 
 /// Rows that are written at a time.
@@ -58,13 +58,13 @@ impl Segment {
         })
     }
 
-    /// Maps the files of `entry`; the rows that are not deleted beside it, `None` for all.
+    /// Maps the files of `entry`; the rows that are not deleted beside it.
     pub(super) fn open(
         folder: &Path,
         entry: &SegmentEntry,
         manifest: &Manifest,
         verification: Verification,
-    ) -> Result<(Self, Option<Arc<[u32]>>)> {
+    ) -> Result<(Self, Live)> {
         let map = |entry| map_checked(folder, entry, verification);
         let vectors = Arc::new(map(&entry.vectors)?);
         let live = match &entry.deleted {

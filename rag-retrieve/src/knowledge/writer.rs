@@ -20,7 +20,7 @@ use super::{
     segment::{self, Segment},
     store::put_manifest,
 };
-use crate::{Embedder, Error, Result};
+use crate::{Embedder, Error, Result, index::Live};
 
 /// Segments of about one size that are merged; a size is as many times the one before.
 const MERGED: usize = 8;
@@ -457,8 +457,7 @@ impl fmt::Display for Changes {
 }
 
 impl Open {
-    /// The rows that are not deleted; `None` for all.
-    fn live(&self) -> Option<Arc<[u32]>> {
+    fn live(&self) -> Live {
         if self.deleted.is_empty() {
             return None;
         }
