@@ -83,7 +83,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             #[cfg(feature = "ann")]
             widths => {
                 let exact = FlatIndex::new(read("vectors")?, Storage::F16)?;
-                let settings = burn_rag::retrieve::GraphSettings::default();
+                let settings = burn_rag::retrieve::GraphSettings {
+                    // The sets are of unit vectors.
+                    code: burn_rag::retrieve::Code::I8,
+                    ..Default::default()
+                };
                 let begun = Instant::now();
                 let mut graph = burn_rag::retrieve::GraphIndex::build(&exact, settings, |_| {})?;
                 built.insert(set, begun.elapsed().as_secs_f64());
@@ -119,7 +123,10 @@ fn searches(
         .nrows()
         .min(if batch == 1 { 64 } else { usize::MAX });
     let asked = queries.slice_axis(Axis(0), (0..asked).into());
-    index.search(asked.slice_axis(Axis(0), (0..batch).into()), k)?;
+    index.search(
+        asked.slice_axis(Axis(0), (0..batch.min(asked.nrows())).into()),
+        k,
+    )?;
     let begun = Instant::now();
     let mut hits = Vec::new();
     for some in asked.axis_chunks_iter(Axis(0), batch) {

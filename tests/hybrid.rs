@@ -410,3 +410,63 @@ fn a_folder_of_another_head_is_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn filters_narrow_one_another() {
+    let rag = rag(Kind::T5);
+    let passages = rag.retriever.knowledge().passages().map(Result::unwrap);
+    let known: Vec<Passage> = passages
+        .zip(0..)
+        .map(|(passage, n)| passage.with("n", n).with("even", n % 2 == 0))
+        .collect();
+    let vectors = rag
+        .retriever
+        .knowledge()
+        .index()
+        .rows(0..known.len())
+        .into_owned();
+    let fingerprint = rag.retriever.context_encoder.fingerprint().unwrap();
+    let knowledge = KnowledgeBase::new(known, vectors, Storage::F32, fingerprint).unwrap();
+    let reordered: Vec<usize> = (0..knowledge.len()).rev().collect();
+    let encoder = rag.retriever.context_encoder.clone();
+    let retriever = rag
+        .retriever
+        .with_knowledge(encoder.clone(), knowledge.clone())
+        .unwrap();
+    let lexical = words(&retriever);
+    let retriever = retriever.with_lexical(lexical).unwrap();
+
+    let even = retriever.among(&Filter::is("even", true)).unwrap();
+    let one = even.among(&Filter::within("n", ..=1)).unwrap();
+    assert_eq!((one.searched(), one.n_docs()), (1, 1));
+    for question in ["rain", "where did it rain?"] {
+        assert_eq!(positions(&ask(&one, question)), [0]);
+        assert!(
+            ask(&even, question)
+                .iter()
+                .all(|found| found.position % 2 == 0)
+        );
+    }
+    let none = one.among(&Filter::is("n", 1)).unwrap_err();
+    assert!(matches!(none, Error::NoMatch { .. }), "{none}");
+
+    // The same passages elsewhere: the filter is asked again, and words are not looked up at old places.
+    let passages = reordered.iter().map(|&at| knowledge.passage(at).unwrap());
+    let turned = KnowledgeBase::new(
+        passages.collect(),
+        knowledge.index().gather(&reordered),
+        Storage::F32,
+        knowledge.manifest().encoder.clone(),
+    )
+    .unwrap();
+    let last = turned.len() - 1;
+    let error = one
+        .clone()
+        .with_knowledge(encoder.clone(), turned.clone())
+        .unwrap_err();
+    assert!(matches!(error, Error::LexicalIndex { .. }), "{error}");
+    let dense = dense().with_knowledge(encoder.clone(), knowledge).unwrap();
+    let one = dense.among(&Filter::is("n", 0)).unwrap();
+    let turned = one.with_knowledge(encoder, turned).unwrap();
+    assert_eq!(positions(&ask(&turned, "rain")), [last]);
+}

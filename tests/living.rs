@@ -379,6 +379,67 @@ fn what_cannot_be_done_changes_nothing() {
     assert!(common::files(other.path()).is_empty());
 }
 
+/// Programs that open, change, commit and end.
+#[test]
+fn short_lived_writers_merge_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = State::first();
+    state.save(folder.path());
+    for n in 1..=40 {
+        let mut writer = KnowledgeWriter::open(&folder).unwrap();
+        let new = passage(1000 + n, n);
+        writer
+            .upsert(vec![new.clone()], &Hashes::default(), |_| {})
+            .unwrap();
+        let knowledge = writer.commit().unwrap();
+        state.add([new]);
+        state.check(&knowledge);
+        let segments = knowledge.manifest().segments.len();
+        assert!(segments <= 10, "{segments} segments after {n} commits");
+    }
+}
+
+#[test]
+fn an_encoder_that_breaks_its_word_is_refused() {
+    struct Broken(usize, usize);
+
+    impl Embedder for Broken {
+        fn embed_passages(&self, passages: &[Passage]) -> Result<Array2<f32>> {
+            Ok(Array2::ones((passages.len() - self.0, DIMENSION + self.1)))
+        }
+
+        fn embed_questions(&self, _: &[&str]) -> Result<Array2<f32>> {
+            unreachable!()
+        }
+
+        fn fingerprint(&self) -> Result<Fingerprint> {
+            Hashes::default().fingerprint()
+        }
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    State::first().save(folder.path());
+    let mut writer = KnowledgeWriter::open(&folder).unwrap();
+    let new = || vec![passage(1000, 7)];
+    let error = writer.upsert(new(), &Broken(1, 0), |_| {}).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Counts {
+                passages: 1,
+                vectors: 0
+            }
+        ),
+        "{error}"
+    );
+    let error = writer.upsert(new(), &Broken(0, 1), |_| {}).unwrap_err();
+    assert!(
+        matches!(error, Error::Dimension { found: 9, .. }),
+        "{error}"
+    );
+    State::first().check(&writer.commit().unwrap());
+}
+
 #[test]
 fn filters_know_their_fields() {
     let folder = tempfile::tempdir().unwrap();

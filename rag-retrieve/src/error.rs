@@ -42,7 +42,7 @@ pub enum Error {
     },
     /// A lexical index of other passages.
     #[error(
-        "the lexical index holds {found} passage(s), the knowledge base {expected}; make it of KnowledgeBase::passages"
+        "the lexical index ({found} passage(s)) is not of the knowledge base's passages ({expected}) in their order; make it of KnowledgeBase::passages"
     )]
     LexicalIndex {
         /// Passages of the knowledge base.
@@ -288,6 +288,17 @@ pub enum Error {
     Graph {
         /// What it says.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A graph with int8 codes would rank by the cosine instead of the inner product.
+    #[cfg(feature = "ann")]
+    #[error(
+        "vector {row} has length {length}, int8 codes need length 1; use Code::F16, or an encoder that normalises"
+    )]
+    NotNormalised {
+        /// Its row.
+        row: usize,
+        /// Its length.
+        length: f32,
     },
     /// A graph of other vectors.
     #[cfg(feature = "ann")]

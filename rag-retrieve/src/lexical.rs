@@ -47,6 +47,8 @@ pub struct LexicalIndex {
     words: Field,
     /// Where the passage of each position is.
     addresses: Arc<[DocAddress]>,
+    /// Over the ids of the passages, in their order.
+    ids: blake3::Hash,
 }
 
 /// Name of the field that holds a passage's position.
@@ -80,8 +82,10 @@ impl LexicalIndex {
             .map_err(Error::lexical)?;
         writer.set_merge_policy(Box::new(NoMergePolicy));
         let mut len = 0;
+        let mut ids = blake3::Hasher::new();
         for passage in passages {
             let passage = passage?;
+            add_id(&mut ids, &passage);
             let mut document = TantivyDocument::default();
             document.add_text(words, &passage.title);
             document.add_text(words, &passage.text);
@@ -96,7 +100,20 @@ impl LexicalIndex {
             addresses: addresses(&searcher, len).map_err(Error::lexical)?,
             searcher,
             words,
+            ids: ids.finalize(),
         })
+    }
+
+    /// Whether it is of these passages, by their ids and in this order.
+    pub(crate) fn is_of(
+        &self,
+        passages: impl IntoIterator<Item = Result<Passage>>,
+    ) -> Result<bool> {
+        let mut ids = blake3::Hasher::new();
+        for passage in passages {
+            add_id(&mut ids, &passage?);
+        }
+        Ok(ids.finalize() == self.ids)
     }
 
     /// The best `k` of the passages that share a word with `question`, best first, among equals the
@@ -113,6 +130,9 @@ impl LexicalIndex {
     ///
     /// # Errors
     /// [`Error::Lexical`].
+    ///
+    /// # Panics
+    /// If a position is not below [`LexicalIndex::len`].
     pub fn search_among(
         &self,
         question: &str,
@@ -137,6 +157,8 @@ impl LexicalIndex {
             Some(among) => {
                 let mut allowed = vec![false; self.len()];
                 among.iter().for_each(|&position| allowed[position] = true);
+                // Every segment takes a copy.
+                let allowed: Arc<[bool]> = allowed.into();
                 let allowed = move |position: u64| allowed[position as usize];
                 let best = FilterCollector::new(POSITION.to_owned(), allowed, best);
                 self.searcher.search(&query, &best)
@@ -214,6 +236,11 @@ impl LexicalIndex {
         });
         words
     }
+}
+
+fn add_id(ids: &mut blake3::Hasher, passage: &Passage) {
+    ids.update(&passage.id.len().to_le_bytes());
+    ids.update(passage.id.as_bytes());
 }
 
 /// Where the passages of positions 0 to `len` are.

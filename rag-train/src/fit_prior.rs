@@ -35,7 +35,7 @@ const QUESTIONS: usize = 256;
 /// # Errors
 /// [`Error::NoExamples`] where no question teaches anything; those of [`Retriever::retrieve`].
 pub fn fit_prior(retriever: &Retriever, pairs: &[QuestionAnswer]) -> Result<PriorWeights> {
-    let candidates = CANDIDATES.min(retriever.knowledge().len());
+    let candidates = CANDIDATES.min(retriever.searched());
     let mut retriever = (retriever.clone().with_candidates(candidates)).top_k(candidates)?;
     retriever.prior = None;
     let (mut relevances, mut right) = (Vec::new(), Vec::new());

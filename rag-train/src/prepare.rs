@@ -132,7 +132,7 @@ fn search(
         return Ok(retriever.search(questions, vectors)?);
     };
     let n_docs = retriever.n_docs();
-    let candidates = candidates.max(n_docs).min(retriever.knowledge().len());
+    let candidates = candidates.max(n_docs).min(retriever.searched());
     let mut fresh = retriever.context_encoder.clone();
     fresh.encoder = encoder.valid();
     let weights = retriever.weights().unwrap_or_default();

@@ -100,7 +100,8 @@ impl Documents {
     /// | `.tsv` | the same, on one line each, quoted as DPR's psgs_w100.tsv is | the column |
     ///
     /// A line's `"metadata": {…}` and a row's other columns, unless empty, are the passage's
-    /// [metadata](Passage::metadata): texts, numbers, true and false from JSON, texts from a table.
+    /// [metadata](Passage::metadata): texts, numbers, true and false from JSON, whose lists and objects are left
+    /// out; from a table texts, also where they look like numbers.
     ///
     /// Each may be compressed, with `.gz` or `.zst` behind. A document longer than a chunk gives several
     /// passages. Files are UTF-8, with or without a byte order mark; names that start with a dot are

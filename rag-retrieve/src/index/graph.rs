@@ -3,9 +3,10 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
+    thread,
 };
 
-use ndarray::{ArrayView1, ArrayView2};
+use ndarray::{ArrayView1, ArrayView2, Axis};
 use rag_core::atomic::write_file;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -36,14 +37,14 @@ pub enum Code {
     F32,
     /// Two bytes a number.
     F16,
-    /// One byte a number, of vectors brought to length 1.
+    /// One byte a number; for vectors of length 1 only, since their lengths are lost.
     I8,
 }
 
 impl Default for GraphSettings {
     fn default() -> Self {
         Self {
-            code: Code::I8,
+            code: Code::F16,
             neighbours: 16,
             build_width: 200,
             search_width: 64,
@@ -65,6 +66,9 @@ pub struct GraphIndex {
 /// Positions of a search up to which all are compared.
 const COMPARED: usize = 20_000;
 
+/// How far from 1 a length of 1 may be by rounding, to f16 too.
+const LENGTH_TOLERANCE: f32 = 0.01;
+
 /// What stands beside a graph's file.
 #[derive(Serialize, Deserialize)]
 struct About {
@@ -79,14 +83,16 @@ impl GraphIndex {
     /// Builds the graph of the vectors of `exact` on all cores; `progress` hears how many are in it.
     ///
     /// # Errors
-    /// [`Error::Graph`].
+    /// [`Error::NotNormalised`] for [`Code::I8`] with vectors of other lengths than 1; [`Error::Graph`].
     pub fn build(
         exact: &FlatIndex,
         settings: GraphSettings,
         progress: impl Fn(usize) + Sync,
     ) -> Result<Self> {
         let graph = empty(exact, settings)?;
-        let threads = rayon::current_num_threads();
+        // Whoever searches may have more threads than this pool.
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let threads = rayon::current_num_threads().max(cores);
         graph
             .reserve_capacity_and_threads(exact.len(), threads)
             .map_err(Error::graph)?;
@@ -94,6 +100,11 @@ impl GraphIndex {
         (0..exact.len()).into_par_iter().try_for_each(|position| {
             let vector = exact.gather(&[position]);
             let vector = vector.as_slice().expect("one row");
+            let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+            if settings.code == Code::I8 && (length - 1.0).abs() > LENGTH_TOLERANCE {
+                let row = position;
+                return Err(Error::NotNormalised { row, length });
+            }
             graph.add(position as u64, vector).map_err(Error::graph)?;
             progress(done.fetch_add(1, Ordering::Relaxed) + 1);
             Ok::<_, Error>(())
@@ -123,12 +134,13 @@ impl GraphIndex {
         let folder = folder.as_ref();
         fs::create_dir_all(folder).map_err(rag_core::Error::io(folder))?;
         let written = tempfile::Builder::new()
-            .prefix(".writing-")
+            .prefix(".graph-")
             .tempfile_in(folder)
             .map_err(rag_core::Error::io(folder))?
             .into_temp_path();
         self.graph.save(&utf8(&written)?).map_err(Error::graph)?;
         let hash = hash_of(&written).map_err(rag_core::Error::io(&written))?;
+        readable_and_synced(&written).map_err(rag_core::Error::io(&written))?;
         let path = folder.join(file_name(&hash));
         written
             .persist(&path)
@@ -138,7 +150,7 @@ impl GraphIndex {
             })?;
         let about = About {
             settings: self.settings,
-            vectors: sample(&self.exact),
+            vectors: hash_of_vectors(&self.exact),
             graph: hash,
         };
         write_file(&folder.join(ABOUT), |file| {
@@ -166,7 +178,7 @@ impl GraphIndex {
         let path = folder.join(ABOUT);
         let about = fs::read(&path).map_err(rag_core::Error::io(&path))?;
         let about: About = serde_json::from_slice(&about).map_err(rag_core::Error::json(&path))?;
-        if about.vectors != sample(exact) {
+        if about.vectors != hash_of_vectors(exact) {
             let folder = folder.to_owned();
             return Err(Error::OtherVectors { folder });
         }
@@ -188,6 +200,7 @@ impl GraphIndex {
         })
     }
 
+    /// The hits for a query; fewer than k where the graph has lost its way.
     fn nearest(
         &self,
         query: ArrayView1<f32>,
@@ -240,9 +253,18 @@ impl Index for GraphIndex {
             among.iter().for_each(|&position| allowed[position] = true);
             allowed
         });
-        let found = queries.outer_iter().into_par_iter();
+        let k = k.min(among.map_or(self.len(), <[usize]>::len));
+        let found = queries.axis_iter(Axis(0)).into_par_iter();
         let found: Vec<Vec<Hit>> = found
-            .map(|query| self.nearest(query, k, allowed.as_deref()))
+            .map(|query| {
+                let hits = self.nearest(query, k, allowed.as_deref())?;
+                if hits.len() == k {
+                    return Ok(hits);
+                }
+                let query = query.insert_axis(Axis(0));
+                let mut exact = self.exact.search_among(query, k, among)?;
+                Ok(exact.swap_remove(0))
+            })
             .collect::<Result<_>>()?;
         check_scores(&found)?;
         Ok(found)
@@ -281,19 +303,21 @@ fn empty(exact: &FlatIndex, settings: GraphSettings) -> Result<Graph> {
     graph.map_err(Error::graph)
 }
 
-/// Tells vectors from others by some rows of them, since reading all takes long.
-fn sample(exact: &FlatIndex) -> String {
-    const ROWS: usize = 256;
-    let len = exact.len();
+fn hash_of_vectors(exact: &FlatIndex) -> String {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("{len} {} {:?}", exact.dimension(), exact.storage()).as_bytes());
-    let rows: Vec<usize> = (0..ROWS.min(len))
-        .map(|i| i * len / ROWS.min(len))
-        .collect();
-    for number in &exact.gather(&rows) {
-        hasher.update(&number.to_le_bytes());
+    hasher.update(format!("{} {:?}", exact.dimension(), exact.storage()).as_bytes());
+    for rows in exact.encoded() {
+        hasher.update_rayon(&rows);
     }
     hasher.finalize().to_string()
+}
+
+/// As other files are: temporary ones are private.
+fn readable_and_synced(path: &Path) -> io::Result<()> {
+    let file = fs::File::open(path)?;
+    #[cfg(unix)]
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    file.sync_all()
 }
 
 fn hash_of(path: &Path) -> io::Result<String> {
@@ -321,7 +345,7 @@ impl Error {
 mod tests {
     use std::collections::HashSet;
 
-    use ndarray::{Array2, Axis};
+    use ndarray::Array2;
 
     use super::*;
     use crate::Storage;
@@ -437,9 +461,21 @@ mod tests {
         let wide = opened.search(Array2::zeros((1, 3)).view(), 1).unwrap_err();
         assert!(matches!(wide, Error::Dimension { found: 3, .. }), "{wide}");
 
-        let other = FlatIndex::new(vectors(500, 2), Storage::F16).unwrap();
+        // A change in the last row is seen too.
+        let mut other = vectors(500, 1);
+        other[[499, 0]] += 0.5;
+        let other = FlatIndex::new(other, Storage::F16).unwrap();
         let error = GraphIndex::open(&folder, &other).unwrap_err();
         assert!(matches!(error, Error::OtherVectors { .. }), "{error}");
+        let settings = GraphSettings {
+            code: Code::I8,
+            ..GraphSettings::default()
+        };
+        let error = GraphIndex::build(&other, settings, |_| {}).unwrap_err();
+        assert!(
+            matches!(error, Error::NotNormalised { row: 499, .. }),
+            "{error}"
+        );
         drop(opened);
         let path = names()
             .into_iter()

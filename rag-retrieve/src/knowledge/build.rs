@@ -4,7 +4,7 @@ use ndarray::Array2;
 use rag_core::Passage;
 
 use super::KnowledgeBase;
-use crate::{Result, encoder::Embedder, index::Storage};
+use crate::{Error, Result, encoder::Embedder, index::Storage};
 
 /// Passages that are embedded between two calls of a progress callback.
 const PASSAGES: usize = 256;
@@ -24,6 +24,18 @@ pub fn build_knowledge_base(
     KnowledgeBase::new(passages, vectors, storage, encoder.fingerprint()?)
 }
 
+/// Refuses vectors of another dimension.
+pub(super) fn check_width(vectors: &Array2<f32>, dimension: usize) -> Result<()> {
+    if vectors.ncols() == dimension {
+        return Ok(());
+    }
+    Err(Error::Dimension {
+        what: "passage vectors",
+        expected: dimension.to_string(),
+        found: vectors.ncols(),
+    })
+}
+
 /// The vectors of passages, `[passages, dimension]`; `progress` hears how many are done.
 pub(super) fn embed(
     passages: &[Passage],
@@ -40,6 +52,13 @@ pub(super) fn embed(
         if vectors.is_empty() {
             vectors = Array2::zeros((passages.len(), embedded.ncols()));
         }
+        if embedded.nrows() != texts.len() {
+            return Err(Error::Counts {
+                passages: texts.len(),
+                vectors: embedded.nrows(),
+            });
+        }
+        check_width(&embedded, vectors.ncols())?;
         for (&i, vector) in some.iter().zip(embedded.rows()) {
             vectors.row_mut(i).assign(&vector);
         }

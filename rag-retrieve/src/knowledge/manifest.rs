@@ -170,7 +170,7 @@ impl Manifest {
     }
 
     /// Refuses a manifest that contradicts itself, though its hash is right.
-    fn check(&self) -> std::result::Result<(), &'static str> {
+    pub(super) fn check(&self) -> std::result::Result<(), &'static str> {
         let product = |factors: [usize; 3]| {
             let factors = factors.into_iter().map(|factor| factor as u64);
             factors.fold(1, u64::saturating_mul)

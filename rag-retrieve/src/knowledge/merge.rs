@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -12,10 +15,11 @@ use super::{
 };
 use crate::{Error, Result, index::Live};
 
-/// A merge that runs in a thread of its own. Dropping it waits for the thread.
+/// A merge that runs in a thread of its own, and ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Merging {
     sources: Vec<Source>,
+    cancelled: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<SegmentEntry>>>,
 }
 
@@ -30,9 +34,12 @@ pub(super) struct Source {
 impl Merging {
     pub(super) fn begin(folder: PathBuf, sources: Vec<Source>) -> Self {
         let merged = sources.clone();
+        let cancelled = Arc::<AtomicBool>::default();
+        let cancel = cancelled.clone();
         Self {
             sources,
-            thread: Some(thread::spawn(move || merge(&folder, &merged))),
+            cancelled,
+            thread: Some(thread::spawn(move || merge(&folder, &merged, &cancel))),
         }
     }
 
@@ -51,6 +58,7 @@ impl Merging {
 impl Drop for Merging {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
+            self.cancelled.store(true, Ordering::Relaxed);
             let _ = thread.join();
         }
     }
@@ -75,7 +83,7 @@ impl Source {
     }
 }
 
-fn merge(folder: &Path, sources: &[Source]) -> Result<SegmentEntry> {
+fn merge(folder: &Path, sources: &[Source], cancelled: &AtomicBool) -> Result<SegmentEntry> {
     let rows: Vec<_> = (sources.iter())
         .map(|source| source.segment.rows().only(source.live.clone()))
         .collect();
@@ -84,9 +92,12 @@ fn merge(folder: &Path, sources: &[Source]) -> Result<SegmentEntry> {
         sources.iter().map(Source::len).sum(),
         || rows.iter().flat_map(|rows| rows.encoded(segment::ROWS)),
         || {
-            sources
-                .iter()
-                .flat_map(|source| (0..source.len()).map(|at| source.segment.line(source.row(at))))
+            let rows = (sources.iter())
+                .flat_map(|source| (0..source.len()).map(move |at| (source, source.row(at))));
+            rows.map(|(source, row)| match cancelled.load(Ordering::Relaxed) {
+                true => Err(Error::Merging),
+                false => source.segment.line(row),
+            })
         },
     )
 }

@@ -12,7 +12,7 @@ use rag_core::{Passage, atomic::write_file};
 
 use super::{
     KnowledgeBase, KnowledgeWriter, Manifest, SegmentEntry,
-    build::embed,
+    build::{check_width, embed},
     files::{Verification, remove_unlisted, write_named_by_content},
     segment::Segment,
     writer::Open,
@@ -24,7 +24,7 @@ use crate::{
 
 /// Rows whose vectors are kept together, in case that the work is cut off.
 const KEPT: usize = 4096;
-/// Where they are kept, before the first digits of the encoder's hash.
+/// Where they are kept, before digits that stand for the encoder.
 const FOLDER: &str = ".embedding-";
 const HASH: usize = blake3::OUT_LEN;
 
@@ -36,7 +36,8 @@ impl KnowledgeWriter {
     /// goes on where this one ended.
     ///
     /// # Errors
-    /// Those of [`KnowledgeWriter::commit`], of the encoder, and [`Error::HalfRange`](crate::Error::HalfRange).
+    /// Those of [`KnowledgeWriter::commit`], of the encoder, [`Error::NotFinite`](crate::Error::NotFinite)
+    /// and [`Error::HalfRange`](crate::Error::HalfRange).
     pub fn reembed(
         &mut self,
         encoder: &impl Embedder,
@@ -45,31 +46,40 @@ impl KnowledgeWriter {
     ) -> Result<KnowledgeBase> {
         self.compact()?;
         let fingerprint = encoder.fingerprint()?;
-        let digits: String = fingerprint.hash.chars().take(16).collect();
+        let digits = &blake3::hash(fingerprint.hash.as_bytes()).to_string()[..16];
         let kept = self.folder.join(format!("{FOLDER}{digits}"));
         fs::create_dir_all(&kept).map_err(rag_core::Error::io(&kept))?;
         let mut done = 0;
+        let mut dimension = None;
         for open in &self.segments {
             for block in Block::all(&kept, open) {
-                if block.read()?.is_none() {
-                    let passages = (block.rows.clone())
-                        .map(|row| open.segment.passage(row))
-                        .collect::<Result<Vec<Passage>>>()?;
-                    let embedded = embed(&passages, encoder, &mut |some| progress(done + some))?;
-                    block.write(&embedded)?;
+                let kept = block.read()?;
+                let is_kept = kept.is_some();
+                let vectors = match kept {
+                    Some(vectors) => vectors,
+                    None => {
+                        let passages = (block.rows.clone())
+                            .map(|row| open.segment.passage(row))
+                            .collect::<Result<Vec<Passage>>>()?;
+                        embed(&passages, encoder, &mut |some| progress(done + some))?
+                    }
+                };
+                check_width(&vectors, *dimension.get_or_insert(vectors.ncols()))?;
+                // What could not be stored is not kept either.
+                Rows::new(vectors.clone(), storage)?;
+                if !is_kept {
+                    block.write(&vectors)?;
                 }
                 done += block.rows.len();
                 progress(done);
             }
         }
         let mut segments = Vec::new();
-        let mut dimension = 0;
         for open in &self.segments {
             let vectors = write_named_by_content(&self.folder, "vectors", "bin", |file| {
                 for block in Block::all(&kept, open) {
                     let vectors = block.read().map_err(io::Error::other)?;
                     let vectors = vectors.ok_or_else(|| io::Error::other("removed meanwhile"))?;
-                    dimension = vectors.ncols();
                     let rows = Rows::new(vectors, storage).map_err(io::Error::other)?;
                     rows.encoded(KEPT)
                         .try_for_each(|rows| file.write_all(&rows))?;
@@ -83,7 +93,7 @@ impl KnowledgeWriter {
         }
         let manifest = Manifest {
             encoder: fingerprint,
-            dimension,
+            dimension: dimension.unwrap_or(self.manifest.dimension),
             storage,
             segments,
             ..self.manifest.clone()

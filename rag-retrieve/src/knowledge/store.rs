@@ -34,7 +34,8 @@ impl KnowledgeBase {
     /// previous one open keep it.
     ///
     /// # Errors
-    /// [`Error::Busy`] while another process saves to the folder; [`Error::Core`] where a file cannot
+    /// [`Error::Busy`] while someone else saves to the folder or has a [`KnowledgeWriter`](super::KnowledgeWriter)
+    /// of it; [`Error::Core`] where a file cannot
     /// be written, with the previous knowledge base untouched.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
@@ -99,9 +100,12 @@ impl KnowledgeBase {
 
 /// The moment at which a new knowledge base takes the place of the previous one.
 pub(super) fn put_manifest(folder: &Path, manifest: &Manifest) -> Result<()> {
-    Ok(write_file(&folder.join(MANIFEST), |file| {
-        file.write_all(&manifest.seal()?)
-    })?)
+    let path = folder.join(MANIFEST);
+    manifest.check().map_err(|reason| Error::Damaged {
+        file: path.clone(),
+        reason,
+    })?;
+    Ok(write_file(&path, |file| file.write_all(&manifest.seal()?))?)
 }
 
 /// Opens what a manifest lists; again where that fails because a save has replaced the manifest, and

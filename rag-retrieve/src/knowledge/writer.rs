@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::{
     KnowledgeBase, Manifest, SegmentEntry,
-    build::embed,
+    build::{check_width, embed},
     check,
     files::{Lock, Verification, remove_unlisted},
     merge::{Merging, Source},
@@ -24,8 +24,8 @@ use crate::{Embedder, Error, Result, index::Live};
 
 /// Segments of about one size that are merged; a size is as many times the one before.
 const MERGED: usize = 8;
-/// Passages below which segments count as of one size.
-const SMALLEST: usize = 1024;
+/// Passages that make no difference: segments of fewer than [`MERGED`] times as many are of one size.
+const SMALL: usize = 1024;
 
 /// Adds, changes and deletes passages of a folder's knowledge base.
 ///
@@ -35,7 +35,7 @@ const SMALLEST: usize = 1024;
 ///
 /// What is added becomes a segment of its own, and what is deleted is noted beside its segment. When
 /// there are many segments of about the same size, or half of one is deleted, they are merged in the
-/// background.
+/// background: from when the writer is opened, in time for its first commit, and after each commit.
 ///
 /// ```no_run
 /// # use rag_retrieve::{KnowledgeWriter, TextEncoder};
@@ -56,6 +56,8 @@ pub struct KnowledgeWriter {
     pub(super) segments: Vec<Open>,
     places: HashMap<String, Place>,
     merging: Option<Merging>,
+    /// Whether nothing was committed yet: then the merge is waited for, since there may be no later commit.
+    fresh: bool,
     /// The number of the next segment.
     next: usize,
     _lock: Lock,
@@ -116,6 +118,7 @@ impl KnowledgeWriter {
             segments: Vec::new(),
             places: HashMap::with_capacity(knowledge.len()),
             merging: None,
+            fresh: true,
             next: 0,
             manifest: knowledge.manifest,
             _lock: lock,
@@ -146,16 +149,18 @@ impl KnowledgeWriter {
                     .collect(),
             });
         }
+        writer.merge_if_too_many();
         Ok(writer)
     }
 
     /// Adds passages, and puts them in the place of those that have the same ids. `encoder` reads only
-    /// texts that are not there yet, and `progress` hears how many of these are done.
+    /// texts that are not there yet, and `progress` hears how many of these are done. Every call writes a
+    /// segment: many passages at once are cheaper than one by one.
     ///
     /// # Errors
     /// [`Error::Encoder`] for another encoder than that of the knowledge base, [`Error::DuplicateId`],
-    /// [`Error::Metadata`], those of the encoder, [`Error::NotFinite`], [`Error::HalfRange`]; nothing is
-    /// changed then.
+    /// [`Error::Metadata`], those of the encoder, [`Error::Dimension`], [`Error::NotFinite`],
+    /// [`Error::HalfRange`], [`Error::Core`] where a file cannot be written; nothing is changed then.
     pub fn upsert(
         &mut self,
         passages: Vec<Passage>,
@@ -199,6 +204,9 @@ impl KnowledgeWriter {
         }
         let texts: Vec<Passage> = unread.iter().map(|&i| fresh[i].clone()).collect();
         let embedded = embed(&texts, encoder, &mut progress)?;
+        if !texts.is_empty() {
+            check_width(&embedded, self.manifest.dimension)?;
+        }
         for (&i, vector) in unread.iter().zip(embedded.rows()) {
             vectors.row_mut(i).assign(&vector);
         }
@@ -278,11 +286,19 @@ impl KnowledgeWriter {
     /// [`Error::EmptyKnowledgeBase`] where all passages are deleted, [`Error::Core`] where a file cannot be
     /// written; the folder holds what was committed before, and the changes are still here.
     pub fn commit(&mut self) -> Result<KnowledgeBase> {
-        if self.merging.as_ref().is_some_and(Merging::is_finished)
+        let finished = self.merging.as_ref().is_some_and(Merging::is_finished);
+        if (finished || self.fresh)
             && let Err(error) = self.finish_merging()
         {
             tracing::warn!(%error, "segments could not be merged and stay as they are");
         }
+        self.put_changes()?;
+        self.fresh = false;
+        self.merge_if_too_many();
+        Ok(self.snapshot())
+    }
+
+    fn put_changes(&mut self) -> Result<()> {
         if self.places.is_empty() {
             return Err(Error::EmptyKnowledgeBase);
         }
@@ -301,14 +317,11 @@ impl KnowledgeWriter {
             segments: entries,
             ..self.manifest.clone()
         })?;
+        // What a merge writes is not listed yet.
         if self.merging.is_none() {
             remove_unlisted(&self.folder, &self.manifest);
-            let too_many = self.too_many();
-            if !too_many.is_empty() {
-                self.begin_merging(&too_many);
-            }
         }
-        Ok(self.snapshot())
+        Ok(())
     }
 
     /// Puts a manifest of the present segments in place.
@@ -326,14 +339,16 @@ impl KnowledgeWriter {
     /// # Errors
     /// Those of [`KnowledgeWriter::commit`].
     pub fn compact(&mut self) -> Result<KnowledgeBase> {
-        self.commit()?;
         self.finish_merging()?;
+        self.put_changes()?;
         if self.segments.len() > 1 || !self.segments[0].deleted.is_empty() {
             let all: Vec<usize> = self.segments.iter().map(|open| open.number).collect();
             self.begin_merging(&all);
             self.finish_merging()?;
+            self.put_changes()?;
         }
-        self.commit()
+        self.fresh = false;
+        Ok(self.snapshot())
     }
 
     /// What would be committed.
@@ -389,11 +404,18 @@ impl KnowledgeWriter {
         let mut by_size: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for open in &self.segments {
             let lives = open.entry.count - open.deleted.len();
-            let size = lives.max(SMALLEST).ilog(MERGED);
+            let size = (lives / SMALL).max(1).ilog(MERGED);
             by_size.entry(size).or_default().push(open.number);
         }
         let full = |numbers: &Vec<usize>| numbers.len() >= MERGED;
         by_size.into_values().find(full).unwrap_or_default()
+    }
+
+    fn merge_if_too_many(&mut self) {
+        let too_many = self.too_many();
+        if self.merging.is_none() && !too_many.is_empty() {
+            self.begin_merging(&too_many);
+        }
     }
 
     /// Begins to write the segments of these numbers as one.

@@ -31,7 +31,7 @@ impl Retriever {
             .collect();
         if let Some(lexical) = &self.lexical {
             for query in queries {
-                found.push(lexical.search_among(query, candidates, self.among.as_deref())?);
+                found.push(lexical.search_among(query, candidates, self.positions())?);
             }
         }
         let mut ranked = match found.len() {

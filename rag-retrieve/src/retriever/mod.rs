@@ -52,8 +52,8 @@ pub struct Retriever {
     candidates: usize,
     /// λ of maximal marginal relevance.
     diversity: Option<f32>,
-    /// The positions that are searched; `None` for all.
-    among: Option<Arc<[usize]>>,
+    /// What is searched, by its positions in the knowledge base; all for `None`.
+    among: Option<(Filter, Arc<[usize]>)>,
 }
 
 /// Passages that are compared before the best are chosen, where they are compared by more than one number.
@@ -105,10 +105,15 @@ impl Retriever {
             same_passages(&knowledge, lexical)?;
         }
         let n_docs = self.n_docs;
+        let among = match self.among {
+            Some((filter, _)) => Some(positions(&knowledge, filter)?),
+            None => None,
+        };
         let retriever = Self {
             context_encoder,
             knowledge,
             index: None,
+            among,
             ..self
         };
         retriever.top_k(n_docs)
@@ -119,10 +124,7 @@ impl Retriever {
     /// # Errors
     /// [`Error::TooFewPassages`] where the knowledge base has fewer.
     pub fn top_k(mut self, n_docs: usize) -> Result<Self> {
-        let passages = self
-            .among
-            .as_ref()
-            .map_or(self.knowledge.len(), |among| among.len());
+        let passages = self.searched();
         if n_docs == 0 || n_docs > passages {
             return Err(Error::TooFewPassages { n_docs, passages });
         }
@@ -134,7 +136,7 @@ impl Retriever {
     /// [`DeviceIndex`](crate::DeviceIndex) on a GPU.
     ///
     /// # Errors
-    /// [`Error::OtherIndex`] where it holds other vectors.
+    /// [`Error::OtherIndex`] where it holds another number of vectors, or of another dimension.
     pub fn with_index(self, index: impl Index + 'static) -> Result<Self> {
         let own = self.knowledge.index();
         if (index.len(), index.dimension()) != (own.len(), own.dimension()) {
@@ -155,7 +157,8 @@ impl Retriever {
     /// their order.
     ///
     /// # Errors
-    /// [`Error::LexicalIndex`] where it holds another number of passages.
+    /// [`Error::LexicalIndex`] where it holds other passages, or in another order; those of
+    /// [`KnowledgeBase::passage`].
     pub fn with_lexical(self, lexical: impl Into<Arc<LexicalIndex>>) -> Result<Self> {
         let lexical = lexical.into();
         same_passages(&self.knowledge, &lexical)?;
@@ -206,21 +209,21 @@ impl Retriever {
         })
     }
 
-    /// The same retriever, over the passages that `filter` means, and over as many of them as there are
-    /// where they are fewer than it retrieves.
+    /// The same retriever, over those of its passages that `filter` means, and over as many of them as there
+    /// are where they are fewer than it retrieves.
     ///
     /// # Errors
     /// [`Error::UnknownField`], [`Error::NoMatch`] where there is no such passage; those of
     /// [`KnowledgeBase::passage`].
     pub fn among(&self, filter: &Filter) -> Result<Self> {
-        let positions = self.knowledge.matching(filter)?;
-        if positions.is_empty() {
-            let filter = filter.clone();
-            return Err(Error::NoMatch { filter });
-        }
+        let filter = match &self.among {
+            Some((already, _)) => already.clone() & filter.clone(),
+            None => filter.clone(),
+        };
+        let (filter, positions) = positions(&self.knowledge, filter)?;
         Ok(Self {
             n_docs: self.n_docs.min(positions.len()),
-            among: Some(positions.into()),
+            among: Some((filter, positions)),
             ..self.clone()
         })
     }
@@ -282,7 +285,7 @@ impl Retriever {
         self.index
             .as_deref()
             .unwrap_or(own)
-            .search_among(vectors.view(), k, self.among.as_deref())
+            .search_among(vectors.view(), k, self.positions())
     }
 
     /// Passages that are looked at more closely, found by so many queries.
@@ -304,6 +307,17 @@ impl Retriever {
         &self.knowledge
     }
 
+    /// Passages that are searched: all, or those that a filter left.
+    pub fn searched(&self) -> usize {
+        self.positions()
+            .map_or(self.knowledge.len(), <[usize]>::len)
+    }
+
+    /// Where they are; `None` for all.
+    fn positions(&self) -> Option<&[usize]> {
+        self.among.as_ref().map(|(_, positions)| &positions[..])
+    }
+
     /// Passages retrieved for each question.
     pub fn n_docs(&self) -> usize {
         self.n_docs
@@ -319,8 +333,17 @@ fn not_empty(questions: &[&str]) -> Result<()> {
 
 fn same_passages(knowledge: &KnowledgeBase, lexical: &LexicalIndex) -> Result<()> {
     let (expected, found) = (knowledge.len(), lexical.len());
-    match expected == found {
-        true => Ok(()),
-        false => Err(Error::LexicalIndex { expected, found }),
+    if expected == found && lexical.is_of(knowledge.passages())? {
+        return Ok(());
+    }
+    Err(Error::LexicalIndex { expected, found })
+}
+
+/// Where the passages are that `filter` means; at least one.
+fn positions(knowledge: &KnowledgeBase, filter: Filter) -> Result<(Filter, Arc<[usize]>)> {
+    let positions = knowledge.matching(&filter)?;
+    match positions.is_empty() {
+        true => Err(Error::NoMatch { filter }),
+        false => Ok((filter, positions.into())),
     }
 }

@@ -97,9 +97,7 @@ pub fn recall(retriever: &Retriever, pairs: &[QuestionAnswer], ks: &[usize]) -> 
         return Err(Error::NoExamples);
     }
     let deepest = ks.iter().copied().max().unwrap_or(1);
-    let retriever = retriever
-        .clone()
-        .top_k(deepest.min(retriever.knowledge().len()))?;
+    let retriever = retriever.clone().top_k(deepest.min(retriever.searched()))?;
     let mut found = vec![0; ks.len()];
     for pairs in pairs.chunks(256) {
         let questions: Vec<&str> = pairs.iter().map(|pair| pair.question.as_str()).collect();
