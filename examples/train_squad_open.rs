@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --release --example train_squad_open <sentence encoder folder> <corpus folder> \
-//!     <output folder> [--contrastive N] [--joint N] [--epochs N] [--heldout N]
+//!     <output folder> [--contrastive N] [--joint N] [--epochs N] [--heldout N] [--only TEXT]
 //! ```
 //!
 //! The encoder is a Hugging Face folder such as all-MiniLM-L6-v2. The corpus has the folders `train` and `dev`,
@@ -61,6 +61,9 @@ struct Arguments {
     /// Questions of dev to measure answers on [default: all]
     #[arg(long)]
     heldout: Option<usize>,
+    /// Joint training only in the settings whose name in the table holds this
+    #[arg(long, default_value = "")]
+    only: String,
     /// Where to compute: cpu, and in builds that have them wgpu, cuda, or wgpu:1 for the second GPU
     #[arg(long, env = "RAG_DEVICE", default_value = "cpu")]
     device: String,
@@ -95,12 +98,18 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     for model in [RagModel::Sequence, RagModel::Token] {
         for start in [false, true] {
+            let named = Setting::ALL.map(|setting| (setting, setting.name(model, start)));
+            let only = |(_, name): &(Setting, String)| name.contains(&arguments.only);
+            let wanted: Vec<(Setting, String)> = named.into_iter().filter(only).collect();
+            if wanted.is_empty() {
+                continue;
+            }
             let begun = Instant::now();
             let rag = generator(&encoder, &train, &dev, model, &arguments)?;
             let rag = if start { salient_start(rag)? } else { rag };
             let seconds = begun.elapsed().as_secs_f64();
-            for setting in Setting::ALL {
-                arguments.joint_run(setting, rag.clone(), (&train, &dev), start, seconds)?;
+            for (setting, name) in wanted {
+                arguments.joint_run(setting, &name, rag.clone(), (&train, &dev), seconds)?;
             }
         }
     }
@@ -238,12 +247,14 @@ enum Setting {
 impl Setting {
     const ALL: [Self; 3] = [Self::Frozen, Self::QuestionSide, Self::Both];
 
-    fn name(self) -> &'static str {
-        match self {
+    fn name(self, model: RagModel, start: bool) -> String {
+        let start = if start { ", after a salient start" } else { "" };
+        let setting = match self {
             Self::Frozen => "retriever frozen",
             Self::QuestionSide => "question side trained",
             Self::Both => "both encoders trained, index refreshed",
-        }
+        };
+        format!("RAG-{model:?}, {setting}{start}")
     }
 
     fn config(self) -> TrainConfig {
@@ -276,18 +287,15 @@ impl Arguments {
     fn joint_run(
         &self,
         setting: Setting,
+        name: &str,
         rag: Rag,
         (train, dev): (&Split, &Split),
-        start: bool,
         seconds_before: f64,
     ) -> Result<(), Box<dyn Error>> {
         let begun = Instant::now();
-        let model = rag.config.model();
-        let start = if start { ", after a salient start" } else { "" };
-        let name = format!("RAG-{model:?}, {}{start}", setting.name());
         let config = TrainConfig {
             epochs: self.epochs,
-            checkpoints: Some(self.output.join(&name)),
+            checkpoints: Some(self.output.join(name)),
             ..setting.config()
         };
         let pairs = self.joint_pairs(train);
