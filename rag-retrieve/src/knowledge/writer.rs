@@ -245,7 +245,8 @@ impl KnowledgeWriter {
         Ok(())
     }
 
-    /// Deletes the passages of these ids; returns how many there were.
+    /// Deletes the passages of these ids; returns how many there were. From the commit on nobody finds them;
+    /// their texts leave the disk when their segment is merged, at the latest by [`KnowledgeWriter::compact`].
     pub fn delete(&mut self, ids: &[impl AsRef<str>]) -> usize {
         let mut deleted = 0;
         for id in ids {
