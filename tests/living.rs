@@ -379,6 +379,29 @@ fn what_cannot_be_done_changes_nothing() {
     assert!(common::files(other.path()).is_empty());
 }
 
+#[test]
+fn what_changes_while_segments_merge_stays_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = State::first();
+    state.save(folder.path());
+    let mut writer = KnowledgeWriter::open(&folder).unwrap();
+    let encoder = Hashes::default();
+    for n in 1000..1100 {
+        // Of the last segments, which are those that merge, one passage changes and one goes.
+        let fresh = [passage(n, 1), passage(n + 1000, 1), passage(n - 1, 2)];
+        let gone = (n + 999).to_string();
+        writer.upsert(fresh.to_vec(), &encoder, |_| {}).unwrap();
+        writer.delete(std::slice::from_ref(&gone));
+        let knowledge = writer.commit().unwrap();
+        state.add(fresh);
+        state.passages.remove(&gone);
+        state.check(&knowledge);
+        let segments = knowledge.manifest().segments.len();
+        assert!(segments < 20, "{segments} segments");
+    }
+    state.check(&KnowledgeBase::open(&folder).unwrap());
+}
+
 /// Programs that open, change, commit and end.
 #[test]
 fn short_lived_writers_merge_too() {

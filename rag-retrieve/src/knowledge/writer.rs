@@ -391,25 +391,21 @@ impl KnowledgeWriter {
         Ok(number)
     }
 
-    /// The segments that should become one: those of which half is deleted, else many of one size.
+    /// The segments that should become one: many of about one size, and those of which half is deleted.
     fn too_many(&self) -> Vec<usize> {
-        let half_deleted = |open: &&Open| 2 * open.deleted.len() >= open.entry.count;
-        let numbers = |open: &Open| open.number;
-        let mostly: Vec<usize> = (self.segments.iter())
-            .filter(half_deleted)
-            .map(numbers)
-            .collect();
-        if !mostly.is_empty() {
-            return mostly;
-        }
         let mut by_size: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        let mut chosen = BTreeSet::new();
         for open in &self.segments {
             let lives = open.entry.count - open.deleted.len();
             let size = (lives / SMALL).max(1).ilog(MERGED);
             by_size.entry(size).or_default().push(open.number);
+            if lives <= open.deleted.len() {
+                chosen.insert(open.number);
+            }
         }
         let full = |numbers: &Vec<usize>| numbers.len() >= MERGED;
-        by_size.into_values().find(full).unwrap_or_default()
+        chosen.extend(by_size.into_values().find(full).unwrap_or_default());
+        chosen.into_iter().collect()
     }
 
     fn merge_if_too_many(&mut self) {
