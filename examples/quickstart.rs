@@ -82,7 +82,7 @@ fn train(device: &Device) -> Result<Rag, Box<dyn Error>> {
     println!("trained in {:.0} s", begun.elapsed().as_secs_f64());
     println!("after training, {}", Measured::of(&rag, &heldout)?);
 
-    rag.retriever.knowledge().save(KNOWLEDGE)?;
+    rag.retriever.local()?.save(KNOWLEDGE)?;
     rag.save(MODEL)?;
     Ok(rag)
 }

@@ -131,9 +131,9 @@ fn ways(
     let device = device(&arguments.device)?;
     let encoder = TextEncoder::load(&arguments.encoder, &device)?;
     let vectors = index(&encoder, corpus)?;
-    let words = LexicalIndex::new(vectors.knowledge().passages())?;
+    let words = LexicalIndex::new(vectors.local()?.passages())?;
     // A word that vectors do not find is not to be missed: all passages are compared.
-    let all = vectors.knowledge().len();
+    let all = vectors.local()?.len();
     let both = vectors.clone().with_lexical(words)?.with_candidates(100);
     let only_words = PriorWeights {
         dense: 0.0,
@@ -150,7 +150,7 @@ fn ways(
     ];
     if let Some(folder) = &arguments.fit {
         let known = index(&encoder, &folder.join("passages.jsonl"))?;
-        let words = LexicalIndex::new(known.knowledge().passages())?;
+        let words = LexicalIndex::new(known.local()?.passages())?;
         let pairs = read_pairs(folder.join("qa.jsonl"))?;
         let weights = fit_prior(&known.with_lexical(words)?, &pairs)?;
         println!("fitted to {} pairs: {weights:?}", pairs.len());

@@ -113,7 +113,7 @@ impl Saved {
         let rag = rag(kind);
         rag.save(folder.path().join("rag")).unwrap();
         Self {
-            knowledge: rag.retriever.knowledge().clone(),
+            knowledge: rag.retriever.local().unwrap().clone(),
             folder,
         }
     }
@@ -1078,7 +1078,7 @@ fn answers_longer_than_the_generator_writes_are_refused() {
 #[test]
 fn a_number_of_documents_that_cannot_be_is_refused() {
     let rag = rag(Kind::T5);
-    let passages = rag.retriever.knowledge().len();
+    let passages = rag.retriever.local().unwrap().len();
     for n_docs in [0, passages + 1, usize::MAX] {
         refuses!(
             rag.retriever.clone().top_k(n_docs),
@@ -1552,7 +1552,8 @@ fn saving_where_nothing_can_be_written_is_an_error() {
     assert!(matches!(core(&error), CoreError::Io { .. }), "{error:?}");
     let error = rag
         .retriever
-        .knowledge()
+        .local()
+        .unwrap()
         .save(file.join("knowledge"))
         .unwrap_err();
     assert!(

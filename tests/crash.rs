@@ -88,7 +88,7 @@ fn knowledge_bases() -> [KnowledgeBase; 2] {
 #[test]
 fn a_killed_save_leaves_a_whole_rag() {
     let rags = rags();
-    let knowledge = rags[0].retriever.knowledge().clone();
+    let knowledge = rags[0].retriever.local().unwrap().clone();
     let answers = rags.each_ref().map(|rag| rag.ask("rain?").unwrap());
     let folder = tempfile::tempdir().unwrap();
     let whole = saved_apart(|i, folder| rags[i].save(folder).unwrap());

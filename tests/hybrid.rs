@@ -38,7 +38,7 @@ fn dense() -> Retriever {
 }
 
 fn words(retriever: &Retriever) -> LexicalIndex {
-    LexicalIndex::new(retriever.knowledge().passages()).unwrap()
+    LexicalIndex::new(retriever.local().unwrap().passages()).unwrap()
 }
 
 fn hybrid() -> Retriever {
@@ -81,7 +81,8 @@ fn words_and_vectors_are_put_in_one_order() {
             .embed_questions(&[question])
             .unwrap();
         let mut rankings = retriever
-            .knowledge()
+            .local()
+            .unwrap()
             .index()
             .search(vector.view(), 9)
             .unwrap();
@@ -207,7 +208,7 @@ fn diversity_leaves_out_what_says_the_same() {
 #[test]
 fn another_index_over_the_same_vectors_finds_the_same() {
     let retriever = dense();
-    let index = DeviceIndex::new(retriever.knowledge().index(), &cpu());
+    let index = DeviceIndex::new(retriever.local().unwrap().index(), &cpu());
     let other = retriever.clone().with_index(index).unwrap();
     for question in QUESTIONS {
         assert_eq!(
@@ -414,14 +415,20 @@ fn a_folder_of_another_head_is_refused() {
 #[test]
 fn filters_narrow_one_another() {
     let rag = rag(Kind::T5);
-    let passages = rag.retriever.knowledge().passages().map(Result::unwrap);
+    let passages = rag
+        .retriever
+        .local()
+        .unwrap()
+        .passages()
+        .map(Result::unwrap);
     let known: Vec<Passage> = passages
         .zip(0..)
         .map(|(passage, n)| passage.with("n", n).with("even", n % 2 == 0))
         .collect();
     let vectors = rag
         .retriever
-        .knowledge()
+        .local()
+        .unwrap()
         .index()
         .rows(0..known.len())
         .into_owned();

@@ -6,7 +6,6 @@
 mod common;
 
 use std::{
-    cell::Cell,
     collections::BTreeMap,
     fs,
     path::Path,
@@ -23,61 +22,11 @@ use burn_rag::{
         Result, Storage,
     },
 };
-use common::Random;
-use ndarray::{Array1, Array2};
-
-const DIMENSION: usize = 8;
-
-/// Vectors that are hashes of titles and texts; another for each version.
-#[derive(Clone, Default)]
-struct Hashes {
-    version: u64,
-    /// Passages that were read.
-    read: Cell<usize>,
-    /// After how many it fails.
-    fails_after: Option<usize>,
-}
-
-impl Hashes {
-    fn version(version: u64) -> Self {
-        Self {
-            version,
-            ..Self::default()
-        }
-    }
-
-    fn vector(&self, passage: &Passage) -> Array1<f32> {
-        let read = format!("{}\0{}\0{}", self.version, passage.title, passage.text);
-        let hash = blake3::hash(read.as_bytes());
-        let bytes = hash.as_bytes().iter().take(DIMENSION);
-        bytes.map(|&byte| f32::from(byte) / 16.0 - 8.0).collect()
-    }
-}
-
-impl Embedder for Hashes {
-    fn embed_passages(&self, passages: &[Passage]) -> Result<Array2<f32>> {
-        let mut vectors = Array2::zeros((passages.len(), DIMENSION));
-        for (passage, mut vector) in passages.iter().zip(vectors.rows_mut()) {
-            if self.fails_after.is_some_and(|most| self.read.get() >= most) {
-                return Err(Error::EmptyQuestion);
-            }
-            self.read.set(self.read.get() + 1);
-            vector.assign(&self.vector(passage));
-        }
-        Ok(vectors)
-    }
-
-    fn embed_questions(&self, _: &[&str]) -> Result<Array2<f32>> {
-        unreachable!()
-    }
-
-    fn fingerprint(&self) -> Result<Fingerprint> {
-        Ok(Fingerprint::new(
-            format!("{:016x}", self.version),
-            "hashes of texts",
-        ))
-    }
-}
+use common::{
+    Random,
+    hashes::{DIMENSION, Hashes},
+};
+use ndarray::Array2;
 
 /// What a knowledge base should hold.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -302,7 +251,7 @@ fn only_what_changed_is_read_and_written() {
         unchanged: 101,
         ..Changes::default()
     };
-    assert_eq!((read_again, encoder.read.get()), (unchanged, 0));
+    assert_eq!((read_again, encoder.read()), (unchanged, 0));
     let before = common::files(folder.path());
     writer.commit().unwrap();
     assert_eq!(common::files(folder.path()), before);
@@ -323,7 +272,7 @@ fn only_what_changed_is_read_and_written() {
         unchanged: 97,
         embedded: 2,
     };
-    assert_eq!((changes, encoder.read.get(), heard), (expected, 2, vec![2]));
+    assert_eq!((changes, encoder.read(), heard), (expected, 2, vec![2]));
     let knowledge = writer.commit().unwrap();
     assert_eq!(knowledge.manifest().segments.len(), 2);
     assert_eq!(
@@ -505,7 +454,7 @@ fn embedding_anew_goes_on_where_it_was_cut_off() {
     state.check(&knowledge);
     assert_eq!(knowledge.index().storage(), Storage::F16);
     // Two blocks of 4096 were there.
-    assert_eq!(encoder.read.get(), 10_000 - 2 * 4096);
+    assert_eq!(encoder.read(), 10_000 - 2 * 4096);
     assert!(
         heard.is_sorted() && heard.last() == Some(&10_000),
         "{heard:?}"

@@ -417,13 +417,13 @@ fn what_is_saved_answers_as_before() {
             .with_num_beams(3)
             .with_num_return_sequences(2);
         rag.save(&first).unwrap();
-        let loaded = Rag::load(&first, rag.retriever.knowledge().clone(), &cpu()).unwrap();
+        let loaded = Rag::load(&first, rag.retriever.local().unwrap().clone(), &cpu()).unwrap();
         same_rag(&rag, &loaded);
         loaded.save(&second).unwrap();
         assert_eq!(common::files(&first), common::files(&second));
         loaded.save(&first).unwrap();
         assert_eq!(common::files(&first), common::files(&second));
-        let again = Rag::load(&first, rag.retriever.knowledge().clone(), &cpu()).unwrap();
+        let again = Rag::load(&first, rag.retriever.local().unwrap().clone(), &cpu()).unwrap();
         same_rag(&rag, &again);
         let beside: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(beside.len(), 2, "{beside:?}");
@@ -460,7 +460,7 @@ fn the_number_of_documents_is_saved() {
     let mut rag = rag(Kind::T5);
     rag.retriever = rag.retriever.top_k(2).unwrap();
     rag.save(folder.path().join("rag")).unwrap();
-    let knowledge = rag.retriever.knowledge().clone();
+    let knowledge = rag.retriever.local().unwrap().clone();
     let loaded = Rag::load(folder.path().join("rag"), knowledge, &cpu()).unwrap();
     assert_eq!(loaded.retriever.n_docs(), 2);
 }
@@ -469,7 +469,7 @@ fn the_number_of_documents_is_saved() {
 fn a_mapped_knowledge_base_is_the_one_in_memory() {
     let folder = tempfile::tempdir().unwrap();
     let rag = rag(Kind::Bart);
-    let memory = rag.retriever.knowledge();
+    let memory = rag.retriever.local().unwrap();
     memory.save(&folder).unwrap();
     memory.save(&folder).unwrap();
     let mapped = KnowledgeBase::open(&folder).unwrap();

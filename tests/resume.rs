@@ -69,7 +69,7 @@ fn parameters(rag: &Rag) -> String {
     rag.generator.store(&mut tensors, "generator.");
     let mut hash = blake3::Hasher::new();
     tensors.hash(&mut hash).unwrap();
-    let positions: Vec<usize> = (0..retriever.knowledge().len()).collect();
+    let positions: Vec<usize> = (0..retriever.local().unwrap().len()).collect();
     for value in retriever.vectors(&positions) {
         hash.update(&value.to_le_bytes());
     }

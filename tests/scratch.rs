@@ -71,7 +71,7 @@ fn a_model_from_nothing_learns() {
 
         let folder = tempfile::tempdir().unwrap();
         rag.save(folder.path().join("model")).unwrap();
-        let knowledge = rag.retriever.knowledge().clone();
+        let knowledge = rag.retriever.local().unwrap().clone();
         let loaded = Rag::load(folder.path().join("model"), knowledge, &cpu).unwrap();
         for pair in &pairs {
             assert_eq!(

@@ -285,7 +285,7 @@ fn both_encoders_train_with_a_live_index() {
 
         let after = trainer.rag();
         let encoder = &after.retriever.context_encoder;
-        let knowledge = after.retriever.knowledge();
+        let knowledge = after.retriever.local().unwrap();
         knowledge
             .check_encoder(&encoder.fingerprint().unwrap())
             .unwrap();
@@ -388,10 +388,10 @@ fn a_run_measures_and_keeps_the_best_and_the_last() {
             .all(|epoch| epoch.examples_per_second > 0.0)
     );
     for name in ["best", "last"] {
-        let knowledge = trainer.rag().retriever.knowledge().clone();
+        let knowledge = trainer.rag().retriever.local().unwrap().clone();
         Rag::load(folder.path().join(name), knowledge, &cpu()).unwrap();
     }
-    let knowledge = trainer.rag().retriever.knowledge().clone();
+    let knowledge = trainer.rag().retriever.local().unwrap().clone();
     let last = Rag::load(folder.path().join("last"), knowledge, &cpu()).unwrap();
     assert_eq!(parameters(&last), parameters(&trainer.rag()));
 }

@@ -7,7 +7,7 @@ use rag_core::{
     marginal::RagModel,
     nn::{Precision, store_weights_as},
 };
-use rag_retrieve::{Filter, KnowledgeBase, Retrieved, Retriever, Role, TextEncoder};
+use rag_retrieve::{Filter, Knowledge, Retrieved, Retriever, Role, TextEncoder};
 use serde_json::json;
 
 use crate::{
@@ -56,7 +56,7 @@ impl Rag {
         question_tokenizer: Tokenizer,
         generator_tokenizer: Tokenizer,
         context_encoder: TextEncoder,
-        knowledge: KnowledgeBase,
+        knowledge: impl Knowledge + 'static,
     ) -> Result<Self> {
         let Checkpoint {
             config,
@@ -93,7 +93,7 @@ impl Rag {
     /// [`Rag::new`].
     pub fn load(
         folder: impl AsRef<Path>,
-        knowledge: KnowledgeBase,
+        knowledge: impl Knowledge + 'static,
         device: &Device,
     ) -> Result<Self> {
         let context_encoder = Self::load_context_encoder(folder.as_ref(), device)?;
@@ -108,7 +108,7 @@ impl Rag {
     pub fn load_with(
         folder: impl AsRef<Path>,
         context_encoder: TextEncoder,
-        knowledge: KnowledgeBase,
+        knowledge: impl Knowledge + 'static,
         device: &Device,
     ) -> Result<Self> {
         let folder = folder.as_ref();

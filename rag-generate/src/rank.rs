@@ -88,7 +88,7 @@ impl Rag {
             RankBy::Evidence => {
                 let found = self.retrieve(question)?;
                 let positions: Vec<_> = found.iter().map(|passage| passage.position).collect();
-                let evidence = self.retriever.vectors(&positions);
+                let evidence = self.retriever.knowledge().vectors_at(&positions)?;
                 let candidates = question_encoder.embed_questions(candidates)?;
                 let similarity = candidates.dot(&evidence.t());
                 let best = |row: ndarray::ArrayView1<'_, f32>| {

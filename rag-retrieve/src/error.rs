@@ -40,6 +40,86 @@ pub enum Error {
         /// Passages there are.
         passages: usize,
     },
+    /// A passage is not there any more.
+    #[error(
+        "the passage at {position} was deleted or changed while it was read; search again, or write less often"
+    )]
+    Gone {
+        /// Where it was.
+        position: usize,
+    },
+    /// What needs a knowledge base in this process is asked of one that a database keeps.
+    #[error(
+        "this looks at all passages, and a database keeps the retriever's; give it a knowledge base of this process (KnowledgeBase::open)"
+    )]
+    NotLocal,
+    /// Two passages whose hashes begin alike, and a database that keeps both.
+    #[error(
+        "two passages of the database have the same position, which is a hash of them; change a character of one of them"
+    )]
+    SharedPosition,
+    /// A database did not do what it was asked, however often.
+    #[error("{engine} could not {doing}: {source}")]
+    Database {
+        /// Which.
+        engine: &'static str,
+        /// What it was asked.
+        doing: &'static str,
+        /// What it said last.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The address of a database cannot be understood.
+    #[error("expected the address of a database as {expected}; {found}")]
+    Address {
+        /// Its form.
+        expected: &'static str,
+        /// What is wrong.
+        found: String,
+    },
+    /// A name for a table or collection that databases do not take alike.
+    #[error(
+        "{name:?} cannot name a table: expected a letter, then letters of a to z, digits and underscores, 40 at most"
+    )]
+    TableName {
+        /// The name.
+        name: String,
+    },
+    /// A table that no knowledge base was made in.
+    #[error("the database has no knowledge base {table:?}; make one with create")]
+    NoTable {
+        /// Its name.
+        table: String,
+    },
+    /// A table that holds another knowledge base than was meant.
+    #[error(
+        "the knowledge base {table:?} has {what} {found}, expected {expected}; take another name, or drop it first"
+    )]
+    OtherTable {
+        /// Its name.
+        table: String,
+        /// What differs.
+        what: &'static str,
+        /// As it is.
+        found: String,
+        /// As it should be.
+        expected: String,
+    },
+    /// Text that a database cannot keep.
+    #[error("the passage {id:?} cannot be kept: {reason}; mend its text or what is known of it")]
+    Unkept {
+        /// Its id.
+        id: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A part of a corpus that is none.
+    #[error("shard {index} of {count}: expected one from 0 to below their count")]
+    Shard {
+        /// Which.
+        index: usize,
+        /// Of how many.
+        count: usize,
+    },
     /// A lexical index of other passages.
     #[error(
         "the lexical index ({found} passage(s)) is not of the knowledge base's passages ({expected}) in their order; make it of KnowledgeBase::passages"

@@ -11,6 +11,8 @@ pub mod index;
 pub mod knowledge;
 mod lexical;
 mod prior;
+#[cfg(any(feature = "postgres", feature = "milvus"))]
+pub mod remote;
 pub mod rerank;
 mod retriever;
 
@@ -24,7 +26,8 @@ pub use fuse::{maximal_marginal_relevance, reciprocal_rank_fusion};
 pub use index::{Code, GraphIndex, GraphSettings};
 pub use index::{DeviceIndex, FlatIndex, Hit, Index, Storage};
 pub use knowledge::{
-    Changes, Fingerprint, KnowledgeBase, KnowledgeWriter, Manifest, build_knowledge_base,
+    Changes, Fingerprint, Knowledge, KnowledgeBase, KnowledgeWriter, Manifest, Selection,
+    build_knowledge_base,
 };
 pub use lexical::LexicalIndex;
 pub use prior::{PriorWeights, Relevance};

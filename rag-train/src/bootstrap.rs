@@ -64,7 +64,7 @@ pub fn bootstrap(rag: Rag, settings: Bootstrap) -> Result<(Rag, Report)> {
             "a share of the questions, from 0 to below 1",
         ));
     }
-    let knowledge = rag.retriever.knowledge();
+    let knowledge = rag.retriever.local()?;
     let passages: Vec<Passage> = knowledge.passages().collect::<rag_retrieve::Result<_>>()?;
     let mut pairs = Vec::new();
     for pair in cloze_pairs(&passages, &salient) {

@@ -81,7 +81,7 @@ impl Diary {
             model: format!(
                 "RAG-{:?} over {} passages, {} for each question; {} training pairs, {} held out",
                 rag.config.model(),
-                rag.retriever.knowledge().len(),
+                rag.retriever.searched(),
                 rag.retriever.n_docs(),
                 pairs.len(),
                 heldout.len()

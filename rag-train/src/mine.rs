@@ -78,7 +78,7 @@ pub fn mine(
     settings: &Mining,
     mut progress: impl FnMut(usize),
 ) -> Result<Mined> {
-    let knowledge = retriever.knowledge();
+    let knowledge = retriever.local()?;
     settings.check(lexical, knowledge)?;
     if pairs.is_empty() {
         return Err(Error::NoExamples);
@@ -106,7 +106,7 @@ pub fn mine(
                 mined.without_positive += 1;
                 continue;
             };
-            let negatives = mined.sift(retriever, vector, settings, positive, &gold, &candidates);
+            let negatives = mined.sift(knowledge, vector, settings, positive, &gold, &candidates);
             let count = settings.negatives.min(negatives.len());
             let mut drawn = sample(&mut random, negatives.len(), count).into_vec();
             drawn.sort_unstable();
@@ -155,7 +155,7 @@ impl Mined {
     /// The candidates that may serve as negatives, and counts the others.
     fn sift(
         &mut self,
-        retriever: &Retriever,
+        knowledge: &KnowledgeBase,
         question: ArrayView1<f32>,
         settings: &Mining,
         positive: &Candidate,
@@ -163,7 +163,7 @@ impl Mined {
         candidates: &[Candidate],
     ) -> Vec<Passage> {
         let score = |candidate: &Candidate| {
-            let vector = retriever.vectors(&[candidate.position]);
+            let vector = knowledge.index().gather(&[candidate.position]);
             vector.row(0).dot(&question)
         };
         let own = score(positive);

@@ -69,7 +69,7 @@ pub(crate) fn prepare(
         .iter()
         .map(|passages| passages.iter().map(|found| found.position).collect())
         .collect();
-    let documents = retriever.vectors(&positions.concat());
+    let documents = retriever.knowledge().vectors_at(&positions.concat())?;
     let shape = [pairs.len(), retriever.n_docs(), documents.len_of(Axis(1))];
     let documents = TensorData::new(documents.into_raw_vec_and_offset().0, shape);
     let passages = match model.context_encoder {

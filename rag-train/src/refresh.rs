@@ -32,7 +32,7 @@ impl Refresh {
         encoder: TextEncoder,
         step: usize,
     ) -> Result<()> {
-        let knowledge = retriever.knowledge();
+        let knowledge = retriever.local()?;
         let passages = knowledge
             .passages()
             .collect::<rag_retrieve::Result<Vec<Passage>>>()?;

@@ -243,7 +243,7 @@ impl Trainer {
         seconds: f64,
         diary: &mut Diary,
     ) -> Result<()> {
-        let knowledge = self.rag.retriever.knowledge().len();
+        let knowledge = self.rag.retriever.searched();
         let mut observation = diary::observation(step, pairs, knowledge);
         self.probe(&mut observation, probes, diary)?;
         let skipped = self.optimizer.scaler().skipped();

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, dead_code)]
 
+pub mod hashes;
+
 use std::{
     collections::BTreeMap,
     fs,

@@ -190,7 +190,7 @@ fn checkpoints_are_merged_and_ordinary() {
     for (name, rag) in [("applied", &applied), ("merged", &merged)] {
         let folder = folder.path().join(name);
         rag.save(&folder).unwrap();
-        let loaded = Rag::load(&folder, rag.retriever.knowledge().clone(), &cpu()).unwrap();
+        let loaded = Rag::load(&folder, rag.retriever.local().unwrap().clone(), &cpu()).unwrap();
         assert_eq!(outputs(&loaded), outputs(&merged));
     }
 }

@@ -91,7 +91,7 @@ pub(crate) fn check_queries(queries: ArrayView2<f32>, dimension: usize) -> Resul
 }
 
 /// Refuses scores that left the range of f32.
-fn check_scores(found: &[Vec<Hit>]) -> Result<()> {
+pub(crate) fn check_scores(found: &[Vec<Hit>]) -> Result<()> {
     let overflown = |hits: &Vec<Hit>| hits.iter().any(|hit| !hit.score.is_finite());
     match found.iter().position(overflown) {
         Some(row) => Err(Error::NotFinite {

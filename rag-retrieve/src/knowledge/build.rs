@@ -25,7 +25,7 @@ pub fn build_knowledge_base(
 }
 
 /// Refuses vectors of another dimension.
-pub(super) fn check_width(vectors: &Array2<f32>, dimension: usize) -> Result<()> {
+pub(crate) fn check_width(vectors: &Array2<f32>, dimension: usize) -> Result<()> {
     if vectors.ncols() == dimension {
         return Ok(());
     }
@@ -37,7 +37,7 @@ pub(super) fn check_width(vectors: &Array2<f32>, dimension: usize) -> Result<()>
 }
 
 /// The vectors of passages, `[passages, dimension]`; `progress` hears how many are done.
-pub(super) fn embed(
+pub(crate) fn embed(
     passages: &[Passage],
     encoder: &impl Embedder,
     progress: &mut impl FnMut(usize),

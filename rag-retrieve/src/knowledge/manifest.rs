@@ -26,6 +26,20 @@ impl Fingerprint {
             description: description.into(),
         }
     }
+
+    /// Refuses another encoder than this, which made the vectors.
+    ///
+    /// # Errors
+    /// [`Error::Encoder`] where the hashes differ; descriptions are for people.
+    pub fn check(&self, found: &Self) -> Result<()> {
+        if found.hash == self.hash {
+            return Ok(());
+        }
+        Err(Error::Encoder {
+            expected: self.clone(),
+            found: found.clone(),
+        })
+    }
 }
 
 impl fmt::Display for Fingerprint {
@@ -110,20 +124,6 @@ struct Version {
 }
 
 impl Manifest {
-    /// Refuses an encoder other than the one that made the vectors.
-    ///
-    /// # Errors
-    /// [`Error::Encoder`] where the hashes differ; descriptions are for people.
-    pub fn check_encoder(&self, encoder: &Fingerprint) -> Result<()> {
-        if encoder.hash == self.encoder.hash {
-            return Ok(());
-        }
-        Err(Error::Encoder {
-            expected: self.encoder.clone(),
-            found: encoder.clone(),
-        })
-    }
-
     /// The content of `manifest.json`.
     pub(super) fn seal(&self) -> serde_json::Result<Vec<u8>> {
         let mut bytes = serde_json::to_vec_pretty(&Sealed {

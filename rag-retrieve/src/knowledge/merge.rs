@@ -11,9 +11,9 @@ use std::{
 
 use super::{
     SegmentEntry,
-    segment::{self, Segment},
+    segment::{self, LiveSegment},
 };
-use crate::{Error, Result, index::Live};
+use crate::{Error, Result};
 
 /// A merge that runs in a thread of its own, and ends when this is dropped.
 #[derive(Debug)]
@@ -27,8 +27,7 @@ pub(super) struct Merging {
 #[derive(Clone, Debug)]
 pub(super) struct Source {
     pub(super) number: usize,
-    pub(super) segment: Arc<Segment>,
-    pub(super) live: Live,
+    pub(super) rows: LiveSegment,
 }
 
 impl Merging {
@@ -64,39 +63,19 @@ impl Drop for Merging {
     }
 }
 
-impl Source {
-    /// Rows that are merged.
-    pub(super) fn len(&self) -> usize {
-        (self.live.as_ref()).map_or(self.segment.len(), |live| live.len())
-    }
-
-    /// Which of the merged rows a row is.
-    pub(super) fn rank(&self, row: u32) -> u32 {
-        match &self.live {
-            Some(live) => live.partition_point(|&live| live < row) as u32,
-            None => row,
-        }
-    }
-
-    fn row(&self, at: usize) -> usize {
-        self.live.as_ref().map_or(at, |live| live[at] as usize)
-    }
-}
-
 fn merge(folder: &Path, sources: &[Source], cancelled: &AtomicBool) -> Result<SegmentEntry> {
-    let rows: Vec<_> = (sources.iter())
-        .map(|source| source.segment.rows().only(source.live.clone()))
-        .collect();
+    let rows: Vec<_> = sources.iter().map(|source| source.rows.rows()).collect();
     segment::write(
         folder,
-        sources.iter().map(Source::len).sum(),
+        sources.iter().map(|source| source.rows.len()).sum(),
         || rows.iter().flat_map(|rows| rows.encoded(segment::ROWS)),
         || {
-            let rows = (sources.iter())
-                .flat_map(|source| (0..source.len()).map(move |at| (source, source.row(at))));
-            rows.map(|(source, row)| match cancelled.load(Ordering::Relaxed) {
+            let rows = (sources.iter()).flat_map(|Source { rows, .. }| {
+                (0..rows.len()).map(move |at| (rows, rows.row(at)))
+            });
+            rows.map(|(rows, row)| match cancelled.load(Ordering::Relaxed) {
                 true => Err(Error::Merging),
-                false => source.segment.line(row),
+                false => rows.segment.line(row),
             })
         },
     )

@@ -102,8 +102,8 @@ impl KnowledgeWriter {
             .map(|entry| Segment::open(&self.folder, entry, &manifest, Verification::Sizes))
             .collect::<Result<Vec<_>>>()?;
         self.put(manifest)?;
-        for (open, (segment, _)) in self.segments.iter_mut().zip(opened) {
-            open.segment = segment.into();
+        for (open, opened) in self.segments.iter_mut().zip(opened) {
+            open.segment = opened.segment;
         }
         remove_unlisted(&self.folder, &self.manifest);
         remove_kept(&self.folder);

@@ -33,6 +33,13 @@ pub(super) struct Segment {
     fields: OnceLock<Fields>,
 }
 
+/// The rows of a segment that are not deleted. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct LiveSegment {
+    pub(super) segment: Arc<Segment>,
+    pub(super) live: Live,
+}
+
 #[derive(Debug)]
 enum Passages {
     Memory(Vec<Passage>),
@@ -58,13 +65,13 @@ impl Segment {
         })
     }
 
-    /// Maps the files of `entry`; the rows that are not deleted beside it.
+    /// Maps the files of `entry`.
     pub(super) fn open(
         folder: &Path,
         entry: &SegmentEntry,
         manifest: &Manifest,
         verification: Verification,
-    ) -> Result<(Self, Live)> {
+    ) -> Result<LiveSegment> {
         let map = |entry| map_checked(folder, entry, verification);
         let vectors = Arc::new(map(&entry.vectors)?);
         let live = match &entry.deleted {
@@ -93,7 +100,10 @@ impl Segment {
             rows: Rows::mapped(vectors, manifest.storage, manifest.dimension),
             fields: OnceLock::new(),
         };
-        Ok((segment, live))
+        Ok(LiveSegment {
+            segment: Arc::new(segment),
+            live,
+        })
     }
 
     /// The passage of a row below [`Segment::len`].
@@ -143,6 +153,29 @@ impl Segment {
     /// Rows, deleted ones included.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
+    }
+}
+
+impl LiveSegment {
+    pub(super) fn len(&self) -> usize {
+        (self.live.as_ref()).map_or(self.segment.len(), |live| live.len())
+    }
+
+    /// The segment's row of those that live.
+    pub(super) fn row(&self, at: usize) -> usize {
+        self.live.as_ref().map_or(at, |live| live[at] as usize)
+    }
+
+    /// Which of those that live a row of the segment is.
+    pub(super) fn rank(&self, row: u32) -> u32 {
+        match &self.live {
+            Some(live) => live.partition_point(|&live| live < row) as u32,
+            None => row,
+        }
+    }
+
+    pub(super) fn rows(&self) -> Rows {
+        self.segment.rows.only(self.live.clone())
     }
 }
 

@@ -14,7 +14,7 @@
 //! `manifest.json` is replaced in one step; then what is no longer listed is removed. Whenever it is cut
 //! off, the folder holds one whole knowledge base, the previous or the new one.
 
-use std::{fs, io, io::Write, path::Path, sync::Arc};
+use std::{fs, io, io::Write, path::Path};
 
 use rag_core::atomic::write_file;
 
@@ -89,10 +89,7 @@ impl KnowledgeBase {
 
     fn load(folder: &Path, manifest: Manifest, verification: Verification) -> Result<Self> {
         let segments = (manifest.segments.iter())
-            .map(|entry| {
-                let (segment, live) = Segment::open(folder, entry, &manifest, verification)?;
-                Ok((Arc::new(segment), live))
-            })
+            .map(|entry| Segment::open(folder, entry, &manifest, verification))
             .collect::<Result<Vec<_>>>()?;
         Ok(Self::of(manifest, segments))
     }

@@ -17,10 +17,10 @@ use super::{
     check,
     files::{Lock, Verification, remove_unlisted},
     merge::{Merging, Source},
-    segment::{self, Segment},
+    segment::{self, LiveSegment, Segment},
     store::put_manifest,
 };
-use crate::{Embedder, Error, Result, index::Live};
+use crate::{Embedder, Error, Result};
 
 /// Segments of about one size that are merged; a size is as many times the one before.
 const MERGED: usize = 8;
@@ -124,6 +124,7 @@ impl KnowledgeWriter {
             _lock: lock,
         };
         for (part, entry) in knowledge.parts.iter().zip(&writer.manifest.segments) {
+            let part = &part.rows;
             let rows: Vec<u32> = (0..part.len()).map(|at| part.row(at) as u32).collect();
             let number = writer.next;
             let placed = rows.par_iter().map(|&row| {
@@ -167,7 +168,7 @@ impl KnowledgeWriter {
         encoder: &impl Embedder,
         mut progress: impl FnMut(usize),
     ) -> Result<Changes> {
-        self.manifest.check_encoder(&encoder.fingerprint()?)?;
+        self.manifest.encoder.check(&encoder.fingerprint()?)?;
         check(&passages)?;
         let mut changes = Changes::default();
         let mut fresh = Vec::new();
@@ -354,9 +355,7 @@ impl KnowledgeWriter {
 
     /// What would be committed.
     pub(super) fn snapshot(&self) -> KnowledgeBase {
-        let segments = (self.segments.iter())
-            .map(|open| (open.segment.clone(), open.live()))
-            .collect();
+        let segments = (self.segments.iter()).map(Open::rows).collect();
         KnowledgeBase::of(self.manifest.clone(), segments)
     }
 
@@ -378,14 +377,13 @@ impl KnowledgeWriter {
 
     /// Opens a segment that was written; returns its number.
     fn insert(&mut self, entry: SegmentEntry) -> Result<usize> {
-        let (segment, _) =
-            Segment::open(&self.folder, &entry, &self.manifest, Verification::Sizes)?;
+        let opened = Segment::open(&self.folder, &entry, &self.manifest, Verification::Sizes)?;
         let number = self.next;
         self.next += 1;
         self.segments.push(Open {
             number,
             entry,
-            segment: Arc::new(segment),
+            segment: opened.segment,
             deleted: BTreeSet::new(),
         });
         Ok(number)
@@ -421,8 +419,7 @@ impl KnowledgeWriter {
             .filter(|open| numbers.contains(&open.number))
             .map(|open| Source {
                 number: open.number,
-                segment: open.segment.clone(),
-                live: open.live(),
+                rows: open.rows(),
             });
         self.merging = Some(Merging::begin(self.folder.clone(), sources.collect()));
     }
@@ -439,14 +436,14 @@ impl KnowledgeWriter {
         let sources: HashMap<usize, (u32, Source)> = (sources.into_iter())
             .map(|source| {
                 let begins = first;
-                first += source.len() as u32;
+                first += source.rows.len() as u32;
                 (source.number, (begins, source))
             })
             .collect();
         for place in self.places.values_mut() {
             if let Some((first, source)) = sources.get(&place.segment) {
                 place.segment = number;
-                place.row = first + source.rank(place.row);
+                place.row = first + source.rows.rank(place.row);
                 lost[place.row as usize] = false;
             }
         }
@@ -476,12 +473,16 @@ impl fmt::Display for Changes {
 }
 
 impl Open {
-    fn live(&self) -> Live {
-        if self.deleted.is_empty() {
-            return None;
-        }
+    fn rows(&self) -> LiveSegment {
         let deleted: Vec<u32> = self.deleted.iter().copied().collect();
-        segment::live(self.entry.count, &deleted)
+        let live = match deleted.is_empty() {
+            true => None,
+            false => segment::live(self.entry.count, &deleted),
+        };
+        LiveSegment {
+            segment: self.segment.clone(),
+            live,
+        }
     }
 }
 

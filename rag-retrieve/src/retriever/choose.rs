@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use ndarray::ArrayView1;
-use rag_core::Passage;
 
 use super::{Retrieved, Retriever};
 use crate::{
@@ -26,7 +25,7 @@ impl Retriever {
         let weights = self.weights().unwrap_or_default();
         self.check_sources(weights)?;
         let candidates = self.compared(queries.len());
-        let by_vector: HashMap<usize, f32> = (found[0].iter())
+        let mut dense: HashMap<usize, f32> = (found[0].iter())
             .map(|hit| (hit.position, hit.score))
             .collect();
         if let Some(lexical) = &self.lexical {
@@ -41,11 +40,12 @@ impl Retriever {
         ranked.truncate(candidates);
 
         let positions: Vec<usize> = ranked.iter().map(|hit| hit.position).collect();
-        let inner_product = |position: usize| match by_vector.get(&position) {
-            Some(score) => *score,
-            None => self.vectors(&[position]).row(0).dot(&vector),
-        };
-        let relevance = self.relevance(queries[0], &positions, inner_product)?;
+        let by_others: Vec<usize> = (positions.iter().copied())
+            .filter(|position| !dense.contains_key(position))
+            .collect();
+        let scores = self.knowledge.vectors_at(&by_others)?.dot(&vector);
+        dense.extend(by_others.into_iter().zip(scores));
+        let relevance = self.relevance(queries[0], &positions, &dense)?;
         let order: Vec<f32> = if weighed {
             let scores = relevance.iter().map(|&passage| weights.score(passage));
             scores.collect()
@@ -55,19 +55,22 @@ impl Retriever {
         let mut best: Vec<usize> = (0..order.len()).collect();
         best.sort_by(|&a, &b| order[b].total_cmp(&order[a]));
         if let Some(lambda) = self.diversity {
-            let vectors = self.vectors(&positions);
+            let vectors = self.knowledge.vectors_at(&positions)?;
             best = maximal_marginal_relevance(&order, vectors.view(), lambda, self.n_docs);
         }
-        (best.into_iter().take(self.n_docs))
-            .map(|at| {
-                Ok(Retrieved {
-                    passage: self.knowledge.passage(positions[at])?,
-                    position: positions[at],
-                    relevance: relevance[at],
-                    score: weights.score(relevance[at]),
-                })
+        best.truncate(self.n_docs);
+        let chosen: Vec<usize> = best.iter().map(|&at| positions[at]).collect();
+        let passages = self.knowledge.passages_at(&chosen)?;
+        Ok(best
+            .into_iter()
+            .zip(passages)
+            .map(|(at, passage)| Retrieved {
+                passage,
+                position: positions[at],
+                relevance: relevance[at],
+                score: weights.score(relevance[at]),
             })
-            .collect()
+            .collect())
     }
 
     /// What speaks for the passages at `positions`, in their order.
@@ -75,24 +78,21 @@ impl Retriever {
         &self,
         question: &str,
         positions: &[usize],
-        inner_product: impl Fn(usize) -> f32,
+        dense: &HashMap<usize, f32>,
     ) -> Result<Vec<Relevance>> {
         let lexical = match &self.lexical {
             Some(lexical) => lexical.scores(question, positions)?,
             None => vec![0.0; positions.len()],
         };
         let rerank = match &self.reranker {
-            Some(reranker) => {
-                let passages = positions.iter().map(|&at| self.knowledge.passage(at));
-                reranker.rerank(question, &passages.collect::<Result<Vec<Passage>>>()?)?
-            }
+            Some(reranker) => reranker.rerank(question, &self.knowledge.passages_at(positions)?)?,
             None => vec![0.0; positions.len()],
         };
         Ok(positions
             .iter()
             .zip(lexical.into_iter().zip(rerank))
             .map(|(&position, (lexical, rerank))| Relevance {
-                dense: inner_product(position),
+                dense: dense[&position],
                 lexical,
                 rerank,
             })

@@ -10,7 +10,7 @@ use crate::{
     encoder::{Embedder, TextEncoder},
     filter::Filter,
     index::{Hit, Index},
-    knowledge::KnowledgeBase,
+    knowledge::{Knowledge, KnowledgeBase, Selection},
     lexical::LexicalIndex,
     prior::{PriorWeights, Relevance},
     rerank::Reranker,
@@ -43,7 +43,9 @@ pub struct Retriever {
     pub context_encoder: TextEncoder,
     /// Weighs what speaks for a passage, in P(z|x) and in the order of passages; training moves it too.
     pub prior: Option<PriorWeights>,
-    knowledge: Arc<KnowledgeBase>,
+    knowledge: Arc<dyn Knowledge>,
+    /// Of the knowledge base when the retriever was given it.
+    passages: usize,
     /// Searched in the place of the knowledge base's own.
     index: Option<Arc<dyn Index>>,
     n_docs: usize,
@@ -52,32 +54,35 @@ pub struct Retriever {
     candidates: usize,
     /// λ of maximal marginal relevance.
     diversity: Option<f32>,
-    /// What is searched, by its positions in the knowledge base; all for `None`.
-    among: Option<(Filter, Arc<[usize]>)>,
+    /// What is searched; all for `None`.
+    among: Option<Selection>,
 }
 
 /// Passages that are compared before the best are chosen, where they are compared by more than one number.
 const CANDIDATES: usize = 50;
+
+/// Times that a question is searched while passages that it finds are deleted before they are read.
+const SEARCHES: usize = 5;
 
 impl Retriever {
     /// A retriever of the best `n_docs` passages.
     ///
     /// # Errors
     /// [`Error::Encoder`] where the knowledge base was made by another encoder than
-    /// `context_encoder`; [`Error::TooFewPassages`].
+    /// `context_encoder`; [`Error::TooFewPassages`]; those of [`Knowledge::count`].
     pub fn new(
         question_encoder: TextEncoder,
         context_encoder: TextEncoder,
-        knowledge: impl Into<Arc<KnowledgeBase>>,
+        knowledge: impl Knowledge + 'static,
         n_docs: usize,
     ) -> Result<Self> {
-        let knowledge = knowledge.into();
-        knowledge.check_encoder(&context_encoder.fingerprint()?)?;
+        knowledge.encoder().check(&context_encoder.fingerprint()?)?;
         let retriever = Self {
             question_encoder,
             context_encoder,
             prior: None,
-            knowledge,
+            passages: knowledge.count()?,
+            knowledge: Arc::new(knowledge),
             index: None,
             n_docs: 0,
             lexical: None,
@@ -97,25 +102,25 @@ impl Retriever {
     pub fn with_knowledge(
         self,
         context_encoder: TextEncoder,
-        knowledge: impl Into<Arc<KnowledgeBase>>,
+        knowledge: impl Knowledge + 'static,
     ) -> Result<Self> {
-        let knowledge = knowledge.into();
-        knowledge.check_encoder(&context_encoder.fingerprint()?)?;
-        if let Some(lexical) = &self.lexical {
-            same_passages(&knowledge, lexical)?;
-        }
-        let n_docs = self.n_docs;
+        knowledge.encoder().check(&context_encoder.fingerprint()?)?;
         let among = match self.among {
-            Some((filter, _)) => Some(positions(&knowledge, filter)?),
+            Some(among) => Some(select(&knowledge, &among.filter)?),
             None => None,
         };
         let retriever = Self {
             context_encoder,
-            knowledge,
+            passages: knowledge.count()?,
+            knowledge: Arc::new(knowledge),
             index: None,
             among,
             ..self
         };
+        if let Some(lexical) = &retriever.lexical {
+            same_passages(retriever.local()?, lexical)?;
+        }
+        let n_docs = retriever.n_docs;
         retriever.top_k(n_docs)
     }
 
@@ -136,9 +141,10 @@ impl Retriever {
     /// [`DeviceIndex`](crate::DeviceIndex) on a GPU.
     ///
     /// # Errors
-    /// [`Error::OtherIndex`] where it holds another number of vectors, or of another dimension.
+    /// [`Error::OtherIndex`] where it holds another number of vectors, or of another dimension; those of
+    /// [`Retriever::local`].
     pub fn with_index(self, index: impl Index + 'static) -> Result<Self> {
-        let own = self.knowledge.index();
+        let own = self.local()?.index();
         if (index.len(), index.dimension()) != (own.len(), own.dimension()) {
             return Err(Error::OtherIndex {
                 expected: own.len(),
@@ -158,10 +164,10 @@ impl Retriever {
     ///
     /// # Errors
     /// [`Error::LexicalIndex`] where it holds other passages, or in another order; those of
-    /// [`KnowledgeBase::passage`].
+    /// [`KnowledgeBase::passage`] and [`Retriever::local`].
     pub fn with_lexical(self, lexical: impl Into<Arc<LexicalIndex>>) -> Result<Self> {
         let lexical = lexical.into();
-        same_passages(&self.knowledge, &lexical)?;
+        same_passages(self.local()?, &lexical)?;
         Ok(Self {
             lexical: Some(lexical),
             ..self
@@ -213,17 +219,16 @@ impl Retriever {
     /// are where they are fewer than it retrieves.
     ///
     /// # Errors
-    /// [`Error::UnknownField`], [`Error::NoMatch`] where there is no such passage; those of
-    /// [`KnowledgeBase::passage`].
+    /// [`Error::NoMatch`] where there is no such passage; those of [`Knowledge::select`].
     pub fn among(&self, filter: &Filter) -> Result<Self> {
         let filter = match &self.among {
-            Some((already, _)) => already.clone() & filter.clone(),
+            Some(already) => already.filter.clone() & filter.clone(),
             None => filter.clone(),
         };
-        let (filter, positions) = positions(&self.knowledge, filter)?;
+        let among = select(&*self.knowledge, &filter)?;
         Ok(Self {
-            n_docs: self.n_docs.min(positions.len()),
-            among: Some((filter, positions)),
+            n_docs: self.n_docs.min(among.passages),
+            among: Some(among),
             ..self.clone()
         })
     }
@@ -260,8 +265,10 @@ impl Retriever {
         not_empty(&queries)?;
         let vectors = self.question_encoder.embed_questions(&queries)?;
         let candidates = self.compared(queries.len());
-        let found = self.nearest(&vectors, candidates)?;
-        self.choose(&queries, vectors.row(0), found)
+        settled(|| {
+            let found = self.nearest(&vectors, candidates)?;
+            self.choose(&queries, vectors.row(0), found)
+        })
     }
 
     /// The passages of each question, best first, of which `vectors` `[questions, dimension]` are the
@@ -270,22 +277,23 @@ impl Retriever {
     /// # Errors
     /// [`Error::NoSource`]; those of the index.
     pub fn search(&self, questions: &[&str], vectors: &Array2<f32>) -> Result<Vec<Vec<Retrieved>>> {
-        let found = self.nearest(vectors, self.compared(1))?;
-        questions
-            .iter()
-            .zip(vectors.rows())
-            .zip(found)
-            .map(|((question, vector), hits)| self.choose(&[question], vector, vec![hits]))
-            .collect()
+        settled(|| {
+            let found = self.nearest(vectors, self.compared(1))?;
+            questions
+                .iter()
+                .zip(vectors.rows())
+                .zip(found)
+                .map(|((question, vector), hits)| self.choose(&[question], vector, vec![hits]))
+                .collect()
+        })
     }
 
     /// The `k` best by vector for each of `vectors` `[questions, dimension]`.
     fn nearest(&self, vectors: &Array2<f32>, k: usize) -> Result<Vec<Vec<Hit>>> {
-        let own: &dyn Index = self.knowledge.index();
-        self.index
-            .as_deref()
-            .unwrap_or(own)
-            .search_among(vectors.view(), k, self.positions())
+        match &self.index {
+            Some(index) => index.search_among(vectors.view(), k, self.positions()),
+            None => (self.knowledge).search(vectors.view(), k, self.among.as_ref()),
+        }
     }
 
     /// Passages that are looked at more closely, found by so many queries.
@@ -297,25 +305,28 @@ impl Retriever {
         }
     }
 
-    /// The vectors of passages at `positions`, `[positions, dimension]`.
-    pub fn vectors(&self, positions: &[usize]) -> Array2<f32> {
-        self.knowledge.index().gather(positions)
+    /// What is searched, and with which encoder.
+    pub fn knowledge(&self) -> &dyn Knowledge {
+        &*self.knowledge
     }
 
-    /// Passages, vectors, manifest.
-    pub fn knowledge(&self) -> &KnowledgeBase {
-        &self.knowledge
+    /// The knowledge base, where it is in this process: for what looks at all of its passages.
+    ///
+    /// # Errors
+    /// [`Error::NotLocal`] for one that a database keeps.
+    pub fn local(&self) -> Result<&KnowledgeBase> {
+        self.knowledge.local().ok_or(Error::NotLocal)
     }
 
-    /// Passages that are searched: all, or those that a filter left.
+    /// Passages that are searched: all that there were when the retriever was made, or those that a filter
+    /// left.
     pub fn searched(&self) -> usize {
-        self.positions()
-            .map_or(self.knowledge.len(), <[usize]>::len)
+        (self.among.as_ref()).map_or(self.passages, |among| among.passages)
     }
 
-    /// Where they are; `None` for all.
+    /// Where they are, in a knowledge base of this process; `None` for all.
     fn positions(&self) -> Option<&[usize]> {
-        self.among.as_ref().map(|(_, positions)| &positions[..])
+        self.among.as_ref()?.positions.as_deref()
     }
 
     /// Passages retrieved for each question.
@@ -339,11 +350,24 @@ fn same_passages(knowledge: &KnowledgeBase, lexical: &LexicalIndex) -> Result<()
     Err(Error::LexicalIndex { expected, found })
 }
 
-/// Where the passages are that `filter` means; at least one.
-fn positions(knowledge: &KnowledgeBase, filter: Filter) -> Result<(Filter, Arc<[usize]>)> {
-    let positions = knowledge.matching(&filter)?;
-    match positions.is_empty() {
-        true => Err(Error::NoMatch { filter }),
-        false => Ok((filter, positions.into())),
+/// The passages that `filter` means; at least one.
+fn select(knowledge: &dyn Knowledge, filter: &Filter) -> Result<Selection> {
+    let selection = knowledge.select(filter)?;
+    match selection.passages {
+        0 => Err(Error::NoMatch {
+            filter: filter.clone(),
+        }),
+        _ => Ok(selection),
     }
+}
+
+/// Searches again where what was found is gone before it is read.
+fn settled<T>(search: impl Fn() -> Result<T>) -> Result<T> {
+    for _ in 1..SEARCHES {
+        match search() {
+            Err(Error::Gone { .. }) => {}
+            found => return found,
+        }
+    }
+    search()
 }

@@ -1,0 +1,105 @@
+//! Knowledge bases that a database keeps, for more passages than one machine holds. Sharding,
+//! replication and failover are the database's.
+
+#[cfg(feature = "postgres")]
+mod postgres;
+mod shard;
+mod upsert;
+
+use std::{collections::HashMap, future::Future, sync::LazyLock, thread, time::Duration};
+
+use backon::{ExponentialBuilder, Retryable};
+#[cfg(feature = "postgres")]
+pub use postgres::{Dialect, Hnsw, PostgresKnowledge, PostgresSettings};
+use rag_core::Passage;
+pub use shard::Shard;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::{Error, Result};
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("the features `postgres` and `milvus` need positions of 64 bits");
+
+/// Of the layout of tables and collections.
+const FORMAT_VERSION: u32 = 1;
+
+/// Connections live here, whoever asks.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let threads = Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("rag-remote")
+        .enable_all()
+        .build();
+    threads.expect("the system starts threads")
+});
+
+/// Waits for `future`, within a task of the caller's own runtime too.
+fn wait<T: Send>(future: impl Future<Output = T> + Send) -> T {
+    match Handle::try_current() {
+        Ok(_) => thread::scope(|scope| {
+            let waiting = scope.spawn(|| RUNTIME.block_on(future));
+            (waiting.join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        }),
+        Err(_) => RUNTIME.block_on(future),
+    }
+}
+
+/// Tries `attempt` until it succeeds, fails for good, or `patience` is over; waits longer from time to
+/// time.
+async fn persist<T, E, F>(
+    patience: Duration,
+    transient: impl Fn(&E) -> bool,
+    attempt: impl Fn() -> F,
+) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+    E: std::fmt::Display,
+{
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .without_max_times()
+        .with_total_delay(Some(patience));
+    (attempt.retry(pauses).when(transient))
+        .notify(|error, pause| tracing::warn!(%error, ?pause, "the database is asked again"))
+        .await
+}
+
+/// Where a passage is: the first 63 bits of a hash of all that is known of it. A changed passage is thus
+/// elsewhere, and whoever asks for the old one is told that it is gone.
+fn position(passage: &Passage) -> usize {
+    let bytes = serde_json::to_vec(passage).expect("a passage is text, numbers and names");
+    let hash = blake3::hash(&bytes);
+    let first = u64::from_be_bytes(*hash.as_bytes().first_chunk().expect("32 bytes"));
+    (first >> 1) as usize
+}
+
+/// What was found at positions, in their order.
+fn in_order<T: Clone>(positions: &[usize], found: Vec<(usize, T)>) -> Result<Vec<T>> {
+    let count = found.len();
+    let found: HashMap<usize, T> = found.into_iter().collect();
+    if found.len() < count {
+        return Err(Error::SharedPosition);
+    }
+    (positions.iter())
+        .map(|&position| {
+            found
+                .get(&position)
+                .cloned()
+                .ok_or(Error::Gone { position })
+        })
+        .collect()
+}
+
+/// Refuses names that databases would not take alike.
+fn check_name(name: &str) -> Result<()> {
+    let letters = name.starts_with(|first: char| first.is_ascii_alphabetic());
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    match letters && name.len() <= 40 && name.chars().all(word) {
+        true => Ok(()),
+        false => Err(Error::TableName {
+            name: name.to_owned(),
+        }),
+    }
+}

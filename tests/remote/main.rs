@@ -1,0 +1,143 @@
+//! Knowledge bases in databases: they find what a knowledge base of this process finds, whatever is written
+//! meanwhile and whenever the server is gone for a while.
+//!
+//! `RAG_POSTGRES_BIN` is the folder of PostgreSQL's programs (with pgvector), `RAG_MILVUS_LITE` the program
+//! `milvus-lite`; without them the tests say that they are skipped.
+
+#![cfg(any(feature = "postgres", feature = "milvus"))]
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "postgres")]
+mod postgres_faults;
+#[cfg(feature = "postgres")]
+mod postgres_server;
+
+use std::net::TcpListener;
+
+use burn_rag::{
+    core::Passage,
+    retrieve::{Filter, Fingerprint, Hit, Knowledge, KnowledgeBase, Storage},
+};
+use common::Random;
+use ndarray::Array2;
+
+/// A port of the loopback that is free now.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Passages with what a filter may ask for, and some without.
+fn passages(count: usize) -> Vec<Passage> {
+    let passage = |n: usize| {
+        let passage = Passage::new(
+            format!("标题-{n}"),
+            format!("Title {n}"),
+            format!("文本 {n}"),
+        );
+        let passage = match n % 4 {
+            0 => passage
+                .with("language", "en")
+                .with("year", 2000 + (n % 40) as i32),
+            1 => passage.with("language", "zh").with("year", 2000.5),
+            2 => passage
+                .with("language", "Ünïcode \"quoted\"")
+                .with("draft", n % 3 == 0),
+            _ => passage,
+        };
+        match n % 5 {
+            0 => passage
+                .with("date", format!("2024-{:02}-01", 1 + n % 12))
+                .with("it's", n as f64),
+            1 => passage.with("year", "2004"),
+            _ => passage,
+        }
+    };
+    (0..count).map(passage).collect()
+}
+
+/// Vectors `[count, dimension]` of numbers that half precision rounds.
+fn random_vectors(count: usize, dimension: usize, seed: u64) -> Array2<f32> {
+    let mut random = Random(seed);
+    Array2::from_shape_simple_fn((count, dimension), || random.unit())
+}
+
+fn knowledge(count: usize, dimension: usize, storage: Storage) -> KnowledgeBase {
+    let encoder = Fingerprint::new("abc", "random numbers");
+    let vectors = random_vectors(count, dimension, 3);
+    KnowledgeBase::new(passages(count), vectors, storage, encoder).unwrap()
+}
+
+/// Ids and scores of what was found.
+fn ids(knowledge: &dyn Knowledge, found: &[Vec<Hit>]) -> Vec<Vec<(String, f32)>> {
+    let ids = found.iter().map(|hits| {
+        let positions: Vec<usize> = hits.iter().map(|hit| hit.position).collect();
+        let passages = knowledge.passages_at(&positions).unwrap();
+        let scores = hits.iter().map(|hit| hit.score);
+        let ids = passages.into_iter().map(|passage| passage.id);
+        ids.zip(scores).collect()
+    });
+    ids.collect()
+}
+
+/// That `remote` finds what `local`, whose passages it has, finds by a scan: the same passages, with scores
+/// as exact.
+fn finds_the_same(
+    local: &KnowledgeBase,
+    remote: &dyn Knowledge,
+    k: usize,
+    filter: Option<&Filter>,
+) {
+    let dimension = local.index().gather(&[0]).ncols();
+    let queries = random_vectors(9, dimension, 5);
+    let search = |knowledge: &dyn Knowledge| {
+        let among = filter.map(|filter| knowledge.select(filter).unwrap());
+        let found = knowledge.search(queries.view(), k, among.as_ref()).unwrap();
+        (among.map(|among| among.passages), ids(knowledge, &found))
+    };
+    let (expected, found) = (search(local), search(remote));
+    assert_eq!(expected.0, found.0, "{filter:?}");
+    for (expected, found) in expected.1.iter().zip(&found.1) {
+        assert_eq!(expected.len(), found.len(), "{filter:?}");
+        for (expected, found) in expected.iter().zip(found) {
+            assert_eq!(expected.0, found.0, "{filter:?}");
+            assert!(
+                (expected.1 - found.1).abs() < 1e-5,
+                "{expected:?} {found:?}"
+            );
+        }
+    }
+}
+
+/// What is asked of metadata, of each kind.
+fn filters() -> Vec<Filter> {
+    use std::ops::Bound::{Excluded, Included, Unbounded};
+    let year = |from, to| Filter::Within("year".to_owned(), from, to);
+    vec![
+        Filter::is("language", "en"),
+        Filter::is("language", "Ünïcode \"quoted\""),
+        Filter::one_of("language", ["zh", "fr"]),
+        Filter::one_of("language", Vec::<String>::new()),
+        Filter::is("year", 2004),
+        Filter::is("year", "2004"),
+        Filter::is("draft", false),
+        Filter::within("draft", false..=false),
+        Filter::within("year", 2000..2005),
+        Filter::within("year", 2000.25..),
+        Filter::within("year", "2000"..),
+        Filter::within("it's", 3..=50),
+        Filter::within("date", "2024-05-01"..="2024-07-01"),
+        year(Included(5.into()), Excluded("x".into())),
+        year(Unbounded, Unbounded),
+        !Filter::is("language", "en"),
+        !Filter::within("year", 2010..),
+        Filter::is("language", "en") & Filter::within("year", ..2003),
+        Filter::is("language", "zh") | (Filter::is("draft", true) & !Filter::is("year", "2004")),
+        Filter::All(vec![]),
+        Filter::Any(vec![]),
+    ]
+}
