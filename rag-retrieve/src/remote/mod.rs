@@ -1,6 +1,8 @@
 //! Knowledge bases that a database keeps, for more passages than one machine holds. Sharding,
 //! replication and failover are the database's.
 
+#[cfg(feature = "milvus")]
+mod milvus;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod shard;
@@ -9,6 +11,8 @@ mod upsert;
 use std::{collections::HashMap, future::Future, sync::LazyLock, thread, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
+#[cfg(feature = "milvus")]
+pub use milvus::{MilvusKnowledge, MilvusSettings};
 #[cfg(feature = "postgres")]
 pub use postgres::{Dialect, Hnsw, PostgresKnowledge, PostgresSettings};
 use rag_core::Passage;

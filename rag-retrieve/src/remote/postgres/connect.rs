@@ -30,7 +30,8 @@ pub(super) fn pool(
     let recycling_method = RecyclingMethod::Fast;
     let manager = Manager::from_config(config, tls, ManagerConfig { recycling_method });
     let pool = Pool::builder(manager)
-        .max_size(connections.max(1))
+        // One builds an index, another asks how far it is.
+        .max_size(connections.max(2))
         .runtime(Runtime::Tokio1)
         .timeouts(deadpool_postgres::Timeouts {
             wait: Some(patience),

@@ -279,7 +279,7 @@ impl PostgresKnowledge {
         let mut exact = false;
         let mut found = Vec::new();
         for query in queries.rows() {
-            let halved = halved(query);
+            let halved = HalfVector::from_f32_slice(&scaled(query));
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
             let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&halved, &limit];
             parameters.extend(condition.references());
@@ -484,13 +484,10 @@ fn quoted(name: &str) -> String {
     format!("\"{name}\"")
 }
 
-/// A query in half precision, scaled so that it has its largest number at one: the order of inner products
-/// is the same.
-fn halved(query: ArrayView1<f32>) -> HalfVector {
-    let largest = query
-        .iter()
-        .fold(0.0f32, |largest, value| largest.max(value.abs()));
+/// A query with its largest number at one, which fits half precision: the order of inner products is the
+/// same.
+fn scaled(query: ArrayView1<f32>) -> Vec<f32> {
+    let largest = (query.iter()).fold(0.0f32, |largest, value| largest.max(value.abs()));
     let scale = if largest > 0.0 { largest } else { 1.0 };
-    let scaled: Vec<f32> = query.iter().map(|value| value / scale).collect();
-    HalfVector::from_f32_slice(&scaled)
+    query.iter().map(|value| value / scale).collect()
 }
