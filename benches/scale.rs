@@ -57,6 +57,9 @@ enum Command {
     Graph {
         #[arg(long)]
         folder: PathBuf,
+        /// One bit a number, instead of one byte
+        #[arg(long)]
+        binary: bool,
     },
     /// Copies it into PostgreSQL and searches there
     #[cfg(feature = "postgres")]
@@ -104,7 +107,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             searches("all vectors", &knowledge, queries.view(), None)?;
         }
         #[cfg(feature = "ann")]
-        Some(Command::Graph { folder }) => graph(&folder)?,
+        Some(Command::Graph { folder, binary }) => graph(&folder, binary)?,
         #[cfg(feature = "postgres")]
         Some(Command::Postgres { folder, address }) => postgres(&folder, &address)?,
         #[cfg(feature = "milvus")]
@@ -212,14 +215,19 @@ fn with_truth(
 }
 
 #[cfg(feature = "ann")]
-fn graph(folder: &Path) -> Result<(), Box<dyn Error>> {
+fn graph(folder: &Path, binary: bool) -> Result<(), Box<dyn Error>> {
     use burn_rag::retrieve::{Code, GraphIndex, GraphSettings, Index};
 
     let (knowledge, queries, truth) = with_truth(folder)?;
-    let at = folder.join("graph");
+    let (name, code) = if binary {
+        ("graph-binary", Code::Binary)
+    } else {
+        ("graph", Code::I8)
+    };
+    let at = folder.join(name);
     if !at.is_dir() {
         let settings = GraphSettings {
-            code: Code::I8,
+            code,
             ..GraphSettings::default()
         };
         let begun = Instant::now();
@@ -231,7 +239,8 @@ fn graph(folder: &Path) -> Result<(), Box<dyn Error>> {
     let begun = Instant::now();
     let mut graph = GraphIndex::open(&at, knowledge.index())?;
     println!("graph opened in {:.3} s", begun.elapsed().as_secs_f64());
-    for width in [20, 40, 80, 160] {
+    let widths = [20, 40, 80, 160].map(|width| if binary { 20 * width } else { width });
+    for width in widths {
         graph = graph.with_search_width(width);
         let begun = Instant::now();
         let asked = queries.slice_axis(Axis(0), (0..64).into());

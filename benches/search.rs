@@ -32,6 +32,9 @@ struct Arguments {
     /// Search a graph, comparing so many vectors; all vectors are searched without any
     #[arg(long, value_delimiter = ',')]
     widths: Vec<usize>,
+    /// Neighbours of a vector in the graph
+    #[arg(long, default_value_t = 16)]
+    neighbours: usize,
     /// What cargo says
     #[arg(long, hide = true)]
     bench: bool,
@@ -86,6 +89,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let settings = burn_rag::retrieve::GraphSettings {
                     // The sets are of unit vectors.
                     code: burn_rag::retrieve::Code::I8,
+                    neighbours: arguments.neighbours,
                     ..Default::default()
                 };
                 let begun = Instant::now();

@@ -2,7 +2,7 @@
 their own that take turns.
 
     python benches/peers/search.py                  # exact: IndexFlatIP against FlatIndex
-    python benches/peers/search.py --approximate    # IndexHNSWFlat (M 16) against GraphIndex
+    python benches/peers/search.py --approximate    # IndexHNSWFlat against GraphIndex, M 16 both
 
 Needs numpy and faiss-cpu. Two sets of unit vectors are made: Gaussians of 64 dimensions projected at random
 with some noise, and 1,000 clusters. With `--side` it measures one side on a folder of sets and prints one JSON
@@ -24,7 +24,7 @@ import time
 SETS = ["projected", "clustered"]
 BATCHES = [1, 64]
 # Vectors that a search of a graph compares: efSearch.
-WIDTHS = [20, 40, 80, 160, 320]
+WIDTHS = [20, 40, 80, 160, 320, 640]
 
 
 def main():
@@ -33,6 +33,8 @@ def main():
     parser.add_argument("--folder", type=pathlib.Path, help="where the sets are; made where it is not given")
     parser.add_argument("--approximate", action="store_true", help="graphs, instead of exact search")
     parser.add_argument("--rounds", type=int, default=3, help="turns that each side takes")
+    parser.add_argument("--neighbours", type=int, default=16, help="M of both graphs")
+    parser.add_argument("--own-neighbours", type=int, help="M of burn-rag's, where it is another")
     parser.add_argument("--vectors", type=int, default=200_000)
     parser.add_argument("--queries", type=int, default=256)
     parser.add_argument("--dimension", type=int, default=768)
@@ -87,7 +89,7 @@ def faiss_searches(arguments):
         vectors, queries = (read(arguments, f"{name}.{part}") for part in ["vectors", "queries"])
         begun = time.perf_counter()
         if arguments.approximate:
-            index = faiss.IndexHNSWFlat(arguments.dimension, 16, faiss.METRIC_INNER_PRODUCT)
+            index = faiss.IndexHNSWFlat(arguments.dimension, arguments.neighbours, faiss.METRIC_INNER_PRODUCT)
             index.hnsw.efConstruction = 200
         else:
             index = faiss.IndexFlatIP(arguments.dimension)
@@ -125,6 +127,7 @@ def own_searches(arguments):
     command += ["--folder", str(arguments.folder.resolve())]
     if arguments.approximate:
         command += ["--widths", ",".join(map(str, WIDTHS))]
+        command += ["--neighbours", str(arguments.own_neighbours or arguments.neighbours)]
     command += ["--dimension", str(arguments.dimension), "--k", str(arguments.k)]
     environment = {**os.environ, "RAYON_NUM_THREADS": str(arguments.threads)}
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout

@@ -92,7 +92,7 @@ pub enum Error {
     },
     /// A table that holds another knowledge base than was meant.
     #[error(
-        "the knowledge base {table:?} has {what} {found}, expected {expected}; take another name, or drop it first"
+        "{table:?} has {what} {found}, expected {expected}; take another name, or drop it first"
     )]
     OtherTable {
         /// Its name.
@@ -248,7 +248,7 @@ pub enum Error {
     },
     /// A number that half precision cannot hold.
     #[error(
-        "passage vector {row} holds {value}, f16 ends at ±65504; store as f32, or normalise the vectors"
+        "passage vector {row} holds {value}, f16 ends at ±65504; normalise the vectors, or store them as f32 where nothing is searched in f16"
     )]
     HalfRange {
         /// Row of the vector, counted from 0.

@@ -18,7 +18,10 @@ mod postgres_faults;
 #[cfg(feature = "postgres")]
 mod postgres_server;
 
-use std::net::TcpListener;
+use std::{
+    net::TcpListener,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use burn_rag::{
     core::Passage,
@@ -32,6 +35,9 @@ fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     listener.local_addr().unwrap().port()
 }
+
+/// A name that no expression takes as it is.
+const ODD: &str = "a\"b]\\[_𠮷";
 
 /// Passages with what a filter may ask for, and some without.
 fn passages(count: usize) -> Vec<Passage> {
@@ -52,6 +58,7 @@ fn passages(count: usize) -> Vec<Passage> {
             _ => passage,
         };
         match n % 5 {
+            2 => passage.with(ODD, n as f64),
             0 => passage
                 .with("date", format!("2024-{:02}-01", 1 + n % 12))
                 .with("it's", n as f64),
@@ -72,6 +79,22 @@ fn knowledge(count: usize, dimension: usize, storage: Storage) -> KnowledgeBase 
     let encoder = Fingerprint::new("abc", "random numbers");
     let vectors = random_vectors(count, dimension, 3);
     KnowledgeBase::new(passages(count), vectors, storage, encoder).unwrap()
+}
+
+/// A server that takes connections and says nothing.
+fn silent() -> (TcpListener, u16) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+/// Says that it is over when it is dropped, by a panic too.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Ids and scores of what was found.
@@ -134,6 +157,15 @@ fn filters() -> Vec<Filter> {
         Filter::within("it's", 3..=50),
         Filter::within("date", "2024-05-01"..="2024-07-01"),
         year(Included(5.into()), Excluded("x".into())),
+        year(Excluded(f64::NEG_INFINITY.into()), Included(2003.into())),
+        year(
+            Included(f64::NEG_INFINITY.into()),
+            Excluded(f64::INFINITY.into()),
+        ),
+        Filter::within("year", f64::INFINITY..),
+        !Filter::is("year", f64::NEG_INFINITY),
+        Filter::within(ODD, 20..),
+        !Filter::is(ODD, 2),
         year(Unbounded, Unbounded),
         !Filter::is("language", "en"),
         !Filter::within("year", 2010..),

@@ -20,11 +20,12 @@ use burn_rag::{
 use ndarray::{Array2, array};
 
 use super::{
+    Ending,
     common::{
         self, Kind, QUESTIONS,
         hashes::{DIMENSION, Hashes},
     },
-    filters, finds_the_same, free_port, ids, knowledge, passages,
+    filters, finds_the_same, free_port, ids, knowledge, passages, silent,
 };
 
 /// `milvus-lite`, started on a free port of the loopback.
@@ -127,6 +128,9 @@ fn it_finds_what_a_knowledge_base_of_this_process_finds() {
     let query = Array2::ones((1, 24));
     let found = remote.search(query.view(), 5, None).unwrap();
     let positions: Vec<usize> = found[0].iter().map(|hit| hit.position).collect();
+    // Batches of questions ask for passages that they share.
+    let often = [&positions[..]; 300].concat();
+    assert_eq!(remote.vectors_at(&often).unwrap().nrows(), 1500);
     let vectors = remote.vectors_at(&positions).unwrap();
     let found = remote.passages_at(&positions).unwrap();
     for (vector, passage) in vectors.rows().into_iter().zip(found) {
@@ -257,6 +261,7 @@ fn a_server_that_is_gone_for_a_while() {
                 }
             });
         }
+        let _ending = Ending(&over);
         for round in 0..2 {
             thread::sleep(Duration::from_millis(300));
             server.down();
@@ -271,7 +276,6 @@ fn a_server_that_is_gone_for_a_while() {
                 thread::sleep(Duration::from_millis(10));
             }
         }
-        over.store(true, Ordering::Relaxed);
     });
     let patience = Duration::from_secs(2);
     let settings = MilvusSettings {
@@ -297,8 +301,17 @@ fn a_server_that_is_gone_for_a_while() {
         "it was not tried again"
     );
     assert!(begun.elapsed() < Duration::from_secs(20));
-    let error = create_for_hashes(&address, "faults", settings).unwrap_err();
-    assert!(matches!(error, Error::Database { .. }), "{error}");
+    let (_listener, silent) = silent();
+    for address in [address, format!("http://127.0.0.1:{silent}")] {
+        let begun = Instant::now();
+        let error = create_for_hashes(&address, "faults", settings.clone()).unwrap_err();
+        assert!(matches!(error, Error::Database { .. }), "{error}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            begun.elapsed()
+        );
+    }
 }
 
 #[test]
@@ -341,6 +354,20 @@ fn what_cannot_be_is_refused() {
     let empty = remote.search(Array2::ones((2, 8)).view(), 3, None).unwrap();
     assert_eq!(empty, vec![Vec::new(), Vec::new()]);
     let upsert = |passages: Vec<Passage>| remote.upsert(passages, &Hashes::default(), |_| {});
+    // More than one message holds, and a name beyond the basic plane.
+    let long = |n| Passage::new(format!("𠮷{n}"), "", format!("{n}").repeat(20_000));
+    assert_eq!(upsert((100..300).map(long).collect()).unwrap().added, 200);
+    assert_eq!(
+        upsert((100..300).map(long).collect()).unwrap().unchanged,
+        200
+    );
+    let all = remote
+        .search(Array2::ones((1, 8)).view(), 300, None)
+        .unwrap();
+    let positions: Vec<usize> = all[0].iter().map(|hit| hit.position).collect();
+    assert_eq!(remote.passages_at(&positions).unwrap().len(), 200);
+    let ids: Vec<String> = (100..300).map(|n| format!("𠮷{n}")).collect();
+    assert_eq!(remote.delete(&ids).unwrap(), 200);
     let long = Passage::new("a", "", "长".repeat(30_000));
     refused(upsert(vec![long]).unwrap_err(), &["\"a\"", "65,535"]);
     let twice = vec![Passage::new("a", "", "x"), Passage::new("a", "", "y")];

@@ -66,6 +66,9 @@ fn it_finds_what_a_knowledge_base_of_this_process_finds() {
             .iter()
             .map(|hit| hit.position)
             .collect();
+        // Batches of questions ask for passages that they share.
+        let often = [&positions[..]; 300].concat();
+        assert_eq!(remote.vectors_at(&often).unwrap().nrows(), 1500);
         let vectors = remote.vectors_at(&positions).unwrap();
         let found = remote.passages_at(&positions).unwrap();
         for (vector, passage) in vectors.rows().into_iter().zip(found) {
@@ -110,11 +113,7 @@ fn the_index_is_used_and_finds_nearly_all() {
     let local = knowledge(5000, 16, Storage::F32);
     let remote = create(server, "indexed", &local);
     remote.import(&local, |_| {}).unwrap();
-    let mut shares = Vec::new();
-    remote
-        .build_index(Hnsw::default(), |share| shares.push(share))
-        .unwrap();
-    assert!(shares.iter().all(|share| (0.0..=1.0).contains(share)));
+    remote.build_index(Hnsw::default(), |_| {}).unwrap();
     let queries = random_vectors(50, 16, 6);
     let found = remote.search(queries.view(), 10, None).unwrap();
     let expected = Knowledge::search(&local, queries.view(), 10, None).unwrap();
@@ -129,7 +128,7 @@ fn the_index_is_used_and_finds_nearly_all() {
     // Connections tell their statistics once a second, after a query.
     thread::sleep(Duration::from_millis(1100));
     remote.search(queries.view(), 10, None).unwrap();
-    let scans = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'indexed_vector'";
+    let scans = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'indexed.vector'";
     assert!(server.sql(scans).parse::<u64>().unwrap() >= 50);
 }
 
@@ -389,6 +388,23 @@ fn what_cannot_be_is_refused() {
             &[&format!("{name:?}"), "expected a letter"],
         );
     }
+    refused(
+        create("rag_knowledge", &encoder, 8, Storage::F16).unwrap_err(),
+        &["rag_knowledge"],
+    );
+    refused(
+        create("long", &encoder, 4096, Storage::F16).unwrap_err(),
+        &["4000", "4096"],
+    );
+    server.sql("CREATE TABLE foreign_one (id text)");
+    refused(
+        create("foreign_one", &encoder, 8, Storage::F16).unwrap_err(),
+        &["foreign_one", "rag_knowledge"],
+    );
+    let written = create("written", &encoder, 8, Storage::F16).unwrap();
+    written
+        .upsert(passages(2), &Hashes::default(), |_| {})
+        .unwrap();
     let other = Fingerprint::new("ffff", "another");
     refused(
         create("refused", &other, 8, Storage::F16).unwrap_err(),
@@ -439,6 +455,10 @@ fn what_cannot_be_is_refused() {
     refused(
         upsert(vec![Passage::new("a", "", "x\0y")]).unwrap_err(),
         &["\"a\"", "character 0"],
+    );
+    refused(
+        upsert(vec![Passage::new("x".repeat(3000), "", "x")]).unwrap_err(),
+        &["2,000"],
     );
     let infinite = Passage::new("a", "", "x").with("n", f64::INFINITY);
     assert!(matches!(

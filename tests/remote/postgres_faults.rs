@@ -29,9 +29,11 @@ use tokio_rustls::{
 };
 
 use super::{
+    Ending,
     common::hashes::{DIMENSION, Hashes},
     ids, passages,
     postgres_server::Server,
+    silent,
 };
 
 fn create(address: &str, settings: PostgresSettings) -> Result<PostgresKnowledge, Error> {
@@ -94,6 +96,7 @@ fn a_server_that_is_gone_for_a_while() {
                 written.store(first + 20, Ordering::Relaxed);
             }
         });
+        let _ending = Ending(&over);
         for round in 0..6 {
             thread::sleep(Duration::from_millis(300 + 130 * round));
             server.down();
@@ -108,7 +111,6 @@ fn a_server_that_is_gone_for_a_while() {
             );
             thread::sleep(Duration::from_millis(10));
         }
-        over.store(true, Ordering::Relaxed);
     });
     let written = written.into_inner();
     assert!(written > 0);
@@ -141,6 +143,60 @@ fn a_server_that_is_gone_for_a_while() {
     assert!(begun.elapsed() < Duration::from_secs(20));
     server.up();
     assert_eq!(ids(&impatient, &best(&impatient).unwrap()), expected);
+}
+
+#[test]
+fn a_server_that_says_nothing() {
+    let (_listener, port) = silent();
+    let settings = PostgresSettings {
+        patience: Duration::from_secs(1),
+        ..PostgresSettings::default()
+    };
+    let begun = Instant::now();
+    let address = format!("postgresql://rag@127.0.0.1:{port}/postgres");
+    let error = create(&address, settings).unwrap_err();
+    assert!(matches!(error, Error::Database { .. }), "{error}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+/// A statement that takes longer than anyone waits for ends, and leaves no connection behind it at work.
+#[test]
+fn a_table_that_is_locked() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let settings = PostgresSettings {
+        patience: Duration::from_secs(2),
+        connections: 2,
+        ..PostgresSettings::default()
+    };
+    let remote = create(&server.address(), settings).unwrap();
+    remote
+        .upsert(passages(3), &Hashes::default(), |_| {})
+        .unwrap();
+    thread::scope(|scope| {
+        let locked =
+            scope.spawn(|| server.sql("BEGIN; LOCK TABLE faults; SELECT pg_sleep(12); COMMIT"));
+        thread::sleep(Duration::from_millis(500));
+        for _ in 0..3 {
+            let begun = Instant::now();
+            let error = remote.count().unwrap_err();
+            assert!(matches!(error, Error::Database { .. }), "{error}");
+            assert!(
+                begun.elapsed() < Duration::from_secs(5),
+                "{:?}",
+                begun.elapsed()
+            );
+        }
+        locked.join().unwrap();
+    });
+    assert_eq!(remote.count().unwrap(), 3);
+    let at_work = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    assert_eq!(server.sql(at_work), "0");
 }
 
 /// A server with TLS in front of one without: it answers PostgreSQL's request for it, and passes on what

@@ -10,7 +10,7 @@ use ndarray::{ArrayView1, ArrayView2, Axis};
 use rag_core::atomic::write_file;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use usearch::{Index as Graph, IndexOptions, MetricKind, ScalarKind};
+use usearch::{Index as Graph, IndexOptions, MetricKind, ScalarKind, b1x8};
 
 use super::{FlatIndex, Hit, Index, check_queries, check_scores};
 use crate::{Error, Result};
@@ -39,6 +39,9 @@ pub enum Code {
     F16,
     /// One byte a number; for vectors of length 1 only, since their lengths are lost.
     I8,
+    /// One bit a number, its sign: few distances, so that many more vectors must be compared
+    /// ([`GraphSettings::search_width`]). For numbers of both signs.
+    Binary,
 }
 
 impl Default for GraphSettings {
@@ -105,7 +108,12 @@ impl GraphIndex {
                 let row = position;
                 return Err(Error::NotNormalised { row, length });
             }
-            graph.add(position as u64, vector).map_err(Error::graph)?;
+            let key = position as u64;
+            match settings.code {
+                Code::Binary => graph.add(key, b1x8::from_u8s(&signs(vector))),
+                _ => graph.add(key, vector),
+            }
+            .map_err(Error::graph)?;
             progress(done.fetch_add(1, Ordering::Relaxed) + 1);
             Ok::<_, Error>(())
         })?;
@@ -209,11 +217,16 @@ impl GraphIndex {
     ) -> Result<Vec<Hit>> {
         let query = query.to_vec();
         let width = k.max(self.settings.search_width).min(self.len());
-        let found = match among {
-            Some(among) => self
-                .graph
-                .filtered_search(&query, width, |position| among[position as usize]),
-            None => self.graph.search(&query, width),
+        let allowed = |position| among.is_none_or(|among| among[position as usize]);
+        let found = match (self.settings.code, among) {
+            (Code::Binary, Some(_)) => {
+                let query = signs(&query);
+                let query = b1x8::from_u8s(&query);
+                self.graph.filtered_search(query, width, allowed)
+            }
+            (Code::Binary, None) => self.graph.search(b1x8::from_u8s(&signs(&query)), width),
+            (_, Some(_)) => self.graph.filtered_search(&query, width, allowed),
+            (_, None) => self.graph.search(&query, width),
         };
         let found = found.map_err(Error::graph)?;
         let mut positions: Vec<usize> = found.keys.iter().map(|&key| key as usize).collect();
@@ -289,11 +302,15 @@ fn file_name(hash: &str) -> PathBuf {
 fn empty(exact: &FlatIndex, settings: GraphSettings) -> Result<Graph> {
     let graph = Graph::new(&IndexOptions {
         dimensions: exact.dimension(),
-        metric: MetricKind::IP,
+        metric: match settings.code {
+            Code::Binary => MetricKind::Hamming,
+            _ => MetricKind::IP,
+        },
         quantization: match settings.code {
             Code::F32 => ScalarKind::F32,
             Code::F16 => ScalarKind::F16,
             Code::I8 => ScalarKind::I8,
+            Code::Binary => ScalarKind::B1,
         },
         connectivity: settings.neighbours,
         expansion_add: settings.build_width,
@@ -301,6 +318,15 @@ fn empty(exact: &FlatIndex, settings: GraphSettings) -> Result<Graph> {
         multi: false,
     });
     graph.map_err(Error::graph)
+}
+
+/// A bit for each number.
+fn signs(vector: &[f32]) -> Vec<u8> {
+    let bytes = vector.chunks(8).map(|some| {
+        let bits = some.iter().enumerate();
+        bits.fold(0, |byte, (at, &value)| byte | (u8::from(value > 0.0) << at))
+    });
+    bytes.collect()
 }
 
 fn hash_of_vectors(exact: &FlatIndex) -> String {
@@ -350,7 +376,7 @@ mod tests {
     use super::*;
     use crate::Storage;
 
-    const DIMENSION: usize = 32;
+    const DIMENSION: usize = 64;
 
     /// Unit vectors around 40 centres.
     fn vectors(rows: usize, seed: u64) -> Array2<f32> {
@@ -389,9 +415,16 @@ mod tests {
         let exact = FlatIndex::new(vectors(30_000, 1), Storage::F32).unwrap();
         let queries = vectors(100, 2);
         let done = AtomicUsize::new(0);
-        for code in [Code::F32, Code::F16, Code::I8] {
+        let default = GraphSettings::default().search_width;
+        for (code, search_width) in [
+            (Code::F32, default),
+            (Code::F16, default),
+            (Code::I8, default),
+            (Code::Binary, 2000),
+        ] {
             let settings = GraphSettings {
                 code,
+                search_width,
                 ..GraphSettings::default()
             };
             let graph = GraphIndex::build(&exact, settings, |n| {

@@ -8,16 +8,22 @@ mod postgres;
 mod shard;
 mod upsert;
 
-use std::{collections::HashMap, future::Future, sync::LazyLock, thread, time::Duration};
+use std::{
+    collections::HashMap, future::Future, ops::Bound, sync::LazyLock, thread, time::Duration,
+};
 
-use backon::{ExponentialBuilder, Retryable};
+use backon::{BackoffBuilder, ExponentialBuilder};
 #[cfg(feature = "milvus")]
 pub use milvus::{MilvusKnowledge, MilvusSettings};
+use ndarray::Array2;
 #[cfg(feature = "postgres")]
 pub use postgres::{Dialect, Hnsw, PostgresKnowledge, PostgresSettings};
-use rag_core::Passage;
+use rag_core::{Passage, Value};
 pub use shard::Shard;
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    time::{Instant, sleep, timeout_at},
+};
 
 use crate::{Error, Result};
 
@@ -48,26 +54,42 @@ fn wait<T: Send>(future: impl Future<Output = T> + Send) -> T {
     }
 }
 
-/// Tries `attempt` until it succeeds, fails for good, or `patience` is over; waits longer from time to
-/// time.
-async fn persist<T, E, F>(
+/// What `attempt` comes to, once it does not fail for a while only; it and the pauses between its tries take
+/// no longer than `patience`, and then it is `silence`.
+fn within<T: Send, E, F>(
     patience: Duration,
-    transient: impl Fn(&E) -> bool,
-    attempt: impl Fn() -> F,
+    silence: impl Fn() -> E + Send,
+    is_transient: impl Fn(&E) -> bool + Send + Sync,
+    attempt: impl Fn() -> F + Send + Sync,
 ) -> Result<T, E>
 where
-    F: Future<Output = Result<T, E>>,
-    E: std::fmt::Display,
+    F: Future<Output = Result<T, E>> + Send,
+    E: std::fmt::Display + Send,
 {
-    let pauses = ExponentialBuilder::default()
+    let deadline = Instant::now() + patience;
+    let mut pauses = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))
         .with_max_delay(Duration::from_secs(5))
         .with_jitter()
         .without_max_times()
-        .with_total_delay(Some(patience));
-    (attempt.retry(pauses).when(transient))
-        .notify(|error, pause| tracing::warn!(%error, ?pause, "the database is asked again"))
-        .await
+        .build();
+    wait(async {
+        let mut last = None;
+        loop {
+            let error = match timeout_at(deadline, attempt()).await {
+                Ok(Err(error)) if is_transient(&error) => error,
+                Ok(done) => return done,
+                Err(_) => return Err(last.unwrap_or_else(silence)),
+            };
+            let pause = pauses.next().unwrap_or_default();
+            if Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            tracing::warn!(%error, ?pause, "the database is asked again");
+            sleep(pause).await;
+            last = Some(error);
+        }
+    })
 }
 
 /// Where a passage is: the first 63 bits of a hash of all that is known of it. A changed passage is thus
@@ -96,11 +118,37 @@ fn in_order<T: Clone>(positions: &[usize], found: Vec<(usize, T)>) -> Result<Vec
         .collect()
 }
 
-/// Refuses names that databases would not take alike.
+/// Rows as a matrix.
+fn matrix(rows: Vec<Vec<f32>>, dimension: usize) -> Array2<f32> {
+    let mut vectors = Array2::zeros((rows.len(), dimension));
+    for (row, mut vector) in rows.into_iter().zip(vectors.rows_mut()) {
+        vector.assign(&ndarray::aview1(&row));
+    }
+    vectors
+}
+
+/// The value of a bound.
+fn inside(bound: &Bound<Value>) -> Option<&Value> {
+    match bound {
+        Bound::Included(value) | Bound::Excluded(value) => Some(value),
+        Bound::Unbounded => None,
+    }
+}
+
+/// Conditions as one.
+fn joined(parts: impl Iterator<Item = String>, by: &str, nothing: &str) -> String {
+    let parts: Vec<String> = parts.map(|part| format!("({part})")).collect();
+    match parts.is_empty() {
+        true => nothing.to_owned(),
+        false => parts.join(by),
+    }
+}
+
+/// Refuses names that databases would not take alike, and that of PostgreSQL's list of knowledge bases.
 fn check_name(name: &str) -> Result<()> {
     let letters = name.starts_with(|first: char| first.is_ascii_alphabetic());
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    match letters && name.len() <= 40 && name.chars().all(word) {
+    match letters && name.len() <= 40 && name.chars().all(word) && name != "rag_knowledge" {
         true => Ok(()),
         false => Err(Error::TableName {
             name: name.to_owned(),

@@ -6,10 +6,13 @@ use std::{
 };
 
 use rag_core::Value;
-use serde::Deserialize;
+use serde::{Deserialize, de::Error as _};
 use serde_json::json;
 
-use crate::Filter;
+use crate::{
+    Filter,
+    remote::{inside, joined},
+};
 
 /// True for every passage: positions are not negative.
 const ALL: &str = "position >= 0";
@@ -67,65 +70,111 @@ pub(super) fn exists(field: &str) -> String {
 /// Of what is not there, nothing is true, nor unknown.
 fn compared(field: &str, sign: &str, value: &Value) -> String {
     let path = path(field, value);
-    format!("exists {path} and {path} {sign} {}", literal(value))
+    // Numbers that are kept are finite, and those of an expression too.
+    if let Value::Number(number) = value
+        && !number.is_finite()
+    {
+        let holds = matches!(
+            (sign, *number),
+            (">" | ">=", f64::NEG_INFINITY) | ("<" | "<=", f64::INFINITY)
+        );
+        return match holds {
+            true => format!("exists {path}"),
+            false => NONE.to_owned(),
+        };
+    }
+    format!("(exists {path}) and ({path} {sign} {})", literal(value))
 }
 
 /// What is known of a passage, by the kinds of values and their names: numbers and texts are never
 /// compared with each other, which servers take differently.
 pub(super) fn by_kind(known: &BTreeMap<String, Value>) -> serde_json::Value {
-    let known = known
-        .iter()
-        .map(|(field, value)| (name(field, value), json!(value)));
-    serde_json::Value::Object(known.collect())
+    let known = known.iter();
+    serde_json::Value::Object(
+        known
+            .map(|(field, value)| (name(field, value), json!(value)))
+            .collect(),
+    )
 }
 
 /// What [`by_kind`] was made of.
 pub(super) fn by_name(known: &serde_json::Value) -> serde_json::Result<BTreeMap<String, Value>> {
     let known = BTreeMap::<String, Value>::deserialize(known)?.into_iter();
-    let named = known.map(|(name, value)| match name.split_once('/') {
-        Some((_, field)) => (field.to_owned(), value),
-        None => (name, value),
+    let named = known.map(|(name, value)| {
+        let mut bytes = Vec::new();
+        let mut letters = name.bytes().skip(2);
+        while let Some(letter) = letters.next() {
+            let digit = |letter: Option<u8>| (letter? as char).to_digit(16);
+            bytes.push(match letter {
+                b'_' => match (digit(letters.next()), digit(letters.next())) {
+                    (Some(high), Some(low)) => (16 * high + low) as u8,
+                    _ => {
+                        return Err(serde_json::Error::custom(format!(
+                            "{name:?} names no field"
+                        )));
+                    }
+                },
+                letter => letter,
+            });
+        }
+        let field = String::from_utf8(bytes).map_err(serde_json::Error::custom)?;
+        Ok((field, value))
     });
-    Ok(named.collect())
+    named.collect()
 }
 
+/// In letters and digits, since servers do not take all others in names: what is neither is `_` and its two
+/// digits.
 fn name(field: &str, value: &Value) -> String {
     let kind = match value {
-        Value::Flag(_) => "flag",
-        Value::Number(_) => "number",
-        Value::Text(_) => "text",
+        Value::Flag(_) => "f_",
+        Value::Number(_) => "n_",
+        Value::Text(_) => "t_",
     };
-    format!("{kind}/{field}")
+    let letters = field
+        .bytes()
+        .map(|byte| match byte.is_ascii_alphanumeric() {
+            true => char::from(byte).to_string(),
+            false => format!("_{byte:02x}"),
+        });
+    kind.to_owned() + &letters.collect::<String>()
 }
 
 fn path(field: &str, value: &Value) -> String {
-    format!("metadata[{}]", quoted(&name(field, value)))
+    format!("metadata[\"{}\"]", name(field, value))
 }
 
 fn literal(value: &Value) -> String {
     match value {
         Value::Flag(flag) => flag.to_string(),
         Value::Number(number) => format!("{number:?}"),
-        Value::Text(text) => quoted(text),
+        // Escapes are those of JSON.
+        Value::Text(text) => json!(text).to_string(),
     }
 }
 
-/// As a string of the expression language, whose escapes are those of JSON.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn inside(bound: &Bound<Value>) -> Option<&Value> {
-    match bound {
-        Bound::Included(value) | Bound::Excluded(value) => Some(value),
-        Bound::Unbounded => None,
-    }
-}
-
-fn joined(parts: impl Iterator<Item = String>, by: &str, nothing: &str) -> String {
-    let parts: Vec<String> = parts.map(|part| format!("({part})")).collect();
-    match parts.is_empty() {
-        true => nothing.to_owned(),
-        false => parts.join(by),
+    #[test]
+    fn names_come_back() {
+        let known: BTreeMap<String, Value> = [
+            ("language", Value::from("en")),
+            ("a\"b]\\[_c", Value::from(1)),
+            ("语言 𠮷", Value::from(true)),
+            ("", Value::from("")),
+        ]
+        .map(|(field, value)| (field.to_owned(), value))
+        .into();
+        let kept = by_kind(&known);
+        let names = kept.as_object().unwrap().keys();
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        assert!(
+            names.into_iter().all(|name| name.chars().all(plain)),
+            "{kept}"
+        );
+        assert_eq!(by_name(&kept).unwrap(), known);
+        assert!(by_name(&json!({"n_a_z": 1})).is_err());
     }
 }

@@ -4,10 +4,12 @@ use std::{
     collections::{BTreeSet, HashMap},
     fmt,
     future::Future,
+    path::PathBuf,
     time::Duration,
 };
 
 use milvus::v2::{
+    error::Error as Failure,
     prelude::{
         ClientV2, CollectionSchema, ConnectConfig, ConsistencyLevel, DataType, FieldData,
         FieldSchema, IndexParam, IndexType, InsertRequest, MetricType, QueryRequest, SearchRequest,
@@ -15,25 +17,24 @@ use milvus::v2::{
     },
     request::{
         collection::{
-            CreateCollectionRequest, DescribeCollectionRequest, HasCollectionRequest,
-            LoadCollectionRequest,
+            CreateCollectionRequest, DescribeCollectionRequest, GetLoadStateRequest,
+            HasCollectionRequest, LoadCollectionRequest,
         },
         dml::{DeleteRequest, UpsertRequest},
         index::{CreateIndexRequest, DescribeIndexRequest},
     },
-    types::{ResultRow, RetryConfig, TelemetryConfig},
+    types::{LoadState, ResultRow, RetryConfig, TelemetryConfig},
 };
-use ndarray::{Array2, ArrayView2, aview1};
+use ndarray::{Array2, ArrayView2};
 use rag_core::Passage;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use self::condition::{by_kind, by_name, condition, exists};
 use super::{
-    FORMAT_VERSION, check_name, in_order, persist,
+    FORMAT_VERSION, check_name, in_order, matrix,
     upsert::{self, Table},
-    wait,
 };
 use crate::{
     Changes, Embedder, Error, Filter, Hit, Knowledge, KnowledgeBase, Result, Selection, Storage,
@@ -41,10 +42,10 @@ use crate::{
     knowledge::Fingerprint,
 };
 
-type Attempt<T> = std::result::Result<T, milvus::v2::error::Error>;
+type Attempt<T> = std::result::Result<T, Failure>;
 
 /// How a server is spoken to, and how its index is made and searched.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct MilvusSettings {
     /// `user:password` or an API key; none where the server asks for none.
     pub token: Option<String>,
@@ -55,8 +56,11 @@ pub struct MilvusSettings {
     /// Candidates that a search keeps (`ef`), at least as many as it is asked for: more find more of the
     /// true neighbours, and take longer.
     pub width: usize,
-    /// How long an answer is waited for, and a lost connection sought again.
+    /// How long an answer is waited for, with all that it takes to get one from a server that is gone for a
+    /// while.
     pub patience: Duration,
+    /// Certificate authorities in a PEM file, in the place of the system's.
+    pub authorities: Option<PathBuf>,
 }
 
 impl Default for MilvusSettings {
@@ -67,6 +71,7 @@ impl Default for MilvusSettings {
             build_width: 200,
             width: 100,
             patience: Duration::from_secs(60),
+            authorities: None,
         }
     }
 }
@@ -95,11 +100,13 @@ struct Described {
 /// Where it is kept beside the description, which milvus-lite forgets.
 const PROPERTY: &str = "rag.knowledge";
 
-/// Bytes at most of a text, and of an id.
-const LONGEST_TEXT: usize = 65_535;
-const LONGEST_ID: usize = 4096;
+/// Bytes at most of a text, and of JSON.
+const LONGEST: usize = 65_535;
 
-/// Positions that are asked for at a time.
+/// Letters of a [`key`].
+const KEY: usize = 64;
+
+/// Rows that are asked for at a time.
 const ASKED: usize = 1024;
 
 impl MilvusKnowledge {
@@ -127,10 +134,10 @@ impl MilvusKnowledge {
             },
             settings,
         };
-        made.run("make a knowledge base", async || made.make().await)?;
+        made.ask("make a knowledge base", async || made.make().await)?;
         let there = Self::described(made.client.clone(), collection, made.settings.clone())?;
         there.described.encoder.check(encoder)?;
-        match there.described == made.described {
+        match there.described.dimension == dimension {
             true => Ok(there),
             false => Err(Error::OtherTable {
                 table: collection.to_owned(),
@@ -193,8 +200,9 @@ impl MilvusKnowledge {
             if there.is_empty() {
                 continue;
             }
-            let condition = format!("id in {}", json!(there.keys().collect::<Vec<_>>()));
-            self.run("delete passages", async || {
+            let keys: Vec<String> = there.keys().map(|id| key(id)).collect();
+            let condition = format!("key in {}", json!(keys));
+            self.ask("delete passages", async || {
                 let request = DeleteRequest::builder().collection_name(&self.collection);
                 self.client
                     .delete(request.filter(&condition[..]).build()?)
@@ -241,7 +249,7 @@ impl MilvusKnowledge {
             described,
             settings,
         };
-        opened.run("load a knowledge base", async || opened.load().await)?;
+        opened.ask("load a knowledge base", async || opened.load().await)?;
         Ok(opened)
     }
 
@@ -258,10 +266,11 @@ impl MilvusKnowledge {
             let description = json!(self.described).to_string();
             let properties = HashMap::from([(PROPERTY.to_owned(), description.clone())]);
             let schema = CollectionSchema::new()
-                .add_field(text("id", LONGEST_ID).primary_key(true))
+                .add_field(text("key", KEY).primary_key(true))
+                .add_field(text("id", LONGEST))
                 .add_field(field("position", DataType::Int64))
-                .add_field(text("title", LONGEST_TEXT))
-                .add_field(text("text", LONGEST_TEXT))
+                .add_field(text("title", LONGEST))
+                .add_field(text("text", LONGEST))
                 .add_field(field("source", DataType::Json))
                 .add_field(field("metadata", DataType::Json))
                 .add_field(vector);
@@ -282,7 +291,7 @@ impl MilvusKnowledge {
             .field_name("vector");
         match self.client.describe_index(describe.build()?).await {
             // There is none yet.
-            Err(milvus::v2::error::Error::Server(_)) => {}
+            Err(Failure::Server(_)) => {}
             described => return described.map(|_| ()),
         }
         let parameters = HashMap::from([
@@ -303,18 +312,25 @@ impl MilvusKnowledge {
     }
 
     /// What `work` comes to, once it does not fail for a while only.
-    fn run<T: Send, F>(&self, doing: &'static str, work: impl Fn() -> F + Send + Sync) -> Result<T>
+    fn run<T: Send, F>(&self, work: impl Fn() -> F + Send + Sync) -> Attempt<T>
     where
         F: Future<Output = Attempt<T>> + Send,
     {
-        let attempt = async || match work().await {
+        within(self.settings.patience, async || match work().await {
             Err(failure) if is_unloaded(&failure) => {
                 self.load().await?;
                 Err(failure)
             }
             done => done,
-        };
-        within(self.settings.patience, attempt).map_err(|failure| error(doing, failure))
+        })
+    }
+
+    /// Like [`run`](Self::run), saying what failed.
+    fn ask<T: Send, F>(&self, doing: &'static str, work: impl Fn() -> F + Send + Sync) -> Result<T>
+    where
+        F: Future<Output = Attempt<T>> + Send,
+    {
+        self.run(work).map_err(|failure| error(doing, failure))
     }
 
     /// What a condition finds, with what `read` makes of each row.
@@ -337,9 +353,21 @@ impl MilvusKnowledge {
         found.results().rows()?.map(|row| read(&row)).collect()
     }
 
+    /// Has it in memory, where an operator has not done so, with as many replicas as are wanted.
     async fn load(&self) -> Attempt<()> {
-        let load = LoadCollectionRequest::builder().collection_name(&self.collection);
-        self.client.load_collection(load.build()?).await
+        loop {
+            let state = GetLoadStateRequest::builder().collection_name(&self.collection);
+            match self.client.get_load_state(state.build()?).await?.state() {
+                LoadState::Loaded => return Ok(()),
+                LoadState::Loading => sleep(Duration::from_millis(100)).await,
+                _ => {
+                    let load = LoadCollectionRequest::builder().collection_name(&self.collection);
+                    self.client
+                        .load_collection(load.sync(false).build()?)
+                        .await?;
+                }
+            }
+        }
     }
 
     async fn counted(&self, condition: &str) -> Attempt<usize> {
@@ -358,15 +386,40 @@ impl MilvusKnowledge {
         read: impl Fn(&ResultRow<'_>) -> Attempt<T> + Send + Sync,
     ) -> Result<Vec<T>> {
         let fields = [&["position"], fields].concat();
+        let mut wanted = positions.to_vec();
+        wanted.sort_unstable();
+        wanted.dedup();
         let mut found = Vec::new();
-        for positions in positions.chunks(ASKED) {
-            let condition = format!("position in {positions:?}");
-            found.extend(self.run(doing, async || {
-                let row = |row: &ResultRow<'_>| Ok((row.get_i64("position")? as usize, read(row)?));
-                self.query(&condition, &fields, None, row).await
-            })?);
+        for some in wanted.chunks(ASKED) {
+            self.halving(doing, some, &mut |some| {
+                let condition = format!("position in {some:?}");
+                let rows = self.run(async || {
+                    let row =
+                        |row: &ResultRow<'_>| Ok((row.get_i64("position")? as usize, read(row)?));
+                    self.query(&condition, &fields, None, row).await
+                });
+                rows.map(|rows| found.extend(rows))
+            })?;
         }
         in_order(positions, found)
+    }
+
+    /// Does `work` with all of `items`, or, where that is more than a message holds, with one half and the
+    /// other.
+    fn halving<T>(
+        &self,
+        doing: &'static str,
+        items: &[T],
+        work: &mut impl FnMut(&[T]) -> Attempt<()>,
+    ) -> Result<()> {
+        match work(items) {
+            Err(failure) if is_too_large(&failure) && items.len() > 1 => {
+                let (first, second) = items.split_at(items.len() / 2);
+                self.halving(doing, first, work)?;
+                self.halving(doing, second, work)
+            }
+            done => done.map_err(|failure| error(doing, failure)),
+        }
     }
 
     /// The `k` best of each query.
@@ -414,27 +467,27 @@ impl Knowledge for MilvusKnowledge {
     }
 
     fn count(&self) -> Result<usize> {
-        self.run("count passages", async || self.counted("").await)
+        self.ask("count passages", async || self.counted("").await)
     }
 
     fn select(&self, filter: &Filter) -> Result<Selection> {
         let doing = "find what a filter means";
         for field in filter.fields() {
             let exists = exists(field);
-            let known = self.run(doing, async || {
+            let known = self.ask(doing, async || {
                 self.query(&exists, &["id"], Some(1), |_| Ok(())).await
             })?;
             if known.is_empty() {
                 return Err(Error::UnknownField {
                     field: field.to_owned(),
-                    known: self.run(doing, async || self.fields().await)?,
+                    known: self.ask(doing, async || self.fields().await)?,
                 });
             }
         }
         let condition = condition(filter);
         Ok(Selection {
             filter: filter.clone(),
-            passages: self.run(doing, async || self.counted(&condition).await)?,
+            passages: self.ask(doing, async || self.counted(&condition).await)?,
             positions: None,
         })
     }
@@ -450,7 +503,7 @@ impl Knowledge for MilvusKnowledge {
             return Ok(vec![Vec::new(); queries.nrows()]);
         }
         let filter = among.map(|among| condition(&among.filter));
-        let found = self.run("search", async || {
+        let found = self.ask("search", async || {
             self.nearest(queries, k, filter.as_deref()).await
         })?;
         check_scores(&found)?;
@@ -474,11 +527,7 @@ impl Knowledge for MilvusKnowledge {
         let rows = self.at("read vectors", &["vector"], positions, |row| {
             Ok(row.get_float_vector("vector")?.to_vec())
         })?;
-        let mut vectors = Array2::zeros((rows.len(), self.described.dimension));
-        for (row, mut vector) in rows.into_iter().zip(vectors.rows_mut()) {
-            vector.assign(&aview1(&row));
-        }
-        Ok(vectors)
+        Ok(matrix(rows, self.described.dimension))
     }
 }
 
@@ -509,8 +558,9 @@ impl Table for MilvusKnowledge {
     }
 
     fn positions_of(&self, ids: &[&str]) -> Result<HashMap<String, usize>> {
-        let condition = format!("id in {}", json!(ids));
-        let found = self.run("look for passages", async || {
+        let keys: Vec<String> = ids.iter().map(|id| key(id)).collect();
+        let condition = format!("key in {}", json!(keys));
+        let found = self.ask("look for passages", async || {
             let row = |row: &ResultRow<'_>| {
                 let position = row.get_i64("position")? as usize;
                 Ok((row.get_str("id")?.to_owned(), position))
@@ -524,32 +574,63 @@ impl Table for MilvusKnowledge {
         for (_, passage) in passages {
             check_lengths(passage)?;
         }
-        let texts = |text: fn(&Passage) -> &String| {
-            let texts = passages.iter().map(|(_, passage)| text(passage).clone());
-            texts.collect::<Vec<String>>()
-        };
-        let values = |value: fn(&Passage) -> serde_json::Value| {
-            passages.iter().map(|(_, passage)| value(passage)).collect()
-        };
-        let positions = passages.iter().map(|(position, _)| *position as i64);
-        let rows = vectors.rows().into_iter().map(|row| row.to_vec());
-        let columns = vec![
-            FieldData::varchar("id", texts(|passage| &passage.id)),
-            FieldData::int64("position", positions.collect()),
-            FieldData::varchar("title", texts(|passage| &passage.title)),
-            FieldData::varchar("text", texts(|passage| &passage.text)),
-            FieldData::json("source", values(|passage| json!({ "at": passage.source }))),
-            FieldData::json("metadata", values(|passage| by_kind(&passage.metadata))),
-            FieldData::float_vector("vector", rows.collect()),
-        ];
-        self.run("write passages", async || {
-            let rows = InsertRequest::builder().collection_name(&self.collection);
-            let rows = rows.columns(columns.clone()).build()?;
-            self.client
-                .upsert(UpsertRequest::builder().insert(rows).build()?)
-                .await?;
-            Ok(())
+        let rows: Vec<usize> = (0..passages.len()).collect();
+        let doing = "write passages";
+        self.halving(doing, &rows, &mut |rows| {
+            let columns = columns(passages, vectors, rows);
+            self.run(async || {
+                let rows = InsertRequest::builder().collection_name(&self.collection);
+                let rows = rows.columns(columns.clone()).build()?;
+                let upsert = UpsertRequest::builder().insert(rows);
+                self.client.upsert(upsert.build()?).await?;
+                Ok(())
+            })
         })
+    }
+}
+
+/// Some rows of passages and their vectors, field by field.
+fn columns(passages: &[(usize, Passage)], vectors: &Array2<f32>, rows: &[usize]) -> Vec<FieldData> {
+    let some = || rows.iter().map(|&row| &passages[row].1);
+    let texts =
+        |text: fn(&Passage) -> &String| some().map(|passage| text(passage).clone()).collect();
+    let positions = rows.iter().map(|&row| passages[row].0 as i64);
+    let vectors = rows.iter().map(|&row| vectors.row(row).to_vec());
+    vec![
+        FieldData::varchar("key", some().map(|passage| key(&passage.id)).collect()),
+        FieldData::varchar("id", texts(|passage| &passage.id)),
+        FieldData::int64("position", positions.collect()),
+        FieldData::varchar("title", texts(|passage| &passage.title)),
+        FieldData::varchar("text", texts(|passage| &passage.text)),
+        FieldData::json("source", some().map(source).collect()),
+        FieldData::json(
+            "metadata",
+            some().map(|passage| by_kind(&passage.metadata)).collect(),
+        ),
+        FieldData::float_vector("vector", vectors.collect()),
+    ]
+}
+
+/// An object, since a field is not nothing.
+fn source(passage: &Passage) -> serde_json::Value {
+    json!({ "at": passage.source })
+}
+
+/// An id in letters that every server takes in an expression.
+fn key(id: &str) -> String {
+    blake3::hash(id.as_bytes()).to_string()
+}
+
+impl fmt::Debug for MilvusSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MilvusSettings")
+            .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("links", &self.links)
+            .field("build_width", &self.build_width)
+            .field("width", &self.width)
+            .field("patience", &self.patience)
+            .field("authorities", &self.authorities)
+            .finish()
     }
 }
 
@@ -562,52 +643,72 @@ impl fmt::Debug for MilvusKnowledge {
     }
 }
 
+/// How long one attempt to connect takes at most.
+const CONNECTED: Duration = Duration::from_secs(5);
+
 /// What tries again is [`within`], and not the client.
 fn connect(address: &str, settings: &MilvusSettings) -> Result<ClientV2> {
     let mut config = ConnectConfig::new()
         .uri(address)
-        .connect_timeout(settings.patience)
+        .connect_timeout(CONNECTED.min(settings.patience))
         .rpc_timeout(settings.patience)
         .retry(RetryConfig::new().max_attempts(1))
         .telemetry(TelemetryConfig::new().enabled(false));
     if let Some(token) = &settings.token {
         config = config.token(token);
     }
+    if let Some(path) = &settings.authorities {
+        config = config.ca_certificate(path.to_string_lossy());
+    }
     within(settings.patience, async || ClientV2::new(&config).await)
         .map_err(|failure| error("be reached", failure))
 }
 
-/// Waits for what `attempt` comes to, trying again while it fails for a while only.
+/// Waits for what `attempt` comes to.
 fn within<T: Send, F>(patience: Duration, attempt: impl Fn() -> F + Send + Sync) -> Attempt<T>
 where
     F: Future<Output = Attempt<T>> + Send,
 {
-    let limited = || async {
-        let silence = milvus::v2::error::Error::Timeout(format!("no answer within {patience:?}"));
-        timeout(patience, attempt()).await.unwrap_or(Err(silence))
-    };
-    wait(persist(patience, is_transient, limited))
+    let silence = || Failure::Timeout(format!("no answer within {patience:?}"));
+    super::within(patience, silence, is_transient, attempt)
 }
 
-/// The server was not there, or went away.
-fn is_transient(failure: &milvus::v2::error::Error) -> bool {
-    use milvus::v2::error::Error as Failure;
+/// Codes of servers that are overloaded, start anew, or have not loaded all yet.
+const PASSING: [i32; 5] = [8, UNLOADED, 102, 103, 106];
+const UNLOADED: i32 = 101;
+
+/// The server was not there, went away, or says that it will be better later.
+fn is_transient(failure: &Failure) -> bool {
     match failure {
         // Cancelled, unknown, deadline exceeded, aborted, internal, unavailable, of gRPC's codes.
         Failure::Grpc(status) => matches!(status.code() as i32, 1 | 2 | 4 | 10 | 13 | 14),
         Failure::Timeout(_) => true,
-        failure if is_unloaded(failure) => true,
-        Failure::RetryExhausted { source, .. } => is_transient(source),
+        Failure::Server(error) => PASSING.contains(&error.code()),
+        Failure::RetryExhausted { source, .. } => {
+            matches!(**source, Failure::Server(_)) || is_transient(source)
+        }
         _ => false,
     }
 }
 
-/// A server that has started anew may not have loaded it yet.
-fn is_unloaded(failure: &milvus::v2::error::Error) -> bool {
-    matches!(failure, milvus::v2::error::Error::Server(error) if error.code() == 101)
+fn is_unloaded(failure: &Failure) -> bool {
+    match failure {
+        Failure::Server(error) => error.code() == UNLOADED,
+        Failure::RetryExhausted { source, .. } => is_unloaded(source),
+        _ => false,
+    }
 }
 
-fn error(doing: &'static str, failure: milvus::v2::error::Error) -> Error {
+fn is_too_large(failure: &Failure) -> bool {
+    match failure {
+        // Resources exhausted, out of range, of gRPC's codes.
+        Failure::Grpc(status) => matches!(status.code() as i32, 8 | 11),
+        Failure::RetryExhausted { source, .. } => is_too_large(source),
+        _ => false,
+    }
+}
+
+fn error(doing: &'static str, failure: Failure) -> Error {
     Error::Database {
         engine: "Milvus",
         doing,
@@ -616,12 +717,13 @@ fn error(doing: &'static str, failure: milvus::v2::error::Error) -> Error {
 }
 
 fn check_lengths(passage: &Passage) -> Result<()> {
-    let short = passage.text.len() <= LONGEST_TEXT && passage.title.len() <= LONGEST_TEXT;
-    match short && passage.id.len() <= LONGEST_ID {
+    let texts = [&passage.id, &passage.title, &passage.text].map(|text| text.len());
+    let json = [source(passage), by_kind(&passage.metadata)].map(|json| json.to_string().len());
+    match texts.into_iter().chain(json).all(|bytes| bytes <= LONGEST) {
         true => Ok(()),
         false => Err(Error::Unkept {
             id: passage.id.clone(),
-            reason: "Milvus keeps texts of 65,535 bytes, and ids of 4,096, at most",
+            reason: "Milvus keeps texts, and all that is known of a passage, of 65,535 bytes at most",
         }),
     }
 }

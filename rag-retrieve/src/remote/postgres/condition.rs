@@ -6,7 +6,10 @@ use rag_core::Value;
 use serde_json::json;
 use tokio_postgres::types::ToSql;
 
-use crate::Filter;
+use crate::{
+    Filter,
+    remote::{inside, joined},
+};
 
 pub(super) type Parameter = Box<dyn ToSql + Send + Sync>;
 
@@ -44,14 +47,11 @@ impl Condition {
         };
         match filter {
             // Containment, which an index on the column answers.
-            Filter::OneOf(field, values) => joined(
-                values.iter().map(|value| {
-                    let number = parameter(Box::new(json!({ field.as_str(): value })));
-                    format!("metadata @> ${number}::jsonb")
-                }),
-                " OR ",
-                "FALSE",
-            ),
+            Filter::OneOf(field, values) => {
+                let values = values.iter().map(|value| json!({ field.as_str(): value }));
+                let number = parameter(Box::new(values.collect::<Vec<_>>()));
+                format!("metadata @> ANY (${number}::jsonb[])")
+            }
             Filter::Within(field, from, to) => {
                 let kind = |value| std::mem::discriminant::<Value>(value);
                 let first = match (inside(from), inside(to)) {
@@ -97,20 +97,5 @@ impl Condition {
             }
             Filter::Not(filter) => format!("NOT ({})", self.of(filter, before)),
         }
-    }
-}
-
-fn inside(bound: &Bound<Value>) -> Option<&Value> {
-    match bound {
-        Bound::Included(value) | Bound::Excluded(value) => Some(value),
-        Bound::Unbounded => None,
-    }
-}
-
-fn joined(parts: impl Iterator<Item = String>, by: &str, nothing: &str) -> String {
-    let parts: Vec<String> = parts.map(|part| format!("({part})")).collect();
-    match parts.is_empty() {
-        true => nothing.to_owned(),
-        false => parts.join(by),
     }
 }

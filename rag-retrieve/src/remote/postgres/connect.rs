@@ -1,6 +1,8 @@
 use std::{error::Error as _, io, path::Path, sync::Arc, time::Duration};
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime,
+};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -11,6 +13,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{Error, Result};
 
+/// How long a connection may take to say that it is free.
+const RECYCLED: Duration = Duration::from_secs(2);
+
 /// Connections that are made when they are needed, with TLS where the server has it or the address
 /// asks for it.
 pub(super) fn pool(
@@ -19,25 +24,36 @@ pub(super) fn pool(
     patience: Duration,
     authorities: Option<&Path>,
 ) -> Result<Pool> {
-    let config: Config = address.parse().map_err(|error: tokio_postgres::Error| {
+    let mut config: Config = address.parse().map_err(|error: tokio_postgres::Error| {
         let expected = "postgresql://user@host/database, or host=… user=… dbname=…";
         Error::Address {
             expected,
             found: with_source(&error),
         }
     })?;
+    config.keepalives_idle(Duration::from_secs(30));
     let tls = MakeRustlsConnect::new(tls(authorities)?);
-    let recycling_method = RecyclingMethod::Fast;
+    // What was cut off may still be at work, or its server gone: such a connection is given up.
+    let recycling_method = RecyclingMethod::Verified;
     let manager = Manager::from_config(config, tls, ManagerConfig { recycling_method });
     let pool = Pool::builder(manager)
-        // One builds an index, another asks how far it is.
-        .max_size(connections.max(2))
+        .max_size(connections.max(1))
         .runtime(Runtime::Tokio1)
         .timeouts(deadpool_postgres::Timeouts {
             wait: Some(patience),
             create: Some(patience),
-            recycle: Some(patience),
-        });
+            recycle: Some(RECYCLED),
+        })
+        // What nobody waits for any more ends by itself.
+        .post_create(Hook::async_fn(move |client, _| {
+            let limit = format!("SET statement_timeout = {}", patience.as_millis().max(1));
+            Box::pin(async move {
+                client
+                    .batch_execute(&limit)
+                    .await
+                    .map_err(HookError::Backend)
+            })
+        }));
     Ok(pool.build().expect("a runtime is given"))
 }
 
@@ -87,6 +103,7 @@ impl Failure {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Server(error) | Self::Pool(PoolError::Backend(error)) => is_transient(error),
+            Self::Pool(PoolError::PostCreateHook(HookError::Backend(error))) => is_transient(error),
             Self::Pool(error) => matches!(error, PoolError::Timeout(_)),
             Self::Silence(_) => true,
             Self::Own(_) => false,

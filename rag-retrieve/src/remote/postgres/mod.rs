@@ -6,10 +6,9 @@ use std::{fmt, future::Future, path::PathBuf, time::Duration};
 
 use deadpool_postgres::{Client, Pool};
 use futures_util::future::try_join_all;
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, aview1};
 use pgvector::{HalfVector, Vector};
 use rag_core::Passage;
-use tokio::time::timeout;
 use tokio_postgres::{
     Row,
     types::{Json, ToSql},
@@ -20,7 +19,7 @@ use self::{
     condition::Condition,
     connect::{Failure, pool},
 };
-use super::{FORMAT_VERSION, check_name, in_order, persist, wait};
+use super::{FORMAT_VERSION, check_name, in_order, matrix};
 use crate::{
     Error, Filter, Hit, Knowledge, Result, Selection, Storage,
     index::{check_queries, check_scores},
@@ -47,7 +46,8 @@ pub struct PostgresSettings {
     /// Candidates that a search of the HNSW index keeps (`ef_search`), at least as many as it is asked for:
     /// more find more of the true neighbours, and take longer.
     pub width: usize,
-    /// How long an answer is waited for, and a lost connection sought again.
+    /// How long an answer is waited for, with all that it takes to get one from a server that is gone for a
+    /// while. Counting 10⁸ passages takes longer than a minute.
     pub patience: Duration,
     /// Connections at most, which share a batch of questions.
     pub connections: usize,
@@ -103,9 +103,12 @@ pub struct PostgresKnowledge {
 /// One of pgvector's limits: candidates at most.
 const WIDEST: usize = 1000;
 
-/// Candidates for each passage that is asked for: HNSW compares in half precision, and the order among
-/// them is settled by the vectors as they are stored.
-const RESCORED: usize = 2;
+/// The longest vectors that its HNSW takes, in half precision.
+const LONGEST: usize = 4000;
+
+/// Candidates beyond the passages that are asked for, at least: vectors are compared in half precision, and
+/// the order among candidates is settled by the vectors as they are stored.
+const RESCORED: usize = 50;
 
 impl PostgresKnowledge {
     /// Makes an empty knowledge base for vectors of this encoder, or opens it where it is there already: any
@@ -115,7 +118,7 @@ impl PostgresKnowledge {
     /// `sslmode=require` nothing is sent without TLS.
     ///
     /// # Errors
-    /// [`Error::Address`], [`Error::TableName`]; [`Error::Encoder`] and [`Error::OtherTable`] where there is
+    /// [`Error::Address`], [`Error::TableName`], [`Error::Dimension`]; [`Error::Encoder`] and [`Error::OtherTable`] where there is
     /// another one of the name; [`Error::Database`].
     pub fn create(
         address: &str,
@@ -126,6 +129,13 @@ impl PostgresKnowledge {
         settings: PostgresSettings,
     ) -> Result<Self> {
         check_name(table)?;
+        if !(1..=LONGEST).contains(&dimension) {
+            return Err(Error::Dimension {
+                what: "vectors of an index of PostgreSQL",
+                expected: format!("1 to {LONGEST}"),
+                found: dimension,
+            });
+        }
         let pool = connect(address, &settings)?;
         let made = Self {
             pool,
@@ -186,7 +196,7 @@ impl PostgresKnowledge {
             let described = "SELECT format_version, encoder, description, dimension, storage FROM rag_knowledge WHERE name = $1";
             Ok(client.query_opt(described, &[&table]).await?)
         };
-        let found = within(patience, Failure::is_transient, attempt);
+        let found = within(patience, attempt);
         let row = found
             .map_err(|failure| failure.into_error("describe a knowledge base"))?
             .ok_or_else(|| Error::NoTable {
@@ -225,8 +235,7 @@ impl PostgresKnowledge {
         F: Future<Output = Result<T, Failure>> + Send,
     {
         let attempt = async || work(self.pool.get().await?).await;
-        within(self.settings.patience, Failure::is_transient, attempt)
-            .map_err(|failure| failure.into_error(doing))
+        within(self.settings.patience, attempt).map_err(|failure| failure.into_error(doing))
     }
 
     /// What HNSW compares.
@@ -238,26 +247,27 @@ impl PostgresKnowledge {
     }
 
     /// A stored vector.
-    fn vector(&self, row: &Row, column: &str) -> Result<Array1<f32>, Failure> {
+    fn vector(&self, row: &Row) -> Result<Vec<f32>, Failure> {
         Ok(match self.storage {
-            Storage::F32 => Vec::<f32>::from(row.try_get::<_, Vector>(column)?).into(),
+            Storage::F32 => row.try_get::<_, Vector>("vector")?.into(),
             Storage::F16 => {
-                let halves: HalfVector = row.try_get(column)?;
+                let halves: HalfVector = row.try_get("vector")?;
                 halves.as_slice().iter().map(|half| half.to_f32()).collect()
             }
         })
     }
 
-    /// The `k` best of each of some queries, from one state of the table.
+    /// The `k` best of each of some queries.
     async fn nearest(
         &self,
         mut client: Client,
         queries: ArrayView2<'_, f32>,
         k: usize,
-        filter: Option<&Filter>,
+        among: Option<&Selection>,
     ) -> Result<Vec<Vec<Hit>>, Failure> {
-        let limit = k.saturating_mul(RESCORED);
-        let condition = Condition::new(filter, 2);
+        let limit = k.saturating_add(k.max(RESCORED));
+        let condition = Condition::new(among.map(|among| &among.filter), 2);
+        let expected = among.map_or(k, |among| k.min(among.passages));
         let (table, halves) = (quoted(&self.table), self.halves());
         let sql = format!(
             "SELECT position, vector FROM {table} WHERE {} ORDER BY {halves} <#> $1 LIMIT $2",
@@ -276,7 +286,6 @@ impl PostgresKnowledge {
         );
         transaction.batch_execute(&settings).await?;
         let statement = transaction.prepare_cached(&sql).await?;
-        let mut exact = false;
         let mut found = Vec::new();
         for query in queries.rows() {
             let halved = HalfVector::from_f32_slice(&scaled(query));
@@ -284,18 +293,18 @@ impl PostgresKnowledge {
             let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&halved, &limit];
             parameters.extend(condition.references());
             let mut rows = transaction.query(&statement, &parameters).await?;
-            if rows.len() < k && !exact {
+            if rows.len() < expected {
                 // HNSW gives up after so many tuples; a scan of all does not.
-                transaction
-                    .batch_execute("SET LOCAL enable_indexscan = off")
-                    .await?;
-                exact = true;
+                let scan = "SET LOCAL enable_indexscan = off";
+                transaction.batch_execute(scan).await?;
                 rows = transaction.query(&statement, &parameters).await?;
+                let scan = "SET LOCAL enable_indexscan = on";
+                transaction.batch_execute(scan).await?;
             }
             let hits = rows.iter().map(|row| {
                 Ok(Hit {
                     position: row.try_get::<_, i64>("position")? as usize,
-                    score: self.vector(row, "vector")?.dot(&query),
+                    score: aview1(&self.vector(row)?).dot(&query),
                 })
             });
             let mut hits: Vec<Hit> = hits.collect::<Result<_, Failure>>()?;
@@ -352,7 +361,7 @@ impl Knowledge for PostgresKnowledge {
         let condition = Condition::new(Some(filter), 0);
         let known = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE metadata ? $1::text)");
         let fields = format!(
-            "SELECT DISTINCT jsonb_object_keys(metadata) FROM (SELECT metadata FROM {table} LIMIT 10000)"
+            "SELECT DISTINCT jsonb_object_keys(metadata) FROM (SELECT metadata FROM {table} LIMIT 10000) AS sample"
         );
         let matching = format!("SELECT count(*) FROM {table} WHERE {}", condition.sql);
         let passages = self.run("find what a filter means", async |client| {
@@ -388,16 +397,15 @@ impl Knowledge for PostgresKnowledge {
         if queries.is_empty() || k == 0 {
             return Ok(vec![Vec::new(); queries.nrows()]);
         }
-        let filter = among.map(|among| &among.filter);
         let some = queries.nrows().div_ceil(self.settings.connections.max(1));
         let attempt = async || {
             let parts = queries.axis_chunks_iter(Axis(0), some).map(async |part| {
                 let client = self.pool.get().await?;
-                self.nearest(client, part, k, filter).await
+                self.nearest(client, part, k, among).await
             });
             try_join_all(parts).await
         };
-        let found = within(self.settings.patience, Failure::is_transient, attempt);
+        let found = within(self.settings.patience, attempt);
         let found = found
             .map_err(|failure| failure.into_error("search"))?
             .concat();
@@ -421,14 +429,8 @@ impl Knowledge for PostgresKnowledge {
     }
 
     fn vectors_at(&self, positions: &[usize]) -> Result<Array2<f32>> {
-        let rows = self.at("read vectors", "vector", positions, |row| {
-            self.vector(row, "vector")
-        })?;
-        let mut vectors = Array2::zeros((rows.len(), self.dimension));
-        for (row, mut vector) in rows.into_iter().zip(vectors.rows_mut()) {
-            vector.assign(&row);
-        }
-        Ok(vectors)
+        let rows = self.at("read vectors", "vector", positions, |row| self.vector(row))?;
+        Ok(matrix(rows, self.dimension))
     }
 }
 
@@ -463,20 +465,16 @@ fn connect(address: &str, settings: &PostgresSettings) -> Result<Pool> {
     pool(address, *connections, *patience, authorities.as_deref())
 }
 
-/// Waits for what `attempt` comes to, trying again while it fails for a while only.
+/// Waits for what `attempt` comes to.
 fn within<T: Send, F>(
     patience: Duration,
-    transient: impl Fn(&Failure) -> bool + Send + Sync,
     attempt: impl Fn() -> F + Send + Sync,
 ) -> Result<T, Failure>
 where
     F: Future<Output = Result<T, Failure>> + Send,
 {
-    let limited = || async {
-        let answer = timeout(patience, attempt()).await;
-        answer.unwrap_or(Err(Failure::Silence(patience)))
-    };
-    wait(persist(patience, transient, limited))
+    let silence = || Failure::Silence(patience);
+    super::within(patience, silence, Failure::is_transient, attempt)
 }
 
 /// A checked name, as SQL takes it whatever words it knows.

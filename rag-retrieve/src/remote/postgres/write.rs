@@ -1,6 +1,6 @@
 use std::{collections::HashMap, time::Duration};
 
-use deadpool_postgres::Client;
+use deadpool_postgres::{Client, Object};
 use ndarray::Array2;
 use pgvector::{HalfVector, Vector};
 use rag_core::{Passage, Value};
@@ -13,6 +13,7 @@ use tokio_postgres::{
 use super::{Dialect, Failure, PostgresKnowledge, quoted};
 use crate::{
     Changes, Embedder, Error, KnowledgeBase, Result, Storage,
+    index::Rows,
     knowledge::Fingerprint,
     remote::{
         FORMAT_VERSION,
@@ -39,6 +40,12 @@ impl Default for Hnsw {
         }
     }
 }
+
+/// A temporary table, by a name that no other table can have.
+const WRITTEN: &str = "\"rag.written\"";
+
+/// An id stands in an index, which takes so many bytes.
+const LONGEST_ID: usize = 2000;
 
 /// Who makes a knowledge base does so alone, wherever else it is tried.
 const LOCK: i64 = 0x7261675f6b6e6f77;
@@ -76,7 +83,8 @@ impl PostgresKnowledge {
         upsert::import(self, knowledge, progress)
     }
 
-    /// Deletes the passages of these ids; returns how many there were.
+    /// Deletes the passages of these ids; returns how many there were, or fewer where the connection was lost
+    /// after some were deleted.
     ///
     /// # Errors
     /// [`Error::Database`].
@@ -94,7 +102,9 @@ impl PostgresKnowledge {
 
     /// Builds what makes searches fast, once all passages are there: HNSW over their vectors, in half
     /// precision, and an index of what is known of them for filters. `progress` hears which share of the
-    /// vectors is done. Meanwhile others may read and not write; afterwards the index follows what is written.
+    /// vectors is done. Meanwhile others may read, and what they write waits; afterwards the index follows what
+    /// is written. It takes as long as it takes, whatever [`PostgresSettings::patience`](super::PostgresSettings)
+    /// says, and nothing where there is an index.
     ///
     /// # Errors
     /// [`Error::Database`].
@@ -102,33 +112,38 @@ impl PostgresKnowledge {
         let Hnsw { links, width } = hnsw;
         let (table, name) = (quoted(&self.table), &self.table);
         let build = format!(
-            "CREATE INDEX IF NOT EXISTS \"{name}_vector\" ON {table} USING hnsw (({}) halfvec_ip_ops)
+            "CREATE INDEX IF NOT EXISTS \"{name}.vector\" ON {table} USING hnsw (({}) halfvec_ip_ops)
              WITH (m = {links}, ef_construction = {width});
-             CREATE INDEX IF NOT EXISTS \"{name}_metadata\" ON {table} USING gin (metadata);
+             CREATE INDEX IF NOT EXISTS \"{name}.metadata\" ON {table} USING gin (metadata);
              ANALYZE {table}",
             self.halves()
         );
         let done =
             "SELECT tuples_done, tuples_total FROM pg_stat_progress_create_index WHERE pid = $1";
         let work = async {
-            let builder = self.pool.get().await?;
-            let watcher = self.pool.get().await?;
+            let builder = Object::take(self.pool.get().await?);
+            builder.batch_execute("SET statement_timeout = 0").await?;
             let builds = builder.query_one("SELECT pg_backend_pid()", &[]).await?;
             let pid: i32 = builds.try_get(0)?;
-            let building = builder.batch_execute(&build);
-            pin!(building);
-            let mut ticks = interval(Duration::from_millis(500));
-            loop {
-                select! {
-                    built = &mut building => return Ok::<_, Failure>(built?),
-                    _ = ticks.tick() => {
-                        let Some(row) = watcher.query_opt(done, &[&pid]).await? else { continue };
-                        let (done, total): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+            let watching = async {
+                let mut ticks = interval(Duration::from_millis(500));
+                loop {
+                    ticks.tick().await;
+                    // Whoever cannot be asked is asked later.
+                    let Ok(watcher) = self.pool.get().await else {
+                        continue;
+                    };
+                    if let Ok(Some(row)) = watcher.query_opt(done, &[&pid]).await {
+                        let (done, total): (i64, i64) = (row.get(0), row.get(1));
                         if total > 0 {
                             progress(done as f64 / total as f64);
                         }
                     }
                 }
+            };
+            select! {
+                built = builder.batch_execute(&build) => Ok::<_, Failure>(built?),
+                () = watching => unreachable!("it watches until the index is built"),
             }
         };
         wait(work).map_err(|failure| failure.into_error("build an index"))
@@ -158,8 +173,22 @@ impl PostgresKnowledge {
                  )",
             )
             .await?;
-        let there = "SELECT to_regclass($1) IS NOT NULL";
-        if transaction.query_one(there, &[&table]).await?.try_get(0)? {
+        let is_table = "SELECT to_regclass($1) IS NOT NULL";
+        if transaction
+            .query_one(is_table, &[&table])
+            .await?
+            .try_get(0)?
+        {
+            let listed = "SELECT count(*) FROM rag_knowledge WHERE name = $1";
+            let listed: i64 = transaction.query_one(listed, &[name]).await?.try_get(0)?;
+            if listed == 0 {
+                return Err(Failure::from(Error::OtherTable {
+                    table: name.clone(),
+                    what: "no entry in rag_knowledge",
+                    found: "but is a table".to_owned(),
+                    expected: "a knowledge base, or no such table".to_owned(),
+                }));
+            }
             return Ok(transaction.commit().await?);
         }
         transaction
@@ -173,12 +202,15 @@ impl PostgresKnowledge {
                     metadata jsonb NOT NULL,
                     vector {numbers}({dimension}) NOT NULL
                  );
-                 CREATE INDEX \"{name}_position\" ON {table} (position)"
+                 CREATE INDEX \"{name}.position\" ON {table} (position)"
             ))
             .await?;
         if self.settings.dialect == Dialect::Citus {
             transaction
-                .execute("SELECT create_distributed_table($1, 'id')", &[&table])
+                .execute(
+                    "SELECT create_distributed_table($1::text::regclass, 'id')",
+                    &[&table],
+                )
                 .await?;
         }
         let storage = format!("{:?}", self.storage).to_lowercase();
@@ -211,14 +243,14 @@ impl PostgresKnowledge {
         let transaction = client.transaction().await?;
         transaction
             .batch_execute(&format!(
-                "CREATE TEMPORARY TABLE written (LIKE {table}) ON COMMIT DROP"
+                "CREATE TEMPORARY TABLE {WRITTEN} (LIKE {table}) ON COMMIT DROP"
             ))
             .await?;
-        let written = format!("SELECT {columns} FROM written");
+        let written = format!("SELECT {columns} FROM {WRITTEN}");
         let types: Vec<_> = (transaction.prepare(&written).await?.columns().iter())
             .map(|column| column.type_().clone())
             .collect();
-        let sql = format!("COPY written ({columns}) FROM STDIN (FORMAT binary)");
+        let sql = format!("COPY {WRITTEN} ({columns}) FROM STDIN (FORMAT binary)");
         let writer = BinaryCopyInWriter::new(transaction.copy_in(&sql).await?, &types);
         pin!(writer);
         for ((position, passage), vector) in passages.iter().zip(vectors.rows()) {
@@ -238,7 +270,7 @@ impl PostgresKnowledge {
         writer.finish().await?;
         // In one order, so that two writers of the same ids wait for each other and not crosswise.
         let sql = format!(
-            "INSERT INTO {table} ({columns}) SELECT {columns} FROM written ORDER BY id
+            "INSERT INTO {table} ({columns}) SELECT {columns} FROM {WRITTEN} ORDER BY id
              ON CONFLICT (id) DO UPDATE SET position = EXCLUDED.position, title = EXCLUDED.title,
                 text = EXCLUDED.text, source = EXCLUDED.source, metadata = EXCLUDED.metadata,
                 vector = EXCLUDED.vector"
@@ -278,16 +310,24 @@ impl Table for PostgresKnowledge {
 
     fn write(&self, passages: &[(usize, Passage)], vectors: &Array2<f32>) -> Result<()> {
         for (_, passage) in passages {
-            check_characters(passage)?;
+            check_kept(passage)?;
         }
+        // Whatever they are stored as, they are compared in half precision.
+        Rows::new(vectors.clone(), Storage::F16)?;
         self.run("write passages", |client| {
             self.copy(client, passages, vectors)
         })
     }
 }
 
-/// PostgreSQL's texts have no character 0.
-fn check_characters(passage: &Passage) -> Result<()> {
+/// Refuses what the server would refuse, with all that is written beside it.
+fn check_kept(passage: &Passage) -> Result<()> {
+    if passage.id.len() > LONGEST_ID {
+        return Err(Error::Unkept {
+            id: passage.id.clone(),
+            reason: "PostgreSQL keeps ids of 2,000 bytes at most here",
+        });
+    }
     let known = passage.metadata.iter().flat_map(|(field, value)| {
         let text = match value {
             Value::Text(text) => &text[..],
