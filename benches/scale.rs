@@ -81,6 +81,9 @@ enum Command {
     },
 }
 
+/// Ids of the true neighbours of each query.
+type Truth = Vec<HashSet<String>>;
+
 /// Hits of a query.
 const K: usize = 10;
 
@@ -162,7 +165,7 @@ fn searches(
     name: &str,
     knowledge: &dyn Knowledge,
     queries: ArrayView2<f32>,
-    truth: Option<&[HashSet<String>]>,
+    truth: Option<&Truth>,
 ) -> Result<(), Box<dyn Error>> {
     let timed = |batch: usize| -> Result<_, Box<dyn Error>> {
         let asked = if batch == 1 { 64 } else { QUERIES };
@@ -191,10 +194,7 @@ fn searches(
     Ok(())
 }
 
-fn ids(
-    knowledge: &dyn Knowledge,
-    found: &[Vec<Hit>],
-) -> Result<Vec<HashSet<String>>, Box<dyn Error>> {
+fn ids(knowledge: &dyn Knowledge, found: &[Vec<Hit>]) -> Result<Truth, Box<dyn Error>> {
     let ids = found.iter().map(|hits| {
         let positions: Vec<usize> = hits.iter().map(|hit| hit.position).collect();
         let passages = knowledge.passages_at(&positions)?;
@@ -204,9 +204,7 @@ fn ids(
 }
 
 #[cfg(any(feature = "ann", feature = "postgres", feature = "milvus"))]
-fn with_truth(
-    folder: &Path,
-) -> Result<(KnowledgeBase, Array2<f32>, Vec<HashSet<String>>), Box<dyn Error>> {
+fn with_truth(folder: &Path) -> Result<(KnowledgeBase, Array2<f32>, Truth), Box<dyn Error>> {
     let knowledge = KnowledgeBase::open_unverified(folder)?;
     let queries = queries(folder, &knowledge)?;
     let found = Knowledge::search(&knowledge, queries.view(), K, None)?;

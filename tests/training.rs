@@ -265,7 +265,12 @@ fn both_encoders_train_with_a_live_index() {
         let before = rag(Kind::T5);
         let mut trainer = Trainer::new(before.clone(), config, pairs.len()).unwrap();
         let batch: Vec<_> = pairs.iter().collect();
-        let vectors = |rag: &Rag| rag.retriever.vectors(&[0, 1, 2, 3, 4, 5]);
+        let vectors = |rag: &Rag| {
+            rag.retriever
+                .knowledge()
+                .vectors_at(&[0, 1, 2, 3, 4, 5])
+                .unwrap()
+        };
         let mut seen = Vec::new();
         let mut snapshot = None;
         for step in 0..5 {

@@ -54,7 +54,7 @@ fn passages(count: usize) -> Vec<Passage> {
             1 => passage.with("language", "zh").with("year", 2000.5),
             2 => passage
                 .with("language", "Ünïcode \"quoted\"")
-                .with("draft", n % 3 == 0),
+                .with("draft", n.is_multiple_of(3)),
             _ => passage,
         };
         match n % 5 {

@@ -1,3 +1,8 @@
+#![expect(
+    clippy::result_large_err,
+    reason = "it is the error of Milvus's client"
+)]
+
 mod condition;
 
 use std::{
