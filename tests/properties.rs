@@ -809,7 +809,11 @@ fn candidates_are_ranked_by_inner_products() {
                     RankBy::Evidence => rag.retriever.retrieve(&[question]).unwrap()[0]
                         .iter()
                         .map(|found| {
-                            let vectors = rag.retriever.vectors(&[found.position]);
+                            let vectors = rag
+                                .retriever
+                                .knowledge()
+                                .vectors_at(&[found.position])
+                                .unwrap();
                             dot(&questions(&one.text), &vectors.row(0).to_vec())
                         })
                         .fold(f32::NEG_INFINITY, f32::max),
