@@ -111,7 +111,12 @@ fn all_that_speaks_for_a_passage_is_what_each_source_says() {
         .unwrap();
     for found in everything(question) {
         let at = found.position;
-        let dense = retriever.vectors(&[at]).row(0).dot(&vector.row(0));
+        let dense = retriever
+            .knowledge()
+            .vectors_at(&[at])
+            .unwrap()
+            .row(0)
+            .dot(&vector.row(0));
         assert!((found.relevance.dense - dense).abs() < 1e-4);
         let lexical = words(&retriever).scores(question, &[at]).unwrap()[0];
         assert_eq!(found.relevance.lexical, lexical);
@@ -216,7 +221,11 @@ fn another_index_over_the_same_vectors_finds_the_same() {
             positions(&ask(&retriever, question))
         );
     }
-    let few = FlatIndex::new(retriever.vectors(&[0, 1]), Storage::F32).unwrap();
+    let few = FlatIndex::new(
+        retriever.knowledge().vectors_at(&[0, 1]).unwrap(),
+        Storage::F32,
+    )
+    .unwrap();
     let error = retriever.with_index(few).unwrap_err();
     assert!(
         matches!(

@@ -70,7 +70,7 @@ fn parameters(rag: &Rag) -> String {
     let mut hash = blake3::Hasher::new();
     tensors.hash(&mut hash).unwrap();
     let positions: Vec<usize> = (0..retriever.local().unwrap().len()).collect();
-    for value in retriever.vectors(&positions) {
+    for value in retriever.knowledge().vectors_at(&positions).unwrap() {
         hash.update(&value.to_le_bytes());
     }
     hash.finalize().to_hex().to_string()
