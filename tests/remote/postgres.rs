@@ -313,6 +313,7 @@ fn answers_come_while_passages_change() {
                 }
                 let encoder = &changing.retriever.context_encoder;
                 remote.upsert(all.clone(), encoder, |_| {}).unwrap();
+                thread::sleep(Duration::from_millis(5));
             }
         });
         let expected = rag.retriever.retrieve(&QUESTIONS).unwrap();
