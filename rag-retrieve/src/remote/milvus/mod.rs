@@ -171,7 +171,7 @@ impl MilvusKnowledge {
     /// # Errors
     /// [`Error::Encoder`] for another encoder than that of the knowledge base, [`Error::DuplicateId`],
     /// [`Error::Metadata`], [`Error::Unkept`], those of the encoder, [`Error::Dimension`],
-    /// [`Error::NotFinite`], [`Error::HalfRange`], [`Error::Database`]; what was written before remains.
+    /// [`Error::NotFinite`], [`Error::Database`]; what was written before remains.
     pub fn upsert(
         &self,
         passages: impl IntoIterator<Item = Passage>,
@@ -358,13 +358,13 @@ impl MilvusKnowledge {
         found.results().rows()?.map(|row| read(&row)).collect()
     }
 
-    /// Has it in memory, where an operator has not done so, with as many replicas as are wanted.
+    /// Has the server hold it in memory, where an operator has not done so, with as many replicas as are wanted.
     async fn load(&self) -> Attempt<()> {
         loop {
             let state = GetLoadStateRequest::builder().collection_name(&self.collection);
             match self.client.get_load_state(state.build()?).await?.state() {
                 LoadState::Loaded => return Ok(()),
-                LoadState::Loading => sleep(Duration::from_millis(100)).await,
+                LoadState::Loading => {}
                 _ => {
                     let load = LoadCollectionRequest::builder().collection_name(&self.collection);
                     self.client
@@ -372,6 +372,7 @@ impl MilvusKnowledge {
                         .await?;
                 }
             }
+            sleep(Duration::from_millis(100)).await;
         }
     }
 
