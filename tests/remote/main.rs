@@ -19,7 +19,9 @@ mod postgres_faults;
 mod postgres_server;
 
 use std::{
+    ffi::OsStr,
     net::TcpListener,
+    process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -29,6 +31,19 @@ use burn_rag::{
 };
 use common::Random;
 use ndarray::Array2;
+
+/// A shell that runs `script` with `arguments` when this process ends, however it ends: servers that tests
+/// share are never dropped.
+fn at_the_end(script: &str, arguments: &[&OsStr]) -> Child {
+    Command::new("sh")
+        .args(["-c", &format!("read _; {script}"), "sh"])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
 
 /// A port of the loopback that is free now.
 fn free_port() -> u16 {

@@ -20,7 +20,7 @@ use burn_rag::{
 use ndarray::{Array2, array};
 
 use super::{
-    Ending,
+    Ending, at_the_end,
     common::{
         self, Kind, QUESTIONS,
         hashes::{DIMENSION, Hashes},
@@ -33,6 +33,8 @@ struct Server {
     folder: tempfile::TempDir,
     port: u16,
     process: Option<Child>,
+    /// Whose input ends with this process.
+    watching: Option<Child>,
 }
 
 impl Server {
@@ -42,9 +44,10 @@ impl Server {
             return None;
         }
         let mut server = Self {
-            folder: tempfile::tempdir().unwrap(),
+            folder: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(),
             port: free_port(),
             process: None,
+            watching: None,
         };
         server.up();
         Some(server)
@@ -77,7 +80,10 @@ impl Server {
             .arg(self.folder.path().join("data"))
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        self.process = Some(command.spawn().unwrap());
+        let process = command.spawn().unwrap();
+        let pid = process.id().to_string();
+        self.watching = Some(at_the_end("kill -9 \"$1\"", &[pid.as_ref()]));
+        self.process = Some(process);
     }
 
     fn down(&mut self) {

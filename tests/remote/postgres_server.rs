@@ -4,11 +4,11 @@ use std::{
     env, fs,
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::OnceLock,
 };
 
-use super::free_port;
+use super::{at_the_end, free_port};
 
 /// Someone without rights, whom `initdb` takes in the place of root.
 const NOBODY: u32 = 65534;
@@ -17,6 +17,8 @@ pub struct Server {
     programs: PathBuf,
     folder: tempfile::TempDir,
     pub port: u16,
+    /// Whose input ends with this process.
+    _watching: Option<Child>,
 }
 
 impl Server {
@@ -31,10 +33,11 @@ impl Server {
             .prefix("pg")
             .tempdir_in("/tmp")
             .unwrap();
-        let server = Self {
+        let mut server = Self {
             programs: programs.into(),
             folder,
             port: free_port(),
+            _watching: None,
         };
         if is_root() {
             chown(server.folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -59,6 +62,10 @@ impl Server {
         let path = data.join("postgresql.conf");
         fs::write(&path, fs::read_to_string(&path).unwrap() + &settings).unwrap();
         server.up();
+        // At once, as a crash would.
+        let stop = r#"kill -QUIT "$(head -n 1 "$1/postmaster.pid")"; sleep 1; rm -rf "$2""#;
+        let folder = server.folder.path().as_os_str();
+        server._watching = Some(at_the_end(stop, &[data.as_ref(), folder]));
         Some(server)
     }
 
