@@ -258,7 +258,9 @@ impl Index for GraphIndex {
         among: Option<&[usize]>,
     ) -> Result<Vec<Vec<Hit>>> {
         check_queries(queries, self.dimension())?;
-        if among.is_some_and(|among| among.len() <= COMPARED.max(k)) {
+        let few = |among: &[usize]| among.len() <= COMPARED.max(k);
+        // Filtered, bits alone lose too many.
+        if among.is_some_and(|among| self.settings.code == Code::Binary || few(among)) {
             return self.exact.search_among(queries, k, among);
         }
         let allowed = among.map(|among| {
@@ -420,7 +422,7 @@ mod tests {
             (Code::F32, default),
             (Code::F16, default),
             (Code::I8, default),
-            (Code::Binary, 2000),
+            (Code::Binary, 6000),
         ] {
             let settings = GraphSettings {
                 code,
