@@ -219,12 +219,7 @@ impl GraphIndex {
         let width = k.max(self.settings.search_width).min(self.len());
         let allowed = |position| among.is_none_or(|among| among[position as usize]);
         let found = match (self.settings.code, among) {
-            (Code::Binary, Some(_)) => {
-                let query = signs(&query);
-                let query = b1x8::from_u8s(&query);
-                self.graph.filtered_search(query, width, allowed)
-            }
-            (Code::Binary, None) => self.graph.search(b1x8::from_u8s(&signs(&query)), width),
+            (Code::Binary, _) => self.graph.search(b1x8::from_u8s(&signs(&query)), width),
             (_, Some(_)) => self.graph.filtered_search(&query, width, allowed),
             (_, None) => self.graph.search(&query, width),
         };
@@ -260,7 +255,8 @@ impl Index for GraphIndex {
         check_queries(queries, self.dimension())?;
         let few = |among: &[usize]| among.len() <= COMPARED.max(k);
         // Filtered, bits alone lose too many.
-        if among.is_some_and(|among| self.settings.code == Code::Binary || few(among)) {
+        let bits = self.settings.code == Code::Binary;
+        if among.is_some_and(|among| bits || few(among)) {
             return self.exact.search_among(queries, k, among);
         }
         let allowed = among.map(|among| {
@@ -422,7 +418,7 @@ mod tests {
             (Code::F32, default),
             (Code::F16, default),
             (Code::I8, default),
-            (Code::Binary, 6000),
+            (Code::Binary, 2000),
         ] {
             let settings = GraphSettings {
                 code,
