@@ -61,7 +61,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let work: Work = serde_json::from_str(&fs::read_to_string(folder.join("work.json"))?)?;
     let device = device(&std::env::var("RAG_DEVICE").unwrap_or_else(|_| "cpu".into()))?;
     let precision: Precision = serde_json::from_value(arguments.precision.into())?;
-    let checkpoint = Checkpoint::load(&work.checkpoint, &device)?;
+    let mut checkpoint = Checkpoint::load(&work.checkpoint, &device)?;
+    checkpoint.generator = checkpoint.generator.with_precision(precision)?;
     let mut generation = serde_json::to_value(&checkpoint.generation)?;
     for (name, value) in work.generation.as_object().into_iter().flatten() {
         generation[name] = value.clone();
@@ -107,7 +108,7 @@ fn answer(
     let device = checkpoint.generator.device();
     let pad = config.question_encoder.bert.pad_token_id;
     let question = TokenBatch::new(&[question], pad, &device);
-    let vector = checkpoint.question_encoder.forward(&question, None, precision);
+    let vector = checkpoint.question_encoder.forward(&question, None, Precision::F32);
     let vector: Vec<f32> = vector.try_into_vec_as()?;
     let score = |document: &Vec<f32>| document.iter().zip(&vector).map(|(a, b)| a * b).sum();
     let scores: Vec<f32> = work.documents.iter().map(score).collect();

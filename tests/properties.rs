@@ -848,7 +848,7 @@ fn half_precision_answers_like_f32() {
     for kind in KINDS {
         for (precision, tolerance) in [(Precision::Bf16, 0.1), (Precision::F16, 0.02)] {
             let full = rag(kind);
-            let half = full.clone().with_precision(precision);
+            let half = full.clone().with_precision(precision).unwrap();
             for question in QUESTIONS {
                 let candidates = ["rain", "雨", "the play"];
                 let [full, half] =

@@ -5,7 +5,7 @@ use rag_core::{
     TokenBatch, Tokenizer,
     atomic::replace_folder,
     marginal::RagModel,
-    nn::{Precision, store_weights_as},
+    nn::Precision,
 };
 use rag_retrieve::{Filter, Knowledge, Retrieved, Retriever, Role, TextEncoder};
 use serde_json::json;
@@ -212,12 +212,14 @@ impl Rag {
     }
 
     /// Computes the generator's matrix products in `precision`, and stores its matrices so: half the
-    /// memory, for answering. Training wants f32 parameters.
-    #[must_use]
-    pub fn with_precision(mut self, precision: Precision) -> Self {
-        self.generator = store_weights_as(self.generator, precision);
+    /// memory or less, for answering. Training wants f32 parameters.
+    ///
+    /// # Errors
+    /// Those of [`Generator::with_precision`].
+    pub fn with_precision(mut self, precision: Precision) -> Result<Self> {
+        self.generator = self.generator.with_precision(precision)?;
         self.precision = precision;
-        self
+        Ok(self)
     }
 
     /// Sets how RAG-Sequence compares what its documents propose.

@@ -4,18 +4,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::module::Module;
-use burn::tensor::DType;
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    tensor::{Bool, DType, Int, Tensor},
+};
 use burn_store::{
-    ApplyError, FloatCastAdapter, ModuleSnapshot, ModuleStore, PytorchStore, SafetensorsStore,
-    burn_pack,
+    ApplyError, FloatCastAdapter, ModuleSnapshot, ModuleStore, PytorchStore, burn_pack,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::Names;
+use super::{Names, mapped::mapped_tensors};
 use crate::{Error, Result};
 
 /// The tensors of a checkpoint folder, read when a module asks for them.
+///
+/// Those of a safetensors file that are f32 already are not read at all: the module's parameters are the
+/// file, mapped into memory, until something changes them. A file must not be written over in place as
+/// long as a module lives that was filled from it; what [`super::write_safetensors`] writes is put in its
+/// place whole.
 #[derive(Debug)]
 pub struct Weights {
     folder: PathBuf,
@@ -79,12 +85,12 @@ impl Weights {
     pub fn fill<M: Module>(&mut self, mut module: M, prefix: &str, names: &Names) -> Result<M> {
         let mut found = Vec::new();
         let mut missing = Vec::new();
-        for parameter in module.collect(None, None, true) {
-            let name = names.of(prefix, &parameter.name);
+        for path in Paths::of(&module) {
+            let name = names.of(prefix, &path);
             match self.tensors.get(&name) {
                 Some(tensor) => {
                     let mut tensor = tensor.clone();
-                    tensor.name = parameter.name;
+                    tensor.name = path;
                     found.push(tensor);
                     self.used.insert(name);
                 }
@@ -138,6 +144,56 @@ impl Weights {
     }
 }
 
+/// The paths of a module's parameters, without making those that are not initialised yet.
+#[derive(Default)]
+struct Paths {
+    within: Vec<String>,
+    found: Vec<String>,
+}
+
+impl Paths {
+    fn of(module: &impl Module) -> Vec<String> {
+        let mut paths = Self::default();
+        module.visit(&mut paths);
+        paths.found
+    }
+
+    fn add(&mut self) {
+        self.found.push(self.within.join("."));
+    }
+}
+
+/// The variant of an enum is no part of a path.
+fn is_variant(container: &str) -> bool {
+    container.starts_with("Enum:")
+}
+
+impl ModuleVisitor for Paths {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        if !is_variant(container) {
+            self.within.push(name.to_owned());
+        }
+    }
+
+    fn exit_module(&mut self, _: &str, container: &str) {
+        if !is_variant(container) {
+            self.within.pop();
+        }
+    }
+
+    fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<D>>) {
+        self.add();
+    }
+
+    fn visit_int<const D: usize>(&mut self, _: &Param<Tensor<D, Int>>) {
+        self.add();
+    }
+
+    fn visit_bool<const D: usize>(&mut self, _: &Param<Tensor<D, Bool>>) {
+        self.add();
+    }
+}
+
 /// Reads a JSON file such as `config.json`.
 ///
 /// # Errors
@@ -177,19 +233,17 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn read_tensors(file: &Path) -> Result<BTreeMap<String, burn_pack::Tensor>> {
+    if file.extension().is_none_or(|extension| extension != "bin") {
+        return mapped_tensors(file);
+    }
     fs::File::open(file).map_err(Error::io(file))?;
-    let damaged = |reason: String| Error::DamagedWeights {
-        path: file.to_owned(),
-        reason,
-    };
-    if file.extension().is_some_and(|extension| extension == "bin") {
-        // A shard that holds only later layers must not be renumbered.
-        let mut store = PytorchStore::from_file(file).map_indices_contiguous(false);
-        let tensors = store.get_all_tensors();
-        Ok(tensors.map_err(|error| damaged(error.to_string()))?.clone())
-    } else {
-        let mut store = SafetensorsStore::from_file(file);
-        let tensors = store.get_all_tensors();
-        Ok(tensors.map_err(|error| damaged(error.to_string()))?.clone())
+    // A shard that holds only later layers must not be renumbered.
+    let mut store = PytorchStore::from_file(file).map_indices_contiguous(false);
+    match store.get_all_tensors() {
+        Ok(tensors) => Ok(tensors.clone()),
+        Err(error) => Err(Error::DamagedWeights {
+            path: file.to_owned(),
+            reason: error.to_string(),
+        }),
     }
 }

@@ -4,6 +4,7 @@
 #[cfg(feature = "hub")]
 mod hub;
 mod load;
+mod mapped;
 mod save;
 
 #[cfg(feature = "hub")]

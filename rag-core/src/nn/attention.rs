@@ -105,7 +105,12 @@ impl Attention {
         precision: Precision,
     ) -> Tensor<3> {
         let [rows, length, _] = states.dims();
-        let queries = self.split_heads(self.query.forward(states, precision) * self.scale);
+        let queries = self.query.forward(states, precision);
+        #[cfg(feature = "flex")]
+        if let Some(heads) = super::attend::attend(&queries, memory, bias.as_ref(), self.scale) {
+            return self.output.forward(heads, precision).cast(FloatDType::F32);
+        }
+        let queries = self.split_heads(queries * self.scale);
         let mut scores = queries
             .matmul(memory.keys.clone().swap_dims(2, 3))
             .cast(FloatDType::F32);
@@ -113,12 +118,22 @@ impl Attention {
             scores = scores + bias;
         }
         let weights = dropout(&self.dropout, softmax(scores));
-        let heads = precision
-            .cast(weights)
+        let heads = weights
+            .cast(memory.values.dtype())
             .matmul(memory.values.clone())
             .swap_dims(1, 2)
             .reshape([rows, length, self.heads * self.d_head]);
         self.output.forward(heads, precision).cast(FloatDType::F32)
+    }
+
+    /// See [`Linear::pack`].
+    #[must_use]
+    pub fn pack(mut self, precision: Precision) -> Self {
+        self.query = self.query.pack(precision);
+        self.key = self.key.pack(precision);
+        self.value = self.value.pack(precision);
+        self.output = self.output.pack(precision);
+        self
     }
 
     fn split_heads(&self, states: Tensor<3>) -> Tensor<4> {

@@ -81,6 +81,15 @@ impl FeedForward {
             .forward(dropout(&self.dropout, hidden), precision)
             .cast(FloatDType::F32)
     }
+
+    /// See [`Linear::pack`].
+    #[must_use]
+    pub fn pack(mut self, precision: Precision) -> Self {
+        self.up = self.up.pack(precision);
+        self.gate = self.gate.map(|gate| gate.pack(precision));
+        self.down = self.down.pack(precision);
+        self
+    }
 }
 
 /// The activation that `config.json` names.

@@ -1,10 +1,12 @@
+use std::sync::Arc;
+
 use burn::{
     config::Config,
     module::{Initializer, Module, Param},
     tensor::{Device, Tensor, module::linear},
 };
 
-use super::Precision;
+use super::{Precision, packed::Packed};
 
 /// Configuration of a [`Linear`] layer.
 #[derive(Config, Debug)]
@@ -28,6 +30,9 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[d_output]`.
     pub bias: Option<Param<Tensor<1>>>,
+    /// What is multiplied instead of the weight, where gradients are not asked for.
+    #[module(skip)]
+    packed: Option<Arc<Packed>>,
 }
 
 impl LinearConfig {
@@ -42,6 +47,7 @@ impl LinearConfig {
             bias: self
                 .bias
                 .then(|| Initializer::Zeros.init([self.d_output], device)),
+            packed: None,
         }
     }
 }
@@ -49,8 +55,28 @@ impl LinearConfig {
 impl Linear {
     /// `[.., d_input]` to `[.., d_output]`, in `precision`.
     pub fn forward<const D: usize>(&self, input: Tensor<D>, precision: Precision) -> Tensor<D> {
+        if let Some(packed) = &self.packed
+            && !input.device().is_autodiff()
+        {
+            let bias = self.bias.as_ref().map(|bias| bias.val());
+            return packed.linear(input, bias);
+        }
         let bias = self.bias.as_ref().map(|bias| precision.cast(bias.val()));
         flat_linear(input, self.weight.val(), bias, precision)
+    }
+
+    /// Packs the weight for answering in bf16 or int8, where it is on the CPU. It is unpacked, as it was
+    /// rounded, for whoever asks for it: to save it, say.
+    #[must_use]
+    pub fn pack(mut self, precision: Precision) -> Self {
+        let packed = Packed::new(&self.weight.val(), precision);
+        if let Some(packed) = packed.map(Arc::new) {
+            let (device, shape) = (self.weight.lazy_device(), self.weight.lazy_shape());
+            self.packed = Some(packed.clone());
+            let unpacked = move |device: &Device, _| packed.unpacked(device);
+            self.weight = Param::uninitialized(self.weight.id, unpacked, device, false, shape);
+        }
+        self
     }
 }
 
@@ -64,11 +90,25 @@ pub fn flat_linear<const D: usize>(
     bias: Option<Tensor<1>>,
     precision: Precision,
 ) -> Tensor<D> {
+    by_rows(input, |rows| {
+        #[cfg(feature = "flex")]
+        if precision == Precision::F32
+            && let Some(output) = super::few_rows::linear(&rows, &weight, bias.as_ref())
+        {
+            return output;
+        }
+        linear(precision.cast(rows), precision.cast(weight).transpose(), bias)
+    })
+}
+
+/// All rows as one matrix.
+pub(super) fn by_rows<const D: usize>(
+    input: Tensor<D>,
+    product: impl FnOnce(Tensor<2>) -> Tensor<2>,
+) -> Tensor<D> {
     let mut shape = input.dims();
-    let [d_output, d_input] = weight.dims();
     let rows = shape[..D - 1].iter().product();
-    let flat: Tensor<2> = precision.cast(input).reshape([rows, d_input]);
-    let output = linear(flat, precision.cast(weight).transpose(), bias);
-    shape[D - 1] = d_output;
+    let output = product(input.reshape([rows, shape[D - 1]]));
+    shape[D - 1] = output.dims()[1];
     output.reshape(shape)
 }

@@ -3,16 +3,48 @@
 //! Weights keep the layout of the checkpoints, `[d_output, d_input]`. The residual stream,
 //! softmax and norms are f32; matrix products run in a [`Precision`].
 
+#[cfg(feature = "flex")]
+mod attend;
 mod attention;
 mod feed_forward;
+#[cfg(feature = "flex")]
+mod few_rows;
 mod fused;
 mod layer_norm;
 mod linear;
+#[cfg(feature = "flex")]
+mod packed;
 mod precision;
+
+/// Only the CPU has packed weights.
+#[cfg(not(feature = "flex"))]
+mod packed {
+    use burn::tensor::{Device, Tensor};
+
+    use super::Precision;
+
+    #[derive(Debug)]
+    pub enum Packed {}
+
+    impl Packed {
+        pub fn new(_: &Tensor<2>, _: Precision) -> Option<Self> {
+            None
+        }
+
+        pub fn linear<const D: usize>(&self, _: Tensor<D>, _: Option<Tensor<1>>) -> Tensor<D> {
+            match *self {}
+        }
+
+        pub fn unpacked(&self, _: &Device) -> Tensor<2> {
+            match *self {}
+        }
+    }
+}
 
 pub use attention::{Attention, AttentionConfig, KeysValues, MASKED, padding_bias};
 pub use feed_forward::{FeedForward, FeedForwardConfig, activation};
 pub use fused::{AdamWStep, adamw, dropout, fuses, gelu, log_softmax, softmax};
 pub use layer_norm::{LayerNorm, LayerNormConfig};
 pub use linear::{Linear, LinearConfig, flat_linear};
+pub use packed::Packed;
 pub use precision::{Precision, store_weights_as};

@@ -18,6 +18,9 @@ pub enum Precision {
     Bf16,
     /// 16 bits with 10 bits of mantissa and a largest value of 65,504: training wants loss scaling.
     F16,
+    /// 8-bit integers, for answering on the CPU only: weights and what meets them are rounded to them, row by
+    /// row. All else is f32.
+    Int8,
 }
 
 impl Precision {
@@ -30,7 +33,7 @@ impl Precision {
 impl From<Precision> for FloatDType {
     fn from(precision: Precision) -> Self {
         match precision {
-            Precision::F32 => Self::F32,
+            Precision::F32 | Precision::Int8 => Self::F32,
             Precision::Bf16 => Self::BF16,
             Precision::F16 => Self::F16,
         }

@@ -8,12 +8,12 @@ use rag_core::{
     checkpoint::{Names, Tensors, Weights},
     nn::{
         Attention, AttentionConfig, FeedForward, FeedForwardConfig, LayerNorm, LayerNormConfig,
-        Linear, LinearConfig, Precision, activation, dropout, flat_linear, padding_bias,
+        Linear, LinearConfig, Precision, activation, dropout, padding_bias, store_weights_as,
     },
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Cache, Memory, causal_bias, cross_attend};
+use super::{Cache, Memory, TiedHead, causal_bias, cross_attend};
 
 /// `config.json` of BART.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -108,6 +108,8 @@ pub struct Bart {
     encoder: Stack,
     decoder: Stack,
     lm_head: Option<Linear>,
+    #[module(skip)]
+    tied_head: TiedHead,
     final_logits_bias: Param<Tensor<2>>,
 }
 
@@ -173,6 +175,7 @@ impl BartConfig {
                     .with_std(self.init_std)
                     .init(device)
             }),
+            tied_head: TiedHead::default(),
             final_logits_bias: Initializer::Zeros
                 .init([1, self.vocab_size], device)
                 .set_require_grad(false),
@@ -260,6 +263,18 @@ impl Bart {
         tensors.add(self, prefix, &BartConfig::names());
     }
 
+    /// See [`super::Generator::with_precision`].
+    pub(super) fn pack(mut self, precision: Precision) -> Self {
+        self.encoder = self.encoder.pack(precision);
+        self.decoder = self.decoder.pack(precision);
+        match self.lm_head {
+            Some(head) => self.lm_head = Some(head.pack(precision)),
+            None => self.tied_head = TiedHead::pack(&self.shared, precision),
+        }
+        self.shared = store_weights_as(self.shared, Precision::Bf16);
+        self
+    }
+
     /// See [`super::Generator::encode`].
     pub(super) fn encode(&self, contexts: &TokenBatch, precision: Precision) -> Memory {
         let bias = padding_bias(&contexts.mask);
@@ -314,7 +329,7 @@ impl Bart {
         let states = self.decoder.finish(states);
         let logits = match &self.lm_head {
             Some(head) => head.forward(states, precision),
-            None => tied_head(&self.shared, states, precision),
+            None => self.tied_head.forward(&self.shared, states, precision),
         };
         logits.cast(FloatDType::F32)
             + self
@@ -325,24 +340,21 @@ impl Bart {
     }
 
     pub(super) fn vocabulary(&self) -> usize {
-        self.shared.weight.shape().dims::<2>()[0]
+        self.shared.weight.lazy_shape().dims::<2>()[0]
     }
 
     pub(super) fn device(&self) -> Device {
-        self.shared.weight.val().device()
+        self.shared.weight.lazy_device()
     }
 }
 
-/// The head that shares the embeddings' weights.
-pub(super) fn tied_head(
-    embedding: &Embedding,
-    states: Tensor<3>,
-    precision: Precision,
-) -> Tensor<3> {
-    flat_linear(states, embedding.weight.val(), None, precision)
-}
-
 impl Stack {
+    fn pack(mut self, precision: Precision) -> Self {
+        let layers = self.layers.into_iter();
+        self.layers = layers.map(|layer| layer.pack(precision)).collect();
+        self
+    }
+
     fn embed(&self, shared: &Embedding, ids: Tensor<2, Int>, past: usize) -> Tensor<3> {
         let [_, length] = ids.dims();
         let first = (past + POSITION_OFFSET) as i64;
@@ -362,6 +374,13 @@ impl Stack {
 }
 
 impl Layer {
+    fn pack(mut self, precision: Precision) -> Self {
+        self.self_attn = self.self_attn.pack(precision);
+        self.encoder_attn = self.encoder_attn.map(|attention| attention.pack(precision));
+        self.feed_forward = self.feed_forward.pack(precision);
+        self
+    }
+
     /// A residual block with its norm after it, or before it.
     fn sublayer(
         &self,

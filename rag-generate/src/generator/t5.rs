@@ -8,12 +8,12 @@ use rag_core::{
     checkpoint::{Names, Tensors, Weights},
     nn::{
         Attention, AttentionConfig, FeedForward, FeedForwardConfig, Linear, LinearConfig,
-        Precision, activation, dropout, padding_bias,
+        Precision, activation, dropout, padding_bias, store_weights_as,
     },
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Cache, Memory, bart::tied_head, causal_bias, cross_attend};
+use super::{Cache, Memory, TiedHead, causal_bias, cross_attend};
 
 /// `config.json` of T5.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,6 +87,8 @@ pub struct T5 {
     encoder: Stack,
     decoder: Stack,
     lm_head: Option<Linear>,
+    #[module(skip)]
+    tied_head: TiedHead,
     /// What states are multiplied with before a tied head.
     head_scale: f64,
 }
@@ -153,6 +155,7 @@ impl T5Config {
             encoder: self.stack(Direction::Both, device)?,
             decoder: self.stack(Direction::Backward, device)?,
             lm_head: (!self.tie_word_embeddings).then(head),
+            tied_head: TiedHead::default(),
             head_scale: (self.d_model as f64).powf(-0.5),
         })
     }
@@ -296,6 +299,18 @@ impl T5 {
         common.and(&[(".up.", if gated { ".wi_0." } else { ".wi." })])
     }
 
+    /// See [`super::Generator::with_precision`].
+    pub(super) fn pack(mut self, precision: Precision) -> Self {
+        self.encoder = self.encoder.pack(precision);
+        self.decoder = self.decoder.pack(precision);
+        match self.lm_head {
+            Some(head) => self.lm_head = Some(head.pack(precision)),
+            None => self.tied_head = TiedHead::pack(&self.shared, precision),
+        }
+        self.shared = store_weights_as(self.shared, Precision::Bf16);
+        self
+    }
+
     /// See [`super::Generator::encode`].
     pub(super) fn encode(&self, contexts: &TokenBatch, precision: Precision) -> Memory {
         let [_, length] = contexts.dims();
@@ -359,21 +374,30 @@ impl T5 {
         let states = self.decoder.finish(states);
         let logits = match &self.lm_head {
             Some(head) => head.forward(states, precision),
-            None => tied_head(&self.shared, states * self.head_scale, precision),
+            None => {
+                let states = states * self.head_scale;
+                self.tied_head.forward(&self.shared, states, precision)
+            }
         };
         logits.cast(FloatDType::F32)
     }
 
     pub(super) fn vocabulary(&self) -> usize {
-        self.shared.weight.shape().dims::<2>()[0]
+        self.shared.weight.lazy_shape().dims::<2>()[0]
     }
 
     pub(super) fn device(&self) -> Device {
-        self.shared.weight.val().device()
+        self.shared.weight.lazy_device()
     }
 }
 
 impl Stack {
+    fn pack(mut self, precision: Precision) -> Self {
+        let layers = self.layers.into_iter();
+        self.layers = layers.map(|layer| layer.pack(precision)).collect();
+        self
+    }
+
     fn embed(&self, shared: &Embedding, ids: Tensor<2, Int>) -> Tensor<3> {
         let embedded = shared.forward(ids).cast(FloatDType::F32);
         dropout(&self.dropout, embedded)
@@ -400,6 +424,13 @@ impl Stack {
 }
 
 impl Layer {
+    fn pack(mut self, precision: Precision) -> Self {
+        self.self_attention = self.self_attention.pack(precision);
+        self.cross_attention = (self.cross_attention).map(|attention| attention.pack(precision));
+        self.feed_forward = self.feed_forward.pack(precision);
+        self
+    }
+
     fn sublayer(
         &self,
         states: Tensor<3>,

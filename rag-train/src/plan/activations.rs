@@ -75,7 +75,7 @@ impl Shape {
             ),
             weight_copies: match settings.precision {
                 Precision::F32 => 0,
-                Precision::Bf16 | Precision::F16 => keeping.width() * multiplied,
+                Precision::Bf16 | Precision::F16 | Precision::Int8 => keeping.width() * multiplied,
             },
             records: self.records(settings),
             workspace: self.loss_workspace(answers, keeping),
@@ -126,7 +126,7 @@ impl Shape {
         // In 16 bits the weights' gradients take the place of their copies.
         let answering = match settings.precision {
             Precision::F32 => F32 * self.answering.trained,
-            Precision::Bf16 | Precision::F16 => 0,
+            Precision::Bf16 | Precision::F16 | Precision::Int8 => 0,
         };
         let gone = kept.decoder + kept.vocabulary + kept.workspace;
         let workspace = self.layer_workspace(contexts, keeping);

@@ -92,7 +92,7 @@ impl Keeping {
     pub(super) fn width(self) -> u64 {
         match self.precision {
             Precision::F32 => F32,
-            Precision::Bf16 | Precision::F16 => 2,
+            Precision::Bf16 | Precision::F16 | Precision::Int8 => 2,
         }
     }
 
@@ -105,7 +105,7 @@ impl Keeping {
         match self.precision {
             Precision::F32 if self.recomputes() => 0,
             Precision::F32 => F32 * numbers * layers.min(1),
-            Precision::Bf16 | Precision::F16 => self.width() * numbers * layers,
+            Precision::Bf16 | Precision::F16 | Precision::Int8 => self.width() * numbers * layers,
         }
     }
 
@@ -122,7 +122,7 @@ impl Keeping {
         if self.fused && dropout {
             let cast = match self.precision {
                 Precision::F32 => 0,
-                Precision::Bf16 | Precision::F16 => F32,
+                Precision::Bf16 | Precision::F16 | Precision::Int8 => F32,
             };
             return (self.width() + cast) * numbers;
         }
@@ -133,8 +133,8 @@ impl Keeping {
         };
         let cast = match self.precision {
             Precision::F32 => 0,
-            Precision::Bf16 | Precision::F16 if dropout => 0,
-            Precision::Bf16 | Precision::F16 => F32,
+            Precision::Bf16 | Precision::F16 | Precision::Int8 if dropout => 0,
+            Precision::Bf16 | Precision::F16 | Precision::Int8 => F32,
         };
         (dropped + output + cast) * numbers
     }
@@ -181,7 +181,7 @@ impl Stack {
         }
         let states = match keeping.precision {
             Precision::F32 => 3,
-            Precision::Bf16 | Precision::F16 => 2,
+            Precision::Bf16 | Precision::F16 | Precision::Int8 => 2,
         };
         norms * states * F32 * texts.tokens() * self.d_model
     }
@@ -194,13 +194,13 @@ impl Stack {
             let read = match keeping.precision {
                 Precision::F32 if keeping.recomputes() => 0,
                 Precision::F32 => F32 * dropout,
-                Precision::Bf16 | Precision::F16 => keeping.width(),
+                Precision::Bf16 | Precision::F16 | Precision::Int8 => keeping.width(),
             };
             F32 + read
         } else if keeping.recomputes() {
             let cast = match keeping.precision {
                 Precision::F32 => 0,
-                Precision::Bf16 | Precision::F16 => keeping.width(),
+                Precision::Bf16 | Precision::F16 | Precision::Int8 => keeping.width(),
             };
             F32 + 2 * F32 * dropout + cast
         } else {

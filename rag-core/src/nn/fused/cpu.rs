@@ -258,10 +258,6 @@ pub fn adamw<const D: usize>(
     moments: [Tensor<D>; 2],
     step: AdamWStep,
 ) -> [Tensor<D>; 3] {
-    let primitive = |tensor: Tensor<D>| {
-        let tensor = tensor.try_into_primitive::<Flex>();
-        tensor.expect("the caller has asked whether the device fuses")
-    };
     let parameter = own(contiguous(primitive(parameter)));
     let gradient = contiguous(primitive(gradient));
     let moments = moments.map(primitive);
@@ -385,7 +381,12 @@ fn tasks(elements: usize, row: usize) -> (bool, usize) {
     (elements > task, task)
 }
 
-fn contiguous(tensor: FlexTensor) -> FlexTensor {
+pub fn primitive<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
+    let tensor = tensor.try_into_primitive::<Flex>();
+    tensor.expect("the caller has asked whether the device fuses")
+}
+
+pub fn contiguous(tensor: FlexTensor) -> FlexTensor {
     match tensor.as_slice::<f32>() {
         Some(_) => tensor,
         None => tensor.to_contiguous(),

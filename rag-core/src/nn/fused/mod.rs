@@ -15,7 +15,13 @@ use burn::{
 };
 
 #[cfg(feature = "flex")]
-use {burn::tensor::DType, cpu::Pass};
+use {
+    burn::{backend::flex::FlexTensor, tensor::DType},
+    cpu::Pass,
+};
+
+#[cfg(feature = "flex")]
+pub(super) use kernels::{largest, softmax_row, vectorised};
 
 /// Whether the functions here are one pass each on a device.
 #[cfg(feature = "flex")]
@@ -32,6 +38,19 @@ pub fn fuses(_: &Device) -> bool {
 #[cfg(feature = "flex")]
 fn takes<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && fuses(&x.device())
+}
+
+/// A tensor as the CPU has it, where it is f32 and nobody asks for gradients.
+#[cfg(feature = "flex")]
+pub(super) fn primitive<const D: usize>(x: Tensor<D>) -> Option<FlexTensor> {
+    let plain = takes(&x) && !x.device().is_autodiff();
+    plain.then(|| cpu::primitive(x))
+}
+
+/// The same with its numbers one row after the other.
+#[cfg(feature = "flex")]
+pub(super) fn elements<const D: usize>(x: Tensor<D>) -> Option<FlexTensor> {
+    primitive(x).map(cpu::contiguous)
 }
 
 /// x Φ(x) of every element (Hendrycks and Gimpel 2016).

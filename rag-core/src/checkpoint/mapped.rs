@@ -1,0 +1,75 @@
+//! Tensors that are a safetensors file, mapped into memory.
+//!
+//! Each has a map of its own, so that the system gets the memory of a tensor back when it is dropped,
+//! cast or packed: opening a checkpoint in another format never holds both whole.
+
+use std::{collections::BTreeMap, fs::File, io, ops::Range, path::Path, sync::Arc};
+
+use burn::tensor::{AllocationProperty, Bytes, DType};
+use burn_store::burn_pack;
+use memmap2::{Mmap, MmapOptions};
+use safetensors::{Dtype, SafeTensors};
+
+use crate::{Error, Result};
+
+/// The tensors of a file by name; no bytes are read yet but the header's.
+pub fn mapped_tensors(path: &Path) -> Result<BTreeMap<String, burn_pack::Tensor>> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let length = file.metadata().map_err(Error::io(path))?.len() as usize;
+    let damaged = |reason: String| Error::DamagedWeights {
+        path: path.to_owned(),
+        reason,
+    };
+    let map = map(&file, 0..length).map_err(|error| damaged(error.to_string()))?;
+    let contents = SafeTensors::deserialize(&map).map_err(|error| damaged(error.to_string()))?;
+    let file = Arc::new(file);
+    let mut tensors = BTreeMap::new();
+    for (name, view) in contents.iter() {
+        let dtype = dtype(view.dtype())
+            .ok_or_else(|| damaged(format!("{name} has the type {:?}", view.dtype())))?;
+        let start = view.data().as_ptr().addr() - map.as_ptr().addr();
+        let range = start..start + view.data().len();
+        // Numbers that do not lie where the processor wants them are copied, and all of them where a mapped
+        // file cannot be replaced.
+        let stays = start.is_multiple_of(dtype.size()) && cfg!(unix);
+        let file = file.clone();
+        let bytes = move || match self::map(&file, range.clone()) {
+            _ if range.is_empty() => Ok(Bytes::from_bytes_vec(Vec::new())),
+            Ok(map) if stays => Ok(Bytes::from_shared(
+                bytes::Bytes::from_owner(map),
+                AllocationProperty::File,
+            )),
+            Ok(map) => Ok(Bytes::from_bytes_vec(map.to_vec())),
+            Err(error) => Err(burn_pack::Error::IoError(error.to_string())),
+        };
+        let length = view.data().len();
+        let shape = view.shape().to_vec();
+        let tensor =
+            burn_pack::Tensor::deferred(name.to_owned(), dtype, shape, None, length, bytes);
+        tensors.insert(name.to_owned(), tensor);
+    }
+    Ok(tensors)
+}
+
+/// The one place that needs `unsafe`: Rust cannot know that nobody changes the file under the map.
+#[allow(unsafe_code)]
+fn map(file: &File, range: Range<usize>) -> io::Result<Mmap> {
+    let mut options = MmapOptions::new();
+    options.offset(range.start as u64).len(range.len());
+    unsafe { options.map(file) }
+}
+
+fn dtype(stored: Dtype) -> Option<DType> {
+    Some(match stored {
+        Dtype::F64 => DType::F64,
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::I64 => DType::I64,
+        Dtype::I32 => DType::I32,
+        Dtype::I16 => DType::I16,
+        Dtype::I8 => DType::I8,
+        Dtype::U8 => DType::U8,
+        _ => return None,
+    })
+}

@@ -1,0 +1,275 @@
+//! Weights of a linear layer laid out once for the processor's matrix units: bf16 or int8 for answering on the CPU.
+//!
+//! NumKong picks the kernel when the program runs: AMX, AVX-512, AVX2, NEON or plain loops. What it multiplies is
+//! rounded (bf16), or divided by the largest of its row and rounded to an integer (int8, LLM.int8()'s vector-wise
+//! quantisation, Dettmers et al. 2022, without its outlier columns); sums are f32, or exact in i32.
+
+use std::{fmt, iter::zip};
+
+use burn::{
+    backend::flex::{FlexTensor, Layout},
+    tensor::{Bytes, DType, Device, Tensor, TensorData},
+};
+use numkong::{Dots, PackedMatrix, StorageElement, bf16};
+use rayon::prelude::*;
+
+use super::{
+    Precision,
+    fused::{elements, largest, vectorised},
+    linear::by_rows,
+};
+
+/// `[d_output, d_input]`, packed.
+pub struct Packed {
+    d_input: usize,
+    d_output: usize,
+    weights: Weights,
+}
+
+enum Weights {
+    Bf16(Pieces<bf16>),
+    Int8(Pieces<i8>),
+}
+
+/// So many outputs at a time that their weights fit the second-level cache beside what they multiply.
+const PIECE: usize = 256;
+
+/// Rows above which cores share the rows; below, they share the outputs.
+const SHARED: usize = 64;
+
+/// Rows of a task at most, again for the cache.
+const TASK: usize = 512;
+
+/// A number that NumKong multiplies.
+trait Number: Dots<Accumulator: Send + Sync> + StorageElement + Send + Sync {
+    /// Rows of `width` numbers as they are multiplied, each times its own scale.
+    fn rows(numbers: &[f32], width: usize) -> Rows<Self>;
+
+    fn product(sum: Self::Accumulator) -> f32;
+}
+
+struct Rows<N: Number> {
+    numbers: numkong::Tensor<N>,
+    scales: Vec<f32>,
+}
+
+struct Pieces<N: Number> {
+    packed: Vec<PackedMatrix<N>>,
+    /// Of each output.
+    scales: Vec<f32>,
+}
+
+impl Packed {
+    /// Packs `weight` `[d_output, d_input]`; `None` where `precision` is not one that packing serves, or the weight
+    /// not on the CPU.
+    pub fn new(weight: &Tensor<2>, precision: Precision) -> Option<Self> {
+        if weight.device() != Device::flex() {
+            return None;
+        }
+        let [d_output, d_input] = weight.dims();
+        let numbers = elements(weight.clone().cast(DType::F32))?;
+        let numbers = numbers.as_slice()?;
+        let weights = match precision {
+            Precision::Bf16 => Weights::Bf16(Pieces::new(numbers, d_input)),
+            Precision::Int8 => Weights::Int8(Pieces::new(numbers, d_input)),
+            Precision::F32 | Precision::F16 => return None,
+        };
+        Some(Self {
+            d_input,
+            d_output,
+            weights,
+        })
+    }
+
+    /// `[.., d_input]` to `[.., d_output]`, `x Wᵀ + b`, both f32 and on the CPU.
+    pub fn linear<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
+        by_rows(x, |x| self.rows(x, bias))
+    }
+
+    fn rows(&self, x: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+        let rows = x.dims()[0];
+        let x = elements(x).expect("packed weights are on the CPU");
+        let bias = bias.map(|bias| elements(bias).expect("a bias is where its weights are"));
+        let x = x.as_slice().expect("activations are f32");
+        let bias = bias.as_ref().and_then(FlexTensor::as_slice);
+        let y = self.multiply(x, bias);
+        let layout = Layout::contiguous([rows, self.d_output].into());
+        Tensor::from_primitive::<burn::backend::Flex>(FlexTensor::new(
+            Bytes::from_elems(y),
+            layout,
+            DType::F32,
+        ))
+    }
+
+    /// The weights as they are multiplied.
+    pub fn unpacked(&self, device: &Device) -> Tensor<2> {
+        // What the unit vectors are mapped to is the transposed matrix, exactly: all other terms are 0.
+        let mut weight = vec![0.0; self.d_output * self.d_input];
+        for (i, column) in self.identity().chunks(self.d_output).enumerate() {
+            for (row, &number) in weight.chunks_mut(self.d_input).zip(column) {
+                row[i] = number;
+            }
+        }
+        Tensor::from_data(TensorData::new(weight, [self.d_output, self.d_input]), device)
+    }
+
+    fn identity(&self) -> Vec<f32> {
+        let mut units = vec![0.0; self.d_input * self.d_input];
+        units.iter_mut().step_by(self.d_input + 1).for_each(|one| *one = 1.0);
+        self.multiply(&units, None)
+    }
+
+    fn multiply(&self, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+        let mut y = vec![0.0; x.len() / self.d_input * self.d_output];
+        match &self.weights {
+            Weights::Bf16(pieces) => pieces.multiply(x, self.d_input, bias, &mut y),
+            Weights::Int8(pieces) => pieces.multiply(x, self.d_input, bias, &mut y),
+        }
+        y
+    }
+}
+
+impl fmt::Debug for Packed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let precision = match self.weights {
+            Weights::Bf16(_) => Precision::Bf16,
+            Weights::Int8(_) => Precision::Int8,
+        };
+        f.debug_struct("Packed")
+            .field("shape", &[self.d_output, self.d_input])
+            .field("precision", &precision)
+            .finish()
+    }
+}
+
+impl<N: Number> Pieces<N> {
+    fn new(weight: &[f32], d_input: usize) -> Self {
+        let pieces = weight.par_chunks(PIECE * d_input);
+        let (packed, scales): (Vec<_>, Vec<_>) = pieces
+            .map(|weight| {
+                let rows = N::rows(weight, d_input);
+                let packed = PackedMatrix::try_pack(&rows.numbers).expect("memory for the weights");
+                (packed, rows.scales)
+            })
+            .unzip();
+        Self {
+            packed,
+            scales: scales.concat(),
+        }
+    }
+
+    fn multiply(&self, x: &[f32], d_input: usize, bias: Option<&[f32]>, y: &mut [f32]) {
+        let (rows, d_output) = (x.len() / d_input, self.scales.len());
+        if rows > SHARED {
+            let share = rows.div_ceil(rayon::current_num_threads());
+            let share = share.next_multiple_of(32).min(TASK);
+            y.par_chunks_mut(share * d_output)
+                .zip(x.par_chunks(share * d_input))
+                .for_each(|(y, x)| {
+                    let x = N::rows(x, d_input);
+                    for (i, piece) in self.packed.iter().enumerate() {
+                        self.place(i, &x.scales, &product(&x, piece), bias, y);
+                    }
+                });
+        } else {
+            let x = N::rows(x, d_input);
+            let products: Vec<_> = self.packed.par_iter().map(|piece| product(&x, piece)).collect();
+            for (i, product) in products.iter().enumerate() {
+                self.place(i, &x.scales, product, bias, y);
+            }
+        }
+    }
+
+    /// Scales the products with piece `i`, and puts them to their columns of `y`.
+    fn place(
+        &self,
+        i: usize,
+        row_scales: &[f32],
+        products: &numkong::Tensor<N::Accumulator>,
+        bias: Option<&[f32]>,
+        y: &mut [f32],
+    ) {
+        let columns = i * PIECE..((i + 1) * PIECE).min(self.scales.len());
+        let scales = &self.scales[columns.clone()];
+        let bias = bias.map(|bias| &bias[columns.clone()]);
+        let rows = y.chunks_exact_mut(self.scales.len());
+        let products = products.as_slice().chunks_exact(scales.len());
+        vectorised(|| {
+            for ((y, products), row_scale) in rows.zip(products).zip(row_scales) {
+                let y = &mut y[columns.clone()];
+                for ((y, &product), scale) in y.iter_mut().zip(products).zip(scales) {
+                    *y = N::product(product) * (row_scale * scale);
+                }
+                for (y, bias) in zip(y, bias.unwrap_or_default()) {
+                    *y += bias;
+                }
+            }
+        });
+    }
+}
+
+fn product<N: Number>(x: &Rows<N>, piece: &PackedMatrix<N>) -> numkong::Tensor<N::Accumulator> {
+    thread_local! {
+        /// A thread asks the system once for the use of matrix units.
+        static READY: bool = numkong::configure_thread();
+    }
+    READY.with(|_| {});
+    x.numbers.try_dots_packed(piece).expect("inputs as wide as the weights, and memory")
+}
+
+impl Number for bf16 {
+    fn rows(numbers: &[f32], width: usize) -> Rows<Self> {
+        let rows = numbers.len() / width;
+        let mut rounded = zeros(rows, width);
+        numkong::cast(numbers, rounded.as_mut_slice()).expect("as many numbers");
+        Rows {
+            numbers: rounded,
+            scales: vec![1.0; rows],
+        }
+    }
+
+    fn product(sum: f32) -> f32 {
+        sum
+    }
+}
+
+impl Number for i8 {
+    fn rows(numbers: &[f32], width: usize) -> Rows<Self> {
+        let mut rounded = zeros(numbers.len() / width, width);
+        let rows = rounded.as_mut_slice().chunks_exact_mut(width).zip(numbers.chunks_exact(width));
+        let mut scales = Vec::with_capacity(rows.len());
+        vectorised(|| {
+            for (rounded, numbers) in rows {
+                scales.push(quantise(numbers, rounded));
+            }
+        });
+        Rows {
+            numbers: rounded,
+            scales,
+        }
+    }
+
+    fn product(sum: i32) -> f32 {
+        sum as f32
+    }
+}
+
+fn zeros<N: Number + Default>(rows: usize, width: usize) -> numkong::Tensor<N> {
+    numkong::Tensor::try_full(&[rows, width], N::default()).expect("memory for the activations")
+}
+
+/// Rounds a row to integers of at most 127, and returns what they are to be multiplied with.
+#[inline(always)]
+fn quantise(numbers: &[f32], rounded: &mut [i8]) -> f32 {
+    /// 1.5 · 2²³: a small number that is added leaves its nearest integer in the lowest bits.
+    const ROUNDS: f32 = 12_582_912.0;
+    let largest = largest(numbers);
+    if largest == 0.0 {
+        return 0.0;
+    }
+    let scale = 127.0 / largest;
+    for (rounded, x) in rounded.iter_mut().zip(numbers) {
+        *rounded = (x * scale + ROUNDS).to_bits() as i8;
+    }
+    largest / 127.0
+}
