@@ -72,7 +72,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         let questions = work.questions.iter().zip(&work.contexts);
         questions
             .map(|(question, contexts)| {
-                answer(&checkpoint, &work, question, contexts, &generation, precision)
+                answer(
+                    &checkpoint,
+                    &work,
+                    question,
+                    contexts,
+                    &generation,
+                    precision,
+                )
             })
             .collect()
     };
@@ -108,7 +115,9 @@ fn answer(
     let device = checkpoint.generator.device();
     let pad = config.question_encoder.bert.pad_token_id;
     let question = TokenBatch::new(&[question], pad, &device);
-    let vector = checkpoint.question_encoder.forward(&question, None, Precision::F32);
+    let vector = checkpoint
+        .question_encoder
+        .forward(&question, None, Precision::F32);
     let vector: Vec<f32> = vector.try_into_vec_as()?;
     let score = |document: &Vec<f32>| document.iter().zip(&vector).map(|(a, b)| a * b).sum();
     let scores: Vec<f32> = work.documents.iter().map(score).collect();
@@ -117,14 +126,20 @@ fn answer(
     let reader = Reader::new(generator, &contexts, &scores, &config.generator, precision);
     let control = Control::default();
     Ok(match work.model {
-        RagModel::Token => rag_token::decode(&reader, generation, control)?.swap_remove(0).tokens,
+        RagModel::Token => {
+            rag_token::decode(&reader, generation, control)?
+                .swap_remove(0)
+                .tokens
+        }
         RagModel::Sequence => {
             let settings = SequenceSettings {
                 decoding: SequenceDecoding::Thorough,
                 compat: Compat::HuggingFace,
                 deduplicate: true,
             };
-            rag_sequence::decode(&reader, generation, settings, control)?.swap_remove(0).tokens
+            rag_sequence::decode(&reader, generation, settings, control)?
+                .swap_remove(0)
+                .tokens
         }
     })
 }

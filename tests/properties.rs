@@ -13,7 +13,7 @@ use burn_rag::{
         Answer, Outcome, Rag, RankBy, Reader, SequenceDecoding, Threshold,
         decode::{Control, GenerationConfig},
         generator::{BartConfig, Cache, Generator, GeneratorConfig, T5Config},
-        likelihood::{Forced, candidate_log_probs},
+        likelihood::{Forced, log_probs},
         rag_token,
     },
     retrieve::{Embedder, Index, KnowledgeBase, Retrieved},
@@ -117,7 +117,7 @@ impl Dozen {
             let length = answer.inputs.len();
             let inputs: Vec<i64> = answer.inputs.iter().map(|&id| id.into()).collect();
             let inputs = Tensor::<2, Int>::from_data(TensorData::new(inputs, [1, length]), &cpu());
-            let log_probs = candidate_log_probs(&self.generator, &memory, inputs, Precision::F32);
+            let log_probs = log_probs(&self.generator, &memory, inputs, Precision::F32);
             let log_probs: Vec<f32> = log_probs.try_into_vec_as().unwrap();
             let of = |z: usize, i: usize| {
                 f64::from(log_probs[(z * length + i) * TOKENS + answer.targets[i] as usize])

@@ -1,5 +1,7 @@
 //! log P(y_i|x,z,y_<i) of given answers, by teacher forcing.
 
+use std::collections::HashMap;
+
 use burn::tensor::{Int, Tensor, TensorData};
 use rag_core::{
     marginal::Targets,
@@ -9,7 +11,7 @@ use rag_core::{
 
 use crate::{
     decode::GenerationConfig,
-    generator::{Cache, Generator, Memory},
+    generator::{Cache, Generator, Memory, Places},
 };
 
 /// An answer on both sides of the decoder.
@@ -111,38 +113,130 @@ pub fn log_probs(
     log_softmax(logits).reshape([batch, n_docs, length, vocabulary])
 }
 
+/// Answers by their beginnings: what several have in common is read once.
+#[derive(Default)]
+struct PrefixTree {
+    tokens: Vec<u32>,
+    parents: Vec<Option<usize>>,
+    children: HashMap<(Option<usize>, u32), usize>,
+    /// What is asked of each token: the words that follow it in an answer.
+    targets: Vec<Vec<u32>>,
+}
+
+impl PrefixTree {
+    /// Adds an answer, and returns for each of its tokens the node, and which of the node's targets it has.
+    fn add(&mut self, answer: &Forced) -> Vec<(usize, usize)> {
+        let mut parent = None;
+        let tokens = answer.inputs.iter().zip(&answer.targets);
+        tokens
+            .map(|(&input, &target)| {
+                let node = *self.children.entry((parent, input)).or_insert_with(|| {
+                    self.tokens.push(input);
+                    self.parents.push(parent);
+                    self.targets.push(Vec::new());
+                    self.tokens.len() - 1
+                });
+                parent = Some(node);
+                let targets = &mut self.targets[node];
+                let place = targets.iter().position(|&known| known == target);
+                let place = place.unwrap_or_else(|| {
+                    targets.push(target);
+                    targets.len() - 1
+                });
+                (node, place)
+            })
+            .collect()
+    }
+}
+
+/// Nodes of a tree at most, not counting the answer that goes beyond: each sees its ancestors among all of them.
+const NODES: usize = 512;
+
+/// Rows of logits that are there at once.
+const ROWS: usize = 256;
+
 /// log P(y_i|x,z,y_<i) `[candidates, n_docs, length]` of several answers to one question, whose
-/// `n_docs` contexts are in `memory`; 0 where a target does not count.
+/// `n_docs` contexts are in `memory`, with the targets; 0 where a target does not count.
+///
+/// Answers that begin alike share the work for what they have in common: the decoder reads them as a tree, in which
+/// a token sees its ancestors.
 pub fn token_log_probs(
     generator: &Generator,
     memory: &Memory,
     answers: &[Forced],
     pad: u32,
     precision: Precision,
-) -> Tensor<3> {
-    let (inputs, targets) = batch(answers, pad, &generator.device());
-    let log_probs = candidate_log_probs(generator, memory, inputs, precision);
-    targets.token_log_probs(&log_probs)
-}
-
-/// log P(v|x,z,y_<i) `[candidates, n_docs, length, vocabulary]` of candidate answers to one question.
-pub fn candidate_log_probs(
-    generator: &Generator,
-    memory: &Memory,
-    inputs: Tensor<2, Int>,
-    precision: Precision,
-) -> Tensor<4> {
+) -> (Tensor<3>, Targets) {
+    let device = generator.device();
+    let (inputs, targets) = batch(answers, pad, &device);
     let [candidates, length] = inputs.dims();
     let n_docs = memory.contexts();
-    let inputs = inputs
-        .unsqueeze_dim::<3>(0)
-        .expand([n_docs, candidates, length])
-        .reshape([n_docs * candidates, length]);
-    let logits = generator.decode(inputs, memory, &mut Cache::default(), precision);
-    let vocabulary = logits.dims()[2];
-    log_softmax(logits)
-        .reshape([n_docs, candidates, length, vocabulary])
-        .swap_dims(0, 1)
+    let mut parts = Vec::new();
+    let mut answers = answers.iter().peekable();
+    while answers.peek().is_some() {
+        let mut tree = PrefixTree::default();
+        let mut places = Vec::new();
+        while tree.tokens.len() < NODES
+            && let Some(answer) = answers.next()
+        {
+            let mut of_answer = tree.add(answer);
+            of_answer.resize(length, (0, 0));
+            places.extend(of_answer);
+        }
+        let most = tree.targets.iter().map(Vec::len).max().unwrap_or_default();
+        let found = tree_log_probs(generator, memory, &tree, most, precision);
+        let places = places
+            .iter()
+            .map(|(node, target)| (node * most + target) as i64);
+        let places = TensorData::from(places.collect::<Vec<_>>().as_slice());
+        let rows = places.num_elements() / length;
+        let found = found.select(1, Tensor::from_data(places, &device));
+        parts.push(found.reshape([n_docs, rows, length]).swap_dims(0, 1));
+    }
+    let mask = targets.mask.clone().float().unsqueeze_dim::<3>(1);
+    let found = Tensor::cat(parts, 0).reshape([candidates, n_docs, length]);
+    (found * mask, targets)
+}
+
+/// Log-probabilities of each node's targets, up to `most`: `[n_docs, nodes · most]`.
+fn tree_log_probs(
+    generator: &Generator,
+    memory: &Memory,
+    tree: &PrefixTree,
+    most: usize,
+    precision: Precision,
+) -> Tensor<2> {
+    let device = generator.device();
+    let (n_docs, nodes) = (memory.contexts(), tree.tokens.len());
+    if nodes == 0 {
+        // What was cancelled before its first token.
+        return Tensor::zeros([n_docs, 1], &device);
+    }
+    let ints = |numbers: Vec<u32>, shape: [usize; 2]| {
+        let numbers: Vec<i64> = numbers.into_iter().map(i64::from).collect();
+        Tensor::<2, Int>::from_data(TensorData::new(numbers, shape), &device)
+    };
+    let ids = ints(tree.tokens.clone(), [1, nodes]).expand([n_docs, nodes]);
+    let places = Places::tree(&tree.parents, &device);
+    let states = generator.states(ids, &places, memory, &mut Cache::default(), precision);
+    let targets = tree.targets.iter().flat_map(|targets| {
+        let more = most - targets.len();
+        targets.iter().copied().chain(std::iter::repeat_n(0, more))
+    });
+    let targets = ints(targets.collect(), [nodes, most]);
+    let at_once = (ROWS / n_docs).max(1);
+    let found = (0..nodes).step_by(at_once).map(|first| {
+        let count = at_once.min(nodes - first);
+        let logits = generator.head(states.clone().narrow(1, first, count), precision);
+        let targets = targets
+            .clone()
+            .narrow(0, first, count)
+            .unsqueeze_dim::<3>(0);
+        log_softmax(logits)
+            .gather(2, targets.expand([n_docs, count, most]))
+            .reshape([n_docs, count * most])
+    });
+    Tensor::cat(found.collect(), 1)
 }
 
 #[cfg(test)]
@@ -272,21 +366,19 @@ mod tests {
             let generation = config.generation();
             let answers =
                 [&[7, 8, 9][..], &[], &[4]].map(|tokens| Forced::answer(tokens, &generation));
-            let together =
+            let (together, _) =
                 token_log_probs(&generator, &memory, &answers, config.pad(), Precision::F32);
             let [candidates, n_docs, longest] = together.dims();
             assert_eq!((candidates, n_docs), (3, 2));
             let together = numbers(together);
             for (row, answer) in answers.iter().enumerate() {
                 let length = answer.targets.len();
-                let alone = token_log_probs(
-                    &generator,
-                    &memory,
-                    std::slice::from_ref(answer),
-                    config.pad(),
-                    Precision::F32,
-                );
+                let inputs = padded(&[&answer.inputs], config.pad(), &generator.device());
+                let alone = log_probs(&generator, &memory, inputs, Precision::F32);
                 let alone = numbers(alone);
+                let alone: Vec<f32> = (0..n_docs * length)
+                    .map(|i| alone[i * VOCABULARY + answer.targets[i % length] as usize])
+                    .collect();
                 for z in 0..n_docs {
                     let start = (row * n_docs + z) * longest;
                     close(
@@ -319,7 +411,7 @@ mod tests {
             );
             assert_eq!(both.dims(), [2, 2, 3, VOCABULARY]);
             for question in 0..2 {
-                let own = candidate_log_probs(
+                let own = log_probs(
                     &generator,
                     &encode(&rows[question * 2..question * 2 + 2]),
                     padded(&inputs[question..=question], config.pad(), &device),
@@ -336,7 +428,7 @@ mod tests {
             let memory = generator.encode(&contexts(&[&[3, 4, 5]], config.pad()), Precision::F32);
             let device = device("cpu").unwrap();
             let inputs = padded(&[[2, 7, 8], [2, 9, 9]], config.pad(), &device);
-            let log_probs = candidate_log_probs(&generator, &memory, inputs, Precision::F32);
+            let log_probs = log_probs(&generator, &memory, inputs, Precision::F32);
             let totals = numbers(log_probs.exp().sum_dim(3));
             close(&totals, &vec![1.0; totals.len()]);
         }

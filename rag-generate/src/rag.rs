@@ -1,12 +1,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use rag_core::{
-    TokenBatch, Tokenizer,
-    atomic::replace_folder,
-    marginal::RagModel,
-    nn::Precision,
-};
+use rag_core::{TokenBatch, Tokenizer, atomic::replace_folder, marginal::RagModel, nn::Precision};
 use rag_retrieve::{Filter, Knowledge, Retrieved, Retriever, Role, TextEncoder};
 use serde_json::json;
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use rag_core::marginal::{Compat, RagModel, negative_log_likelihood};
+use rag_core::marginal::{Compat, RagModel, token_negative_log_likelihood};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -123,20 +123,19 @@ fn transformers_scores(reader: &Reader<'_>, candidates: &[Vec<u32>]) -> Result<V
         .iter()
         .map(|tokens| Forced::transformers(tokens, pad))
         .collect();
-    let (log_probs, mut targets) = reader.log_probs(&answers);
+    let (by_document, mut targets) = reader.token_log_probs(&answers);
     targets.exclude_bos_score = bos.is_some()
         && answers
             .iter()
             .all(|answer| answer.targets.first() == bos.as_ref());
-    let [candidates, n_docs, _, _] = log_probs.dims();
+    let [candidates, n_docs, _] = by_document.dims();
     let prior = reader.log_prior.clone().expand([candidates, n_docs]);
-    let loss = negative_log_likelihood(
+    let loss = token_negative_log_likelihood(
         RagModel::Sequence,
         Compat::HuggingFace,
         prior,
-        log_probs,
+        by_document,
         &targets,
-        0.0,
     );
     numbers(-loss)
 }

@@ -5,13 +5,13 @@ use rag_core::{
         RagModel, Targets, document_log_posterior, log_likelihood, log_prior,
         token_log_responsibilities,
     },
-    nn::Precision,
+    nn::{Precision, among_workers},
 };
 
 use crate::{
     Error, Result,
     generator::{Generator, GeneratorConfig, Memory},
-    likelihood::{Forced, batch, candidate_log_probs},
+    likelihood::{Forced, token_log_probs},
 };
 
 /// The generator with the contexts of one question before it, encoded once for all that is asked of
@@ -49,9 +49,6 @@ pub struct TokenLikelihood {
     pub shares: Vec<f32>,
 }
 
-/// Candidates that are scored in one pass.
-const CANDIDATES: usize = 16;
-
 impl<'a> Reader<'a> {
     /// Encodes the contexts `[n_docs, length]`, whose retrieval scores are `[n_docs]` inner products.
     pub fn new(
@@ -63,7 +60,9 @@ impl<'a> Reader<'a> {
     ) -> Self {
         let scores = TensorData::new(scores.to_vec(), [1, scores.len()]);
         Self {
-            memory: generator.encode(contexts, precision),
+            memory: among_workers(&generator.device(), || {
+                generator.encode(contexts, precision)
+            }),
             log_prior: log_prior(Tensor::from_data(scores, &generator.device())),
             generator,
             config,
@@ -82,16 +81,7 @@ impl<'a> Reader<'a> {
         for answer in answers {
             writable(self.config, answer.inputs.len())?;
         }
-        let mut likelihoods = Vec::with_capacity(answers.len());
-        for answers in answers.chunks(CANDIDATES) {
-            likelihoods.extend(self.likelihoods_at_once(model, answers)?);
-        }
-        Ok(likelihoods)
-    }
-
-    fn likelihoods_at_once(&self, model: RagModel, answers: &[Forced]) -> Result<Vec<Likelihood>> {
-        let (log_probs, targets) = self.log_probs(answers);
-        let by_document = targets.token_log_probs(&log_probs);
+        let (by_document, _) = self.token_log_probs(answers);
         let [candidates, n_docs, length] = by_document.dims();
         let prior = self.log_prior.clone().expand([candidates, n_docs]);
         let posterior = document_log_posterior(prior.clone(), by_document.clone()).exp();
@@ -133,11 +123,12 @@ impl<'a> Reader<'a> {
             .collect())
     }
 
-    /// log P(v|x,z,y_<i) `[answers, n_docs, length, vocabulary]` and the targets.
-    pub(crate) fn log_probs(&self, answers: &[Forced]) -> (Tensor<4>, Targets) {
-        let (inputs, targets) = batch(answers, self.config.pad(), &self.generator.device());
-        let log_probs = candidate_log_probs(self.generator, &self.memory, inputs, self.precision);
-        (log_probs, targets)
+    /// log P(y_i|x,z,y_<i) `[answers, n_docs, length]` and the targets.
+    pub(crate) fn token_log_probs(&self, answers: &[Forced]) -> (Tensor<3>, Targets) {
+        let pad = self.config.pad();
+        among_workers(&self.generator.device(), || {
+            token_log_probs(self.generator, &self.memory, answers, pad, self.precision)
+        })
     }
 }
 

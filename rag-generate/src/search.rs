@@ -3,7 +3,7 @@ use std::error::Error;
 use burn::tensor::{Int, Tensor, TensorData};
 use rag_core::{
     marginal::log_sum_exp,
-    nn::{Precision, log_softmax},
+    nn::{Precision, among_workers, log_softmax},
 };
 
 use crate::{
@@ -132,6 +132,16 @@ impl NextToken for Search<'_> {
     }
 
     fn next(
+        &mut self,
+        parents: &[usize],
+        tokens: &[u32],
+    ) -> Result<Vec<f32>, Box<dyn Error + Send + Sync>> {
+        among_workers(&self.generator.device(), || self.step(parents, tokens))
+    }
+}
+
+impl Search<'_> {
+    fn step(
         &mut self,
         parents: &[usize],
         tokens: &[u32],

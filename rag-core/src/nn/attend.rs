@@ -95,7 +95,11 @@ impl<const D: usize> View<D> {
     /// The numbers from `[index.., 0]` on.
     #[inline(always)]
     fn from(&self, index: [usize; D]) -> &[f32] {
-        let offset: usize = index.iter().zip(self.strides).map(|(i, stride)| i * stride).sum();
+        let offset: usize = index
+            .iter()
+            .zip(self.strides)
+            .map(|(i, stride)| i * stride)
+            .sum();
         &self.tensor.storage()[self.tensor.layout().start_offset() + offset..]
     }
 }
@@ -139,12 +143,16 @@ impl WithSimd for Task<'_> {
         for head in 0..of.heads {
             for (i, scaled) in queries.chunks_exact_mut(d).enumerate() {
                 let query = &of.queries.from([row, first + i, 0])[head * d..][..d];
-                scaled.iter_mut().zip(query).for_each(|(y, x)| *y = x * of.scale);
+                scaled
+                    .iter_mut()
+                    .zip(query)
+                    .for_each(|(y, x)| *y = x * of.scale);
             }
             let keys = of.keys.from([row, head, 0, 0]);
             let stride = of.keys.strides[2];
             if count < MANY {
-                for (scores, query) in scores.chunks_exact_mut(length).zip(queries.chunks_exact(d)) {
+                for (scores, query) in scores.chunks_exact_mut(length).zip(queries.chunks_exact(d))
+                {
                     score(simd, query, keys, stride, scores);
                 }
             } else {
@@ -153,18 +161,35 @@ impl WithSimd for Task<'_> {
                         turned[i * length + j] = *key;
                     }
                 }
-                mixed(simd, &queries, &turned, length, [d, length, length], &mut scores);
+                mixed(
+                    simd,
+                    &queries,
+                    &turned,
+                    length,
+                    [d, length, length],
+                    &mut scores,
+                );
             }
             for (i, scores) in scores.chunks_exact_mut(length).enumerate() {
                 if let Some(bias) = &of.bias {
                     let bias = bias.from([row, head, first + i, 0]);
-                    scores.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
+                    scores
+                        .iter_mut()
+                        .zip(bias)
+                        .for_each(|(score, bias)| *score += bias);
                 }
                 softmax_row(scores);
             }
             let values = of.values.from([row, head, 0, 0]);
             let stride = of.values.strides[2];
-            mixed(simd, &scores, values, stride, [length, d, inner], &mut y[head * d..]);
+            mixed(
+                simd,
+                &scores,
+                values,
+                stride,
+                [length, d, inner],
+                &mut y[head * d..],
+            );
         }
     }
 }

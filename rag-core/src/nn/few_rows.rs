@@ -36,7 +36,9 @@ pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Op
         None => None,
     };
     let bias = bias.as_ref().and_then(FlexTensor::as_slice::<f32>);
-    let task = d_output.div_ceil(4 * rayon::current_num_threads()).max(TASK);
+    let task = d_output
+        .div_ceil(4 * rayon::current_num_threads())
+        .max(TASK);
     let parts: Vec<Vec<f32>> = weight
         .par_chunks(task * d_input)
         .map(|weight| {
@@ -59,7 +61,9 @@ pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Op
             let y = &mut y[first..first + columns];
             y.copy_from_slice(part);
             if let Some(bias) = bias {
-                y.iter_mut().zip(&bias[first..]).for_each(|(y, bias)| *y += bias);
+                y.iter_mut()
+                    .zip(&bias[first..])
+                    .for_each(|(y, bias)| *y += bias);
             }
         }
     }
@@ -163,7 +167,13 @@ mod tests {
     fn few_rows_are_multiplied_as_many_are() {
         let device = device("cpu").unwrap();
         let normal = Distribution::Normal(0.0, 1.0);
-        for (rows, d_output, d_input) in [(1, 1, 1), (20, 300, 64), (FEW, 7, 37), (3, 131, 100), (7, 4, 16)] {
+        for (rows, d_output, d_input) in [
+            (1, 1, 1),
+            (20, 300, 64),
+            (FEW, 7, 37),
+            (3, 131, 100),
+            (7, 4, 16),
+        ] {
             let x = Tensor::<2>::random([rows, d_input], normal, &device);
             let weight = Tensor::<2>::random([d_output, d_input], normal, &device);
             let bias = Tensor::<1>::random([d_output], normal, &device);
@@ -171,7 +181,9 @@ mod tests {
                 let found = linear(&x, &weight, bias.as_ref()).unwrap();
                 let expected = module::linear(x.clone(), weight.clone().transpose(), bias);
                 let tolerance = Tolerance::<f32>::rel_abs(1e-4, 1e-4);
-                found.into_data().assert_approx_eq(&expected.into_data(), tolerance);
+                found
+                    .into_data()
+                    .assert_approx_eq(&expected.into_data(), tolerance);
             }
         }
         let many = Tensor::<2>::zeros([FEW + 1, 4], &device);

@@ -97,7 +97,11 @@ pub fn flat_linear<const D: usize>(
         {
             return output;
         }
-        linear(precision.cast(rows), precision.cast(weight).transpose(), bias)
+        linear(
+            precision.cast(rows),
+            precision.cast(weight).transpose(),
+            bias,
+        )
     })
 }
 

@@ -110,12 +110,18 @@ impl Packed {
                 row[i] = number;
             }
         }
-        Tensor::from_data(TensorData::new(weight, [self.d_output, self.d_input]), device)
+        Tensor::from_data(
+            TensorData::new(weight, [self.d_output, self.d_input]),
+            device,
+        )
     }
 
     fn identity(&self) -> Vec<f32> {
         let mut units = vec![0.0; self.d_input * self.d_input];
-        units.iter_mut().step_by(self.d_input + 1).for_each(|one| *one = 1.0);
+        units
+            .iter_mut()
+            .step_by(self.d_input + 1)
+            .for_each(|one| *one = 1.0);
         self.multiply(&units, None)
     }
 
@@ -173,7 +179,11 @@ impl<N: Number> Pieces<N> {
                 });
         } else {
             let x = N::rows(x, d_input);
-            let products: Vec<_> = self.packed.par_iter().map(|piece| product(&x, piece)).collect();
+            let products: Vec<_> = self
+                .packed
+                .par_iter()
+                .map(|piece| product(&x, piece))
+                .collect();
             for (i, product) in products.iter().enumerate() {
                 self.place(i, &x.scales, product, bias, y);
             }
@@ -214,7 +224,9 @@ fn product<N: Number>(x: &Rows<N>, piece: &PackedMatrix<N>) -> numkong::Tensor<N
         static READY: bool = numkong::configure_thread();
     }
     READY.with(|_| {});
-    x.numbers.try_dots_packed(piece).expect("inputs as wide as the weights, and memory")
+    x.numbers
+        .try_dots_packed(piece)
+        .expect("inputs as wide as the weights, and memory")
 }
 
 impl Number for bf16 {
@@ -236,7 +248,10 @@ impl Number for bf16 {
 impl Number for i8 {
     fn rows(numbers: &[f32], width: usize) -> Rows<Self> {
         let mut rounded = zeros(numbers.len() / width, width);
-        let rows = rounded.as_mut_slice().chunks_exact_mut(width).zip(numbers.chunks_exact(width));
+        let rows = rounded
+            .as_mut_slice()
+            .chunks_exact_mut(width)
+            .zip(numbers.chunks_exact(width));
         let mut scales = Vec::with_capacity(rows.len());
         vectorised(|| {
             for (rounded, numbers) in rows {

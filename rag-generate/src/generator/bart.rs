@@ -13,7 +13,7 @@ use rag_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Cache, Memory, TiedHead, causal_bias, cross_attend};
+use super::{Cache, Memory, Places, TiedHead, cross_attend};
 
 /// `config.json` of BART.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -278,7 +278,8 @@ impl Bart {
     /// See [`super::Generator::encode`].
     pub(super) fn encode(&self, contexts: &TokenBatch, precision: Precision) -> Memory {
         let bias = padding_bias(&contexts.mask);
-        let embedded = self.encoder.embed(&self.shared, contexts.ids.clone(), 0);
+        let positions: Vec<usize> = (0..contexts.dims()[1]).collect();
+        let embedded = (self.encoder).embed(&self.shared, contexts.ids.clone(), &positions);
         let states = self.encoder.layers.iter().fold(embedded, |states, layer| {
             let attended = layer.sublayer(states, &layer.self_attn_layer_norm, |states| {
                 let memory = layer.self_attn.keys_values(states.clone(), precision);
@@ -299,23 +300,21 @@ impl Bart {
         Memory::new(layers, &contexts.mask)
     }
 
-    /// See [`super::Generator::decode`].
+    /// See [`super::Generator::states`].
     pub(super) fn decode(
         &self,
         ids: Tensor<2, Int>,
+        places: &Places,
         memory: &Memory,
         cache: &mut Cache,
         precision: Precision,
     ) -> Tensor<3> {
-        let past = cache.length();
-        let bias = causal_bias(ids.dims()[1], past, &ids.device());
-        let mut states = self.decoder.embed(&self.shared, ids, past);
+        let mut states = self.decoder.embed(&self.shared, ids, &places.read);
         for (i, layer) in self.decoder.layers.iter().enumerate() {
             states = layer.sublayer(states, &layer.self_attn_layer_norm, |states| {
                 let next = layer.self_attn.keys_values(states.clone(), precision);
-                layer
-                    .self_attn
-                    .forward(states, cache.extend(i, next), bias.clone(), precision)
+                let memory = cache.extend(i, next);
+                (layer.self_attn).forward(states, memory, places.bias.clone(), precision)
             });
             if let (Some(attention), Some(norm)) =
                 (&layer.encoder_attn, &layer.encoder_attn_layer_norm)
@@ -326,7 +325,11 @@ impl Bart {
             }
             states = layer.transform(states, precision);
         }
-        let states = self.decoder.finish(states);
+        self.decoder.finish(states)
+    }
+
+    /// See [`super::Generator::head`].
+    pub(super) fn head(&self, states: Tensor<3>, precision: Precision) -> Tensor<3> {
         let logits = match &self.lm_head {
             Some(head) => head.forward(states, precision),
             None => self.tied_head.forward(&self.shared, states, precision),
@@ -355,10 +358,11 @@ impl Stack {
         self
     }
 
-    fn embed(&self, shared: &Embedding, ids: Tensor<2, Int>, past: usize) -> Tensor<3> {
-        let [_, length] = ids.dims();
-        let first = (past + POSITION_OFFSET) as i64;
-        let positions = Tensor::<1, Int>::arange(first..first + length as i64, &ids.device());
+    fn embed(&self, shared: &Embedding, ids: Tensor<2, Int>, positions: &[usize]) -> Tensor<3> {
+        let positions: Vec<i64> = (positions.iter())
+            .map(|position| (position + POSITION_OFFSET) as i64)
+            .collect();
+        let positions = Tensor::<1, Int>::from_data(positions.as_slice(), &ids.device());
         let words = shared.forward(ids).cast(FloatDType::F32) * self.embedding_scale;
         let positions = self.embed_positions.forward(positions.unsqueeze::<2>());
         let embedded = words + positions.cast(FloatDType::F32);

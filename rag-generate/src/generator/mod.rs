@@ -2,6 +2,7 @@
 
 mod bart;
 mod config;
+mod places;
 mod t5;
 
 use std::sync::Arc;
@@ -9,13 +10,13 @@ use std::sync::Arc;
 use burn::{
     module::Module,
     nn::Embedding,
-    tensor::{Bool, Device, Int, Tensor},
+    tensor::{Device, Int, Tensor},
 };
 use rag_core::{
     Result, TokenBatch,
     checkpoint::Tensors,
     nn::{
-        Attention, KeysValues, MASKED, Packed, Precision, flat_linear, fuses, padding_bias,
+        Attention, KeysValues, Packed, Precision, flat_linear, fuses, padding_bias,
         store_weights_as,
     },
 };
@@ -23,6 +24,8 @@ use rag_core::{
 pub use bart::{Bart, BartConfig};
 pub use config::GeneratorConfig;
 pub use t5::{T5, T5Config};
+
+pub(crate) use places::Places;
 
 /// An encoder-decoder that gives P(y_i|x,z,y_<i).
 #[derive(Module, Debug)]
@@ -74,9 +77,7 @@ impl Generator {
                     expected: "f32, bf16 or f16, or the CPU".into(),
                 });
             }
-            (Precision::Bf16 | Precision::F16, generator) => {
-                store_weights_as(generator, precision)
-            }
+            (Precision::Bf16 | Precision::F16, generator) => store_weights_as(generator, precision),
         })
     }
 
@@ -98,9 +99,31 @@ impl Generator {
         cache: &mut Cache,
         precision: Precision,
     ) -> Tensor<3> {
+        let places = Places::after(cache.length(), ids.dims()[1], &ids.device());
+        let states = self.states(ids, &places, memory, cache, precision);
+        self.head(states, precision)
+    }
+
+    /// What the decoder makes of `ids` `[rows, length]` at `places`, `[rows, length, d_model]`.
+    pub(crate) fn states(
+        &self,
+        ids: Tensor<2, Int>,
+        places: &Places,
+        memory: &Memory,
+        cache: &mut Cache,
+        precision: Precision,
+    ) -> Tensor<3> {
         match self {
-            Self::Bart(model) => model.decode(ids, memory, cache, precision),
-            Self::T5(model) => model.decode(ids, memory, cache, precision),
+            Self::Bart(model) => model.decode(ids, places, memory, cache, precision),
+            Self::T5(model) => model.decode(ids, places, memory, cache, precision),
+        }
+    }
+
+    /// Logits `[rows, length, vocabulary]` of what [`Generator::states`] gives.
+    pub(crate) fn head(&self, states: Tensor<3>, precision: Precision) -> Tensor<3> {
+        match self {
+            Self::Bart(model) => model.head(states, precision),
+            Self::T5(model) => model.head(states, precision),
         }
     }
 
@@ -138,12 +161,7 @@ impl TiedHead {
         Self(Packed::new(&embedding.weight.val(), precision).map(Arc::new))
     }
 
-    fn forward(
-        &self,
-        embedding: &Embedding,
-        states: Tensor<3>,
-        precision: Precision,
-    ) -> Tensor<3> {
+    fn forward(&self, embedding: &Embedding, states: Tensor<3>, precision: Precision) -> Tensor<3> {
         match &self.0 {
             Some(packed) if !states.device().is_autodiff() => packed.linear(states, None),
             _ => flat_linear(states, embedding.weight.val(), None, precision),
@@ -213,13 +231,4 @@ fn cross_attend(
             precision,
         )
         .reshape([rows, length, d_model])
-}
-
-/// Hides later tokens from `length` new ones that follow `past`: `[1, 1, length, past + length]`.
-/// A single new token sees everything.
-fn causal_bias(length: usize, past: usize, device: &Device) -> Option<Tensor<4>> {
-    (length > 1).then(|| {
-        let later = Tensor::<2, Bool>::tril_mask([length, past + length], past as i64, device);
-        (later.float() * MASKED).reshape([1, 1, length, past + length])
-    })
 }

@@ -13,7 +13,7 @@ use rag_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Cache, Memory, TiedHead, causal_bias, cross_attend};
+use super::{Cache, Memory, Places, TiedHead, cross_attend};
 
 /// `config.json` of T5.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -313,10 +313,9 @@ impl T5 {
 
     /// See [`super::Generator::encode`].
     pub(super) fn encode(&self, contexts: &TokenBatch, precision: Precision) -> Memory {
-        let [_, length] = contexts.dims();
-        let bias = self
-            .encoder
-            .relative_bias(length, 0, &contexts.ids.device())
+        let positions: Vec<usize> = (0..contexts.dims()[1]).collect();
+        let device = contexts.ids.device();
+        let bias = self.encoder.relative_bias(&positions, &positions, &device)
             + padding_bias(&contexts.mask);
         let embedded = self.encoder.embed(&self.shared, contexts.ids.clone());
         let states = self.encoder.layers.iter().fold(embedded, |states, layer| {
@@ -339,19 +338,18 @@ impl T5 {
         Memory::new(layers, &contexts.mask)
     }
 
-    /// See [`super::Generator::decode`].
+    /// See [`super::Generator::states`].
     pub(super) fn decode(
         &self,
         ids: Tensor<2, Int>,
+        places: &Places,
         memory: &Memory,
         cache: &mut Cache,
         precision: Precision,
     ) -> Tensor<3> {
-        let (past, length) = (cache.length(), ids.dims()[1]);
-        let device = ids.device();
-        let mut bias = self.decoder.relative_bias(length, past, &device);
-        if let Some(causal) = causal_bias(length, past, &device) {
-            bias = bias + causal;
+        let mut bias = (self.decoder).relative_bias(&places.read, &places.seen, &ids.device());
+        if let Some(hidden) = &places.bias {
+            bias = bias + hidden.clone();
         }
         let mut states = self.decoder.embed(&self.shared, ids);
         for (i, layer) in self.decoder.layers.iter().enumerate() {
@@ -371,7 +369,11 @@ impl T5 {
             }
             states = layer.transform(states, precision);
         }
-        let states = self.decoder.finish(states);
+        self.decoder.finish(states)
+    }
+
+    /// See [`super::Generator::head`].
+    pub(super) fn head(&self, states: Tensor<3>, precision: Precision) -> Tensor<3> {
         let logits = match &self.lm_head {
             Some(head) => head.forward(states, precision),
             None => {
@@ -407,14 +409,14 @@ impl Stack {
         dropout(&self.dropout, self.final_layer_norm.forward(states))
     }
 
-    /// `[1, heads, length, past + length]`.
-    fn relative_bias(&self, length: usize, past: usize, device: &Device) -> Tensor<4> {
-        let keys = past + length;
-        let buckets: Vec<i64> = (past..keys)
-            .flat_map(|query| (0..keys).map(move |key| (query, key)))
-            .map(|(query, key)| self.buckets.of(key as i64 - query as i64))
+    /// `[1, heads, queries, keys]` of their positions.
+    fn relative_bias(&self, queries: &[usize], keys: &[usize], device: &Device) -> Tensor<4> {
+        let buckets: Vec<i64> = (queries.iter())
+            .flat_map(|query| keys.iter().map(move |key| (query, key)))
+            .map(|(&query, &key)| self.buckets.of(key as i64 - query as i64))
             .collect();
-        let buckets = Tensor::from_data(TensorData::new(buckets, [length, keys]), device);
+        let shape = [queries.len(), keys.len()];
+        let buckets = Tensor::from_data(TensorData::new(buckets, shape), device);
         self.position_bias
             .forward(buckets)
             .cast(FloatDType::F32)

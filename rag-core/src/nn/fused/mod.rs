@@ -35,6 +35,17 @@ pub fn fuses(_: &Device) -> bool {
     false
 }
 
+/// Runs a computation of a device on one of the threads that share the CPU's work, so that none of its many small
+/// steps waits for them to wake up.
+pub fn among_workers<R: Send>(device: &Device, compute: impl FnOnce() -> R + Send) -> R {
+    #[cfg(feature = "flex")]
+    if fuses(device) && !device.is_autodiff() {
+        return rayon::scope(|_| compute());
+    }
+    let _ = device;
+    compute()
+}
+
 #[cfg(feature = "flex")]
 fn takes<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && fuses(&x.device())
