@@ -22,7 +22,7 @@ struct Arguments {
     #[arg(long)]
     folder: Option<PathBuf>,
     #[arg(long, default_value = "f32")]
-    precision: String,
+    precision: Precision,
     /// Cargo adds it.
     #[arg(long, hide = true)]
     bench: bool,
@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let work: Work = serde_json::from_str(&fs::read_to_string(folder.join("work.json"))?)?;
     let device = device(&std::env::var("RAG_DEVICE").unwrap_or_else(|_| "cpu".into()))?;
-    let precision: Precision = serde_json::from_value(arguments.precision.into())?;
+    let precision = arguments.precision;
     let mut checkpoint = Checkpoint::load(&work.checkpoint, &device)?;
     checkpoint.generator = checkpoint.generator.with_precision(precision)?;
     let mut generation = serde_json::to_value(&checkpoint.generation)?;

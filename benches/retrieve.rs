@@ -6,7 +6,7 @@ mod common;
 use std::{collections::BTreeMap, error::Error, fs, path::PathBuf, time::Instant};
 
 use burn_rag::{
-    core::{Passage, device},
+    core::{Passage, device, nn::Precision},
     retrieve::{Embedder, LexicalIndex, TextEncoder},
 };
 use clap::{Parser, ValueEnum};
@@ -25,6 +25,9 @@ struct Arguments {
     /// Folder of a sentence encoder
     #[arg(long, default_value = ".")]
     encoder: PathBuf,
+    /// Format of the encoder's matrix products: f32, bf16 or int8
+    #[arg(long, default_value = "f32")]
+    precision: Precision,
     /// Passages that are embedded
     #[arg(long, default_value_t = usize::MAX)]
     count: usize,
@@ -92,6 +95,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 passage.title.clear();
             }
             let encoder = TextEncoder::load(&arguments.encoder, &device("cpu")?)?;
+            let encoder = encoder.with_precision(arguments.precision)?;
             encoder.embed_passages(&passages[..passages.len().min(64)])?;
             let begun = Instant::now();
             let vectors = encoder.embed_passages(&passages)?;

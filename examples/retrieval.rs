@@ -50,6 +50,9 @@ struct Arguments {
     /// Folder of a cross-encoder, such as those of the family ms-marco-MiniLM
     #[arg(long)]
     reranker: Option<PathBuf>,
+    /// Format of the encoder's matrix products: f32, bf16, f16 or int8
+    #[arg(long, default_value = "f32")]
+    precision: Precision,
     /// Where to compute: cpu, and in builds that have them wgpu, cuda, or wgpu:1 for the second GPU
     #[arg(long, env = "RAG_DEVICE", default_value = "cpu")]
     device: String,
@@ -130,6 +133,7 @@ fn ways(
 ) -> Result<Vec<(&'static str, Retriever)>, Box<dyn Error>> {
     let device = device(&arguments.device)?;
     let encoder = TextEncoder::load(&arguments.encoder, &device)?;
+    let encoder = encoder.with_precision(arguments.precision)?;
     let vectors = index(&encoder, corpus)?;
     let words = LexicalIndex::new(vectors.local()?.passages())?;
     // A word that vectors do not find is not to be missed: all passages are compared.

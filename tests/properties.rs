@@ -844,9 +844,13 @@ fn kinds_and_models() -> impl Iterator<Item = (Kind, RagModel)> {
 }
 
 #[test]
-fn half_precision_answers_like_f32() {
+fn less_precision_answers_like_f32() {
     for kind in KINDS {
-        for (precision, tolerance) in [(Precision::Bf16, 0.1), (Precision::F16, 0.02)] {
+        for (precision, tolerance) in [
+            (Precision::Bf16, 0.1),
+            (Precision::F16, 0.02),
+            (Precision::Int8, 0.1),
+        ] {
             let full = rag(kind);
             let half = full.clone().with_precision(precision).unwrap();
             for question in QUESTIONS {

@@ -29,6 +29,8 @@ def main():
     parser.add_argument("--work", choices=list(PEERS))
     parser.add_argument("--side", choices=["peer", "burn-rag"])
     parser.add_argument("--count", type=int, default=1400, help="passages that are embedded")
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32", help="sentence-transformers'")
+    parser.add_argument("--own-precision", choices=["f32", "bf16", "int8"], help="burn-rag's, else the same")
     parser.add_argument("--rounds", type=int, default=3, help="turns that each side takes")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
@@ -51,6 +53,8 @@ def embedded(arguments):
 
     torch.set_num_threads(arguments.threads)
     encoder = sentence_transformers.SentenceTransformer(str(arguments.encoder), device="cpu")
+    if arguments.precision == "bf16":
+        encoder = encoder.bfloat16()
     texts = [passage["text"] for passage in lines(arguments.folder / "passages.jsonl")][: arguments.count]
     encoder.encode(texts[:64])
     begun = time.perf_counter()
@@ -86,7 +90,7 @@ def own(arguments):
     """`cargo bench --bench retrieve` on the same files."""
     command = ["cargo", "bench", "--bench", "retrieve", "--", "--work", arguments.work]
     command += ["--folder", str(arguments.folder.resolve()), "--encoder", str(arguments.encoder.resolve())]
-    command += ["--count", str(arguments.count)]
+    command += ["--count", str(arguments.count), "--precision", arguments.own_precision or arguments.precision]
     environment = {**os.environ, "RAYON_NUM_THREADS": str(arguments.threads)}
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
     return json.loads(printed.strip().splitlines()[-1])

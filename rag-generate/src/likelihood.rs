@@ -395,6 +395,39 @@ mod tests {
         }
     }
 
+    /// More than a tree holds, with beginnings in common and equal answers among them.
+    #[test]
+    fn many_candidates_are_scored_as_if_each_were_alone() {
+        for (config, generator) in generators() {
+            let contexts = contexts(&[&[3, 4, 5], &[6, 7]], config.pad());
+            let memory = generator.encode(&contexts, Precision::F32);
+            let generation = config.generation();
+            let answers: Vec<Forced> = (0..400_u32)
+                .map(|i| {
+                    let tokens = (0..i % 9).map(|place| 3 + (i / (place + 1)) % 8);
+                    Forced::answer(&tokens.collect::<Vec<_>>(), &generation)
+                })
+                .collect();
+            let mut tree = PrefixTree::default();
+            let read: usize = answers.iter().map(|answer| tree.add(answer).len()).sum();
+            let nodes = tree.tokens.len();
+            assert!(NODES < nodes && nodes < read, "{nodes} of {read}");
+            let pad = config.pad();
+            let score =
+                |answers| token_log_probs(&generator, &memory, answers, pad, Precision::F32);
+            let (together, _) = score(&answers);
+            let longest = together.dims()[2];
+            let together = numbers(together);
+            for (together, answer) in together.chunks(2 * longest).zip(&answers) {
+                let length = answer.targets.len();
+                let alone = numbers(score(std::slice::from_ref(answer)).0);
+                for (together, alone) in together.chunks(longest).zip(alone.chunks(length)) {
+                    close(&together[..length], alone);
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_batch_of_questions_is_each_with_its_own_contexts() {
         for (config, generator) in generators() {
@@ -425,7 +458,8 @@ mod tests {
     #[test]
     fn log_probabilities_are_those_of_distributions() {
         for (config, generator) in generators() {
-            let memory = generator.encode(&contexts(&[&[3, 4, 5]], config.pad()), Precision::F32);
+            let contexts = contexts(&[&[3, 4, 5], &[6]], config.pad());
+            let memory = generator.encode(&contexts, Precision::F32);
             let device = device("cpu").unwrap();
             let inputs = padded(&[[2, 7, 8], [2, 9, 9]], config.pad(), &device);
             let log_probs = log_probs(&generator, &memory, inputs, Precision::F32);

@@ -257,6 +257,14 @@ impl Part {
     }
 }
 
+/// Gradients want numbers that small steps can change.
+pub(crate) fn trains_in(precision: Precision) -> Result<()> {
+    match precision {
+        Precision::F32 | Precision::Bf16 | Precision::F16 => Ok(()),
+        Precision::Int8 => Err(Error::setting("precision", "int8", "f32, bf16 or f16")),
+    }
+}
+
 impl TrainConfig {
     /// Refuses settings that cannot be; `has_prior` where P(z|x) has weights to train.
     pub(crate) fn check(&self, has_prior: bool) -> Result<()> {
@@ -280,6 +288,7 @@ impl TrainConfig {
                 "less than index.every",
             ));
         }
+        trains_in(self.precision)?;
         self.monitor.check()?;
         let refreshes = (self.monitor.actions.values()).any(|&done| done == Action::RefreshIndex);
         if refreshes && !self.context_encoder.trains() {

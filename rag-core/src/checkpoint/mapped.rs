@@ -73,3 +73,60 @@ fn dtype(stored: Dtype) -> Option<DType> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs;
+
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_wherever_they_lie() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let numbers = [1.5_f32, -2.0, 0.25];
+        let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let view = |dtype, shape: Vec<usize>, bytes| TensorView::new(dtype, shape, bytes).unwrap();
+        let views = [
+            ("a", view(Dtype::F32, vec![3], &bytes[..])),
+            ("b", view(Dtype::F32, vec![3], &bytes[..])),
+            ("empty", view(Dtype::F32, vec![0, 2], &[][..])),
+        ];
+        fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+        for shift in 0..2 {
+            let mut file = fs::read(&path).unwrap();
+            // A header that is longer by one moves what follows it.
+            let length = u64::from_le_bytes(file[..8].try_into().unwrap()) + shift;
+            file[..8].copy_from_slice(&length.to_le_bytes());
+            (0..shift).for_each(|_| file.insert(8 + length as usize - 1, b' '));
+            let moved = folder.path().join(format!("{shift}.safetensors"));
+            fs::write(&moved, file).unwrap();
+            let tensors = mapped_tensors(&moved).unwrap();
+            for name in ["a", "b"] {
+                let found = tensors[name].clone().into_bytes().unwrap();
+                assert_eq!(&found[..], &bytes[..], "{name} moved by {shift}");
+            }
+            assert_eq!(tensors["empty"].clone().into_bytes().unwrap().len(), 0);
+        }
+    }
+
+    #[test]
+    fn what_is_changed_is_not_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let view = TensorView::new(Dtype::F32, vec![2], &[0; 8]).unwrap();
+        fs::write(&path, safetensors::serialize([("a", view)], None).unwrap()).unwrap();
+        let before = fs::read(&path).unwrap();
+        let mut bytes = mapped_tensors(&path).unwrap()["a"]
+            .clone()
+            .into_bytes()
+            .unwrap();
+        bytes[0] = 7;
+        assert_eq!(bytes[0], 7);
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+}

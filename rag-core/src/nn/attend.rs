@@ -138,8 +138,11 @@ impl WithSimd for Task<'_> {
         let inner = of.heads * d;
         let count = y.len() / inner;
         let mut queries = vec![0.0; count * d];
-        let mut scores = vec![0.0; count * length];
-        let mut turned = vec![0.0; if count < MANY { 0 } else { d * length }];
+        // Rows end with whole vectors.
+        let lanes = size_of::<S::f32s>() / size_of::<f32>();
+        let padded = length.next_multiple_of(lanes);
+        let mut scores = vec![0.0; count * padded];
+        let mut turned = vec![0.0; if count < MANY { 0 } else { d * padded }];
         for head in 0..of.heads {
             for (i, scaled) in queries.chunks_exact_mut(d).enumerate() {
                 let query = &of.queries.from([row, first + i, 0])[head * d..][..d];
@@ -151,47 +154,50 @@ impl WithSimd for Task<'_> {
             let keys = of.keys.from([row, head, 0, 0]);
             let stride = of.keys.strides[2];
             if count < MANY {
-                for (scores, query) in scores.chunks_exact_mut(length).zip(queries.chunks_exact(d))
-                {
-                    score(simd, query, keys, stride, scores);
+                let rows = scores.chunks_exact_mut(padded).zip(queries.chunks_exact(d));
+                for (scores, query) in rows {
+                    score(simd, query, keys, stride, &mut scores[..length]);
                 }
             } else {
                 for j in 0..length {
                     for (i, key) in keys[j * stride..][..d].iter().enumerate() {
-                        turned[i * length + j] = *key;
+                        turned[i * padded + j] = *key;
                     }
                 }
-                mixed(
-                    simd,
-                    &queries,
-                    &turned,
-                    length,
-                    [d, length, length],
-                    &mut scores,
-                );
+                let turned = Rows {
+                    numbers: &turned,
+                    apart: padded,
+                    count: d,
+                    width: padded,
+                };
+                mixed(simd, &queries, d, &mut scores, padded, turned);
             }
-            for (i, scores) in scores.chunks_exact_mut(length).enumerate() {
+            for (i, scores) in scores.chunks_exact_mut(padded).enumerate() {
+                let scores = &mut scores[..length];
                 if let Some(bias) = &of.bias {
                     let bias = bias.from([row, head, first + i, 0]);
-                    scores
-                        .iter_mut()
-                        .zip(bias)
-                        .for_each(|(score, bias)| *score += bias);
+                    (scores.iter_mut().zip(bias)).for_each(|(score, bias)| *score += bias);
                 }
                 softmax_row(scores);
             }
-            let values = of.values.from([row, head, 0, 0]);
-            let stride = of.values.strides[2];
-            mixed(
-                simd,
-                &scores,
-                values,
-                stride,
-                [length, d, inner],
-                &mut y[head * d..],
-            );
+            let values = Rows {
+                numbers: of.values.from([row, head, 0, 0]),
+                apart: of.values.strides[2],
+                count: length,
+                width: d,
+            };
+            mixed(simd, &scores, padded, &mut y[head * d..], inner, values);
         }
     }
+}
+
+/// Rows of a matrix, some numbers `apart`.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    numbers: &'a [f32],
+    apart: usize,
+    count: usize,
+    width: usize,
 }
 
 /// The inner products of a query with all keys.
@@ -212,69 +218,179 @@ fn score<S: Simd>(simd: S, query: &[f32], keys: &[f32], stride: usize, scores: &
     }
 }
 
-/// For each row of `length` weights, the sum of values `[length, d]` with these weights.
+/// Sums of rows: for each row of weights, which are some numbers apart as their sums in `y` are.
 #[inline(always)]
 fn mixed<S: Simd>(
     simd: S,
     weights: &[f32],
-    values: &[f32],
-    stride: usize,
-    [length, d, apart]: [usize; 3],
+    weights_apart: usize,
     y: &mut [f32],
+    y_apart: usize,
+    rows: Rows<'_>,
 ) {
-    let count = weights.len() / length;
+    let count = weights.len() / weights_apart;
     for i in (0..count).step_by(X) {
-        let (weights, y) = (&weights[i * length..], &mut y[i * apart..]);
+        let weights = &weights[i * weights_apart..];
+        let weights = |r: usize| &weights[r * weights_apart..][..rows.count];
+        let y = &mut y[i * y_apart..];
         match count - i {
-            1 => mix::<S, 1>(simd, weights, values, stride, [length, d, apart], y),
-            2 => mix::<S, 2>(simd, weights, values, stride, [length, d, apart], y),
-            3 => mix::<S, 3>(simd, weights, values, stride, [length, d, apart], y),
-            4 => mix::<S, 4>(simd, weights, values, stride, [length, d, apart], y),
-            _ => mix::<S, X>(simd, weights, values, stride, [length, d, apart], y),
+            1 => mix::<S, 1>(simd, [weights(0)], y, y_apart, rows),
+            2 => mix::<S, 2>(simd, [weights(0), weights(1)], y, y_apart, rows),
+            3 => {
+                let weights = [weights(0), weights(1), weights(2)];
+                mix::<S, 3>(simd, weights, y, y_apart, rows);
+            }
+            4 => {
+                let weights = [weights(0), weights(1), weights(2), weights(3)];
+                mix::<S, 4>(simd, weights, y, y_apart, rows);
+            }
+            _ => {
+                let weights = [weights(0), weights(1), weights(2), weights(3), weights(4)];
+                mix::<S, X>(simd, weights, y, y_apart, rows);
+            }
         }
     }
 }
 
-/// Sums of values, weighted by R rows, to rows of `y` that are `apart`.
 #[inline(always)]
 fn mix<S: Simd, const R: usize>(
     simd: S,
-    weights: &[f32],
-    values: &[f32],
-    stride: usize,
-    [length, d, apart]: [usize; 3],
+    weights: [&[f32]; R],
     y: &mut [f32],
+    apart: usize,
+    rows: Rows<'_>,
 ) {
     let lanes = size_of::<S::f32s>() / size_of::<f32>();
-    let group = W * lanes;
-    let whole = d / group * group;
-    for column in (0..whole).step_by(group) {
-        let mut sums = [[simd.splat_f32s(0.0); W]; R];
-        for j in 0..length {
-            let value = S::as_simd_f32s(&values[j * stride + column..][..group]).0;
-            for r in 0..R {
-                let weight = simd.splat_f32s(weights[r * length + j]);
-                for c in 0..W {
-                    sums[r][c] = simd.mul_add_f32s(weight, value[c], sums[r][c]);
-                }
+    let mut column = 0;
+    while rows.width - column >= W * lanes {
+        columns::<S, R, W>(simd, weights, &mut y[column..], apart, rows, column);
+        column += W * lanes;
+    }
+    if rows.width - column >= 2 * lanes {
+        columns::<S, R, 2>(simd, weights, &mut y[column..], apart, rows, column);
+        column += 2 * lanes;
+    }
+    if rows.width - column >= lanes {
+        columns::<S, R, 1>(simd, weights, &mut y[column..], apart, rows, column);
+        column += lanes;
+    }
+    for r in 0..R {
+        for i in column..rows.width {
+            y[r * apart + i] = 0.0;
+            for j in 0..rows.count {
+                y[r * apart + i] += weights[r][j] * rows.numbers[j * rows.apart + i];
             }
         }
+    }
+}
+
+/// C vectors of the sums, from `first` on.
+#[inline(always)]
+fn columns<S: Simd, const R: usize, const C: usize>(
+    simd: S,
+    weights: [&[f32]; R],
+    y: &mut [f32],
+    apart: usize,
+    rows: Rows<'_>,
+    first: usize,
+) {
+    let lanes = size_of::<S::f32s>() / size_of::<f32>();
+    let mut sums = [[simd.splat_f32s(0.0); C]; R];
+    for j in 0..rows.count {
+        let numbers = &rows.numbers[j * rows.apart + first..][..C * lanes];
+        let numbers = S::as_simd_f32s(numbers).0;
         for r in 0..R {
-            let y = S::as_mut_simd_f32s(&mut y[r * apart + column..][..group]).0;
-            for c in 0..W {
-                y[c] = sums[r][c];
+            let weight = simd.splat_f32s(weights[r][j]);
+            for c in 0..C {
+                sums[r][c] = simd.mul_add_f32s(weight, numbers[c], sums[r][c]);
             }
         }
     }
     for r in 0..R {
-        let y = &mut y[r * apart + whole..][..d - whole];
-        y.fill(0.0);
-        for j in 0..length {
-            let weight = weights[r * length + j];
-            let value = &values[j * stride + whole..][..d - whole];
-            for i in 0..y.len() {
-                y[i] += weight * value[i];
+        let y = S::as_mut_simd_f32s(&mut y[r * apart..][..C * lanes]).0;
+        y[..C].copy_from_slice(&sums[r]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use burn::tensor::{Distribution, Tolerance, activation};
+
+    use super::*;
+    use crate::{device, nn::MASKED};
+
+    fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+        let normal = Distribution::Normal(0.0, 1.0);
+        Tensor::random(shape, normal, &device("cpu").unwrap())
+    }
+
+    /// One step after the other, as tensors.
+    fn expected(
+        queries: Tensor<3>,
+        memory: &KeysValues,
+        bias: Option<Tensor<4>>,
+        scale: f64,
+    ) -> Tensor<3> {
+        let [rows, length, inner] = queries.dims();
+        let [_, heads, _, d_head] = memory.keys.dims();
+        let queries = queries
+            .reshape([rows, length, heads, d_head])
+            .swap_dims(1, 2);
+        let mut scores = queries.matmul(memory.keys.clone().swap_dims(2, 3)) * scale;
+        if let Some(bias) = bias {
+            scores = scores + bias;
+        }
+        let heads = activation::softmax(scores, 3).matmul(memory.values.clone());
+        heads.swap_dims(1, 2).reshape([rows, length, inner])
+    }
+
+    #[test]
+    fn heads_attend_as_tensors_do() {
+        for [rows, length, heads, memory_length, d_head] in [
+            [1, 1, 1, 1, 1],
+            [3, 1, 2, 5, 64],
+            [2, 4, 3, 160, 64],
+            [5, 40, 2, 33, 64],
+            [1, 300, 2, 300, 32],
+            [2, 9, 4, 17, 80],
+        ] {
+            let queries = random([rows, length, heads * d_head]);
+            // As attention makes them: the heads of a token lie together.
+            let of_tokens = || random([rows, memory_length, heads, d_head]).swap_dims(1, 2);
+            let memory = KeysValues {
+                keys: of_tokens(),
+                values: of_tokens(),
+            };
+            let hidden = random([rows, 1, 1, memory_length])
+                .greater_elem(1.0)
+                .float()
+                * MASKED;
+            let biases = [
+                None,
+                Some(hidden),
+                Some(random([1, heads, length, memory_length])),
+                Some(random([1, 1, length, memory_length])),
+            ];
+            for bias in biases {
+                let found = attend(&queries, &memory, bias.as_ref(), 0.125).unwrap();
+                let expected = expected(queries.clone(), &memory, bias, 0.125);
+                let tolerance = Tolerance::<f32>::rel_abs(1e-4, 1e-5);
+                found
+                    .into_data()
+                    .assert_approx_eq(&expected.into_data(), tolerance);
             }
         }
+    }
+
+    #[test]
+    fn gradients_go_another_way() {
+        let device = device("cpu").unwrap().autodiff();
+        let memory = KeysValues {
+            keys: Tensor::zeros([1, 1, 2, 4], &device),
+            values: Tensor::zeros([1, 1, 2, 4], &device),
+        };
+        assert!(attend(&Tensor::zeros([1, 2, 4], &device), &memory, None, 1.0).is_none());
     }
 }

@@ -47,4 +47,4 @@ pub use fused::{AdamWStep, adamw, among_workers, dropout, fuses, gelu, log_softm
 pub use layer_norm::{LayerNorm, LayerNormConfig};
 pub use linear::{Linear, LinearConfig, flat_linear};
 pub use packed::Packed;
-pub use precision::{Precision, store_weights_as};
+pub use precision::{Precision, store_weights_as, with_precision};

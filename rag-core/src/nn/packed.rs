@@ -173,17 +173,25 @@ impl<N: Number> Pieces<N> {
                 .zip(x.par_chunks(share * d_input))
                 .for_each(|(y, x)| {
                     let x = N::rows(x, d_input);
+                    let mut products = zeros(x.scales.len(), PIECE.min(d_output));
                     for (i, piece) in self.packed.iter().enumerate() {
-                        self.place(i, &x.scales, &product(&x, piece), bias, y);
+                        let (columns, _) = piece.dims();
+                        if products.shape()[1] != columns {
+                            products = zeros(x.scales.len(), columns);
+                        }
+                        multiply(&x, piece, &mut products);
+                        self.place(i, &x.scales, &products, bias, y);
                     }
                 });
         } else {
             let x = N::rows(x, d_input);
-            let products: Vec<_> = self
-                .packed
-                .par_iter()
-                .map(|piece| product(&x, piece))
-                .collect();
+            let pieces = self.packed.par_iter().map(|piece| {
+                let (columns, _) = piece.dims();
+                let mut products = zeros(x.scales.len(), columns);
+                multiply(&x, piece, &mut products);
+                products
+            });
+            let products: Vec<_> = pieces.collect();
             for (i, product) in products.iter().enumerate() {
                 self.place(i, &x.scales, product, bias, y);
             }
@@ -218,15 +226,18 @@ impl<N: Number> Pieces<N> {
     }
 }
 
-fn product<N: Number>(x: &Rows<N>, piece: &PackedMatrix<N>) -> numkong::Tensor<N::Accumulator> {
+fn multiply<N: Number>(
+    x: &Rows<N>,
+    piece: &PackedMatrix<N>,
+    products: &mut numkong::Tensor<N::Accumulator>,
+) {
     thread_local! {
         /// A thread asks the system once for the use of matrix units.
         static READY: bool = numkong::configure_thread();
     }
     READY.with(|_| {});
-    x.numbers
-        .try_dots_packed(piece)
-        .expect("inputs as wide as the weights, and memory")
+    let done = x.numbers.try_dots_packed_into(piece, products);
+    done.expect("inputs as wide as the weights, and room for as many products");
 }
 
 impl Number for bf16 {
@@ -269,7 +280,7 @@ impl Number for i8 {
     }
 }
 
-fn zeros<N: Number + Default>(rows: usize, width: usize) -> numkong::Tensor<N> {
+fn zeros<N: StorageElement + Default + Clone>(rows: usize, width: usize) -> numkong::Tensor<N> {
     numkong::Tensor::try_full(&[rows, width], N::default()).expect("memory for the activations")
 }
 
@@ -287,4 +298,89 @@ fn quantise(numbers: &[f32], rounded: &mut [i8]) -> f32 {
         *rounded = (x * scale + ROUNDS).to_bits() as i8;
     }
     largest / 127.0
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use burn::tensor::{Distribution, Tolerance};
+
+    use super::*;
+    use crate::device;
+
+    fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+        let normal = Distribution::Normal(0.0, 1.0);
+        Tensor::random(shape, normal, &device("cpu").unwrap())
+    }
+
+    fn rounded(x: Tensor<2>) -> Tensor<2> {
+        x.cast(DType::BF16).cast(DType::F32)
+    }
+
+    /// Rows that are shared and outputs that are, whole pieces and less.
+    const SHAPES: [[usize; 3]; 5] = [
+        [1, 1, 1],
+        [5, 300, 64],
+        [20, 2 * PIECE, 100],
+        [SHARED + 1, 7, 37],
+        [200, PIECE + 1, 96],
+    ];
+
+    #[test]
+    fn bf16_is_the_product_of_rounded_numbers() {
+        for [rows, d_output, d_input] in SHAPES {
+            let (x, weight) = (random([rows, d_input]), random([d_output, d_input]));
+            let bias = random([d_output]);
+            let packed = Packed::new(&weight, Precision::Bf16).unwrap();
+            let unpacked = packed.unpacked(&x.device());
+            assert_eq!(unpacked.into_data(), rounded(weight.clone()).into_data());
+            let exact = rounded(x.clone()).matmul(rounded(weight).transpose());
+            let tolerance = Tolerance::<f32>::rel_abs(1e-4, 1e-4);
+            let found = packed.linear(x.clone(), None).into_data();
+            found.assert_approx_eq(&exact.to_data(), tolerance);
+            let found = packed.linear(x, Some(bias.clone())).into_data();
+            let exact = exact + bias.unsqueeze();
+            found.assert_approx_eq(&exact.into_data(), tolerance);
+        }
+    }
+
+    #[test]
+    fn int8_rounds_each_row_to_its_largest_number() {
+        for [rows, d_output, d_input] in SHAPES {
+            let (x, weight) = (random([rows, d_input]), random([d_output, d_input]));
+            let bias = random([d_output]);
+            let packed = Packed::new(&weight, Precision::Int8).unwrap();
+            let scale = weight.clone().abs().max_dim(1) / 127.0;
+            let integers = (packed.unpacked(&x.device()) / scale.clone()).into_data();
+            let nearest = (weight.clone() / scale).into_data();
+            for (integer, nearest) in integers.iter::<f32>().zip(nearest.iter::<f32>()) {
+                let whole = (integer - integer.round()).abs();
+                let moved = (integer - nearest).abs();
+                assert!(whole < 1e-4 && moved < 0.5001, "{nearest}: {integer}");
+            }
+            let found = packed.linear(x.clone(), Some(bias.clone()));
+            let exact = x.matmul(weight.transpose()) + bias.unsqueeze();
+            let size = |x: Tensor<2>| x.square().mean().sqrt().into_scalar::<f32>();
+            let error = size(found - exact.clone()) / size(exact);
+            assert!(error < 0.02, "{error}");
+        }
+    }
+
+    #[test]
+    fn rows_of_zeros_stay_zeros() {
+        for precision in [Precision::Bf16, Precision::Int8] {
+            let packed = Packed::new(&random([9, 5]), precision).unwrap();
+            let zeros = Tensor::<3>::zeros([2, 3, 5], &device("cpu").unwrap());
+            let found = packed.linear(zeros, None);
+            assert_eq!(found.dims(), [2, 3, 9]);
+            assert!(found.into_data().iter::<f32>().all(|y| y == 0.0));
+        }
+    }
+
+    #[test]
+    fn f32_and_f16_are_not_packed() {
+        assert!(Packed::new(&random([2, 2]), Precision::F32).is_none());
+        assert!(Packed::new(&random([2, 2]), Precision::F16).is_none());
+    }
 }

@@ -1,8 +1,13 @@
+use std::str::FromStr;
+
 use burn::{
     module::{Module, ModuleMapper, Param},
-    tensor::{FloatDType, Tensor},
+    tensor::{Device, FloatDType, Tensor},
 };
 use serde::{Deserialize, Serialize};
+
+use super::fuses;
+use crate::{Error, Result};
 
 /// The number format of matrix products.
 ///
@@ -30,6 +35,23 @@ impl Precision {
     }
 }
 
+impl FromStr for Precision {
+    type Err = Error;
+
+    /// As it is written in JSON.
+    fn from_str(name: &str) -> Result<Self> {
+        let known = [Self::F32, Self::Bf16, Self::F16, Self::Int8];
+        let named = known
+            .into_iter()
+            .find(|known| name == format!("{known:?}").to_lowercase());
+        named.ok_or_else(|| Error::Config {
+            field: "precision".into(),
+            found: name.into(),
+            expected: "f32, bf16, f16 or int8".into(),
+        })
+    }
+}
+
 impl From<Precision> for FloatDType {
     fn from(precision: Precision) -> Self {
         match precision {
@@ -37,6 +59,29 @@ impl From<Precision> for FloatDType {
             Precision::Bf16 => Self::BF16,
             Precision::F16 => Self::F16,
         }
+    }
+}
+
+/// A module for inference in a precision. On the CPU `pack` packs its linear layers for bf16 or int8, and what is
+/// between them stays f32; elsewhere, and in f16, its matrices are stored in `precision`.
+///
+/// # Errors
+/// [`Error::Config`] for int8 on another device than the CPU.
+pub fn with_precision<M: Module>(
+    module: M,
+    device: &Device,
+    precision: Precision,
+    pack: impl FnOnce(M) -> M,
+) -> Result<M> {
+    match precision {
+        Precision::F32 => Ok(module),
+        Precision::Bf16 | Precision::Int8 if fuses(device) => Ok(pack(module)),
+        Precision::Bf16 | Precision::F16 => Ok(store_weights_as(module, precision)),
+        Precision::Int8 => Err(Error::Config {
+            field: "precision".into(),
+            found: "int8".into(),
+            expected: "f32, bf16 or f16 on this device; int8 is for the CPU".into(),
+        }),
     }
 }
 

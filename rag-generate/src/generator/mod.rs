@@ -15,10 +15,7 @@ use burn::{
 use rag_core::{
     Result, TokenBatch,
     checkpoint::Tensors,
-    nn::{
-        Attention, KeysValues, Packed, Precision, flat_linear, fuses, padding_bias,
-        store_weights_as,
-    },
+    nn::{Attention, KeysValues, Packed, Precision, flat_linear, padding_bias, with_precision},
 };
 
 pub use bart::{Bart, BartConfig};
@@ -61,23 +58,10 @@ impl Generator {
     /// # Errors
     /// [`rag_core::Error::Config`] for int8 on another device than the CPU.
     pub fn with_precision(self, precision: Precision) -> Result<Self> {
-        let packs = fuses(&self.device());
-        Ok(match (precision, self) {
-            (Precision::F32, generator) => generator,
-            (Precision::Bf16 | Precision::Int8, Self::Bart(model)) if packs => {
-                Self::Bart(model.pack(precision))
-            }
-            (Precision::Bf16 | Precision::Int8, Self::T5(model)) if packs => {
-                Self::T5(model.pack(precision))
-            }
-            (Precision::Int8, _) => {
-                return Err(rag_core::Error::Config {
-                    field: "precision".into(),
-                    found: "int8".into(),
-                    expected: "f32, bf16 or f16, or the CPU".into(),
-                });
-            }
-            (Precision::Bf16 | Precision::F16, generator) => store_weights_as(generator, precision),
+        let device = self.device();
+        with_precision(self, &device, precision, |generator| match generator {
+            Self::Bart(model) => Self::Bart(model.pack(precision)),
+            Self::T5(model) => Self::T5(model.pack(precision)),
         })
     }
 

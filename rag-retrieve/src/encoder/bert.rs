@@ -214,14 +214,24 @@ impl Bert {
             })
     }
 
+    /// Packs the linear layers: see [`rag_core::nn::Linear::pack`].
+    #[must_use]
+    pub fn pack(mut self, precision: Precision) -> Self {
+        for layer in &mut self.layers {
+            layer.attention = layer.attention.clone().pack(precision);
+            layer.feed_forward = layer.feed_forward.clone().pack(precision);
+        }
+        self
+    }
+
     /// Where the parameters are.
     pub fn device(&self) -> Device {
-        self.words.weight.val().device()
+        self.words.weight.lazy_device()
     }
 
     /// Longest input in tokens.
     pub fn max_length(&self) -> usize {
-        self.positions.weight.shape().dims::<2>()[0]
+        self.positions.weight.lazy_shape().dims::<2>()[0]
     }
 }
 

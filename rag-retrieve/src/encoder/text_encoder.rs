@@ -8,7 +8,7 @@ use ndarray::Array2;
 use rag_core::{
     Encoding, Passage, TokenBatch, Tokenizer,
     checkpoint::{Names, Tensors, Weights, read_json, write_json, write_safetensors},
-    nn::{Linear, LinearConfig, Precision},
+    nn::{Linear, LinearConfig, Precision, among_workers, with_precision},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -232,6 +232,19 @@ impl TextEncoder {
         Self::new(encoder, tokenizer, config)
     }
 
+    /// Computes matrix products in `precision`. On the CPU, bf16 and int8 round the weights for good, which makes
+    /// them those of another encoder: a knowledge base is opened with the one, rounded or not, that made it.
+    ///
+    /// # Errors
+    /// Those of [`rag_core::nn::with_precision`].
+    pub fn with_precision(mut self, precision: Precision) -> Result<Self> {
+        let device = self.encoder.bert.device();
+        let bert = self.encoder.bert;
+        self.encoder.bert = with_precision(bert, &device, precision, |bert| bert.pack(precision))?;
+        self.precision = precision;
+        Ok(self)
+    }
+
     /// Writes the checkpoint that [`TextEncoder::load`] reads; `role` names DPR's module.
     ///
     /// # Errors
@@ -270,7 +283,11 @@ impl TextEncoder {
             self.config.dimension(),
             pad,
             &device,
-            |tokens, segments| self.encoder.forward(tokens, Some(segments), self.precision),
+            |tokens, segments| {
+                among_workers(&device, || {
+                    (self.encoder).forward(tokens, Some(segments), self.precision)
+                })
+            },
         )
     }
 

@@ -1,7 +1,7 @@
 use rag_core::nn::Precision;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, config::trains_in};
 
 /// Settings of contrastive training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,6 +84,6 @@ impl ContrastiveConfig {
                 return Err(Error::setting(setting, found, expected));
             }
         }
-        Ok(())
+        trains_in(self.precision)
     }
 }
