@@ -868,3 +868,22 @@ fn less_precision_answers_like_f32() {
         }
     }
 }
+
+#[test]
+fn a_rounded_generator_is_saved_as_it_answers() {
+    for kind in KINDS {
+        let rounded = rag(kind).with_precision(Precision::Bf16).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let saved = folder.path().join("saved");
+        rounded.save(&saved).unwrap();
+        let knowledge = rounded.retriever.local().unwrap().clone();
+        let opened = Rag::load(&saved, knowledge, &cpu()).unwrap();
+        let opened = opened.with_precision(Precision::Bf16).unwrap();
+        for question in QUESTIONS {
+            assert_eq!(
+                rounded.ask(question).unwrap(),
+                opened.ask(question).unwrap()
+            );
+        }
+    }
+}

@@ -4,7 +4,7 @@ generator), the same questions and contexts, the same settings and threads, in p
     python benches/peers/ask.py
 
 Needs torch and transformers 4.57. With `--side` it measures one side and prints one JSON line; without, it runs
-both and prints seconds, peak memory, ratios, and whether both said the same.
+both and prints a table of seconds, peak memory, ratios (burn-rag to transformers), and whether both said the same.
 """
 
 import argparse
@@ -158,12 +158,11 @@ def own_answers(arguments):
 def compare(arguments):
     if not (arguments.folder / "config.json").is_file():
         make_checkpoint(arguments)
-    precisions = (arguments.precision, arguments.own_precision or arguments.precision)
-    print(
-        f"{arguments.docs} contexts of {arguments.length} tokens, batch {arguments.batch}, {arguments.threads} threads, "
-        f"transformers {precisions[0]}, burn-rag {precisions[1]}, medians of {arguments.rounds} turns"
-    )
-    print(f"{'':<24}{'transformers':>14}{'burn-rag':>14}{'ratio':>8}", flush=True)
+    theirs, ours = arguments.precision, arguments.own_precision or arguments.precision
+    names = ["workload", f"transformers {theirs}, s", f"burn-rag {ours}, s", "ratio", "from to, s"]
+    names += ["transformers, GiB", "burn-rag, GiB", "ratio", "tokens"]
+    row(names)
+    row(["---"] * len(names))
     for workload in arguments.workload or [*WORKLOADS, "open"]:
         make_work(arguments, workload)
         sides = {"transformers": [], "burn-rag": []}
@@ -172,26 +171,31 @@ def compare(arguments):
                 command = [sys.executable, __file__, *sys.argv[1:], "--folder", str(arguments.folder), "--side", side]
                 printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                 turns.append(json.loads(printed.strip().splitlines()[-1]))
-        theirs, ours = sides.values()
-        if workload == "open":
-            row("process to answer, s", *(statistics.median(turn["first"] for turn in turns) for turns in (theirs, ours)))
-            continue
-        seconds = [statistics.median(second for turn in turns for second in turn["seconds"]) for turns in (theirs, ours)]
-        row(f"{workload}, s", *seconds)
-        peaks = [statistics.median(turn["peak_resident_bytes"] for turn in turns) / 2**30 for turns in (theirs, ours)]
-        row("  peak memory, GiB", *peaks)
-        spread = [[min(all_of(turns)), max(all_of(turns))] for turns in (theirs, ours)]
-        said = "the same tokens" if theirs[0]["tokens"] == ours[0]["tokens"] else "OTHER TOKENS"
-        print(f"  from {spread[0][0]:.2f} to {spread[0][1]:.2f} s, and {spread[1][0]:.2f} to {spread[1][1]:.2f} s; {said}", flush=True)
-    print(f"{theirs[0]['versions']}, {ours[0]['versions']}")
+        row([workload, *comparison(*sides.values(), "first" if workload == "open" else "seconds")])
+    versions = {**sides["transformers"][0]["versions"], **sides["burn-rag"][0]["versions"]}
+    print(
+        f"\n{arguments.docs} contexts of {arguments.length} tokens, batch {arguments.batch}, {arguments.threads} threads, "
+        f"medians of {arguments.rounds} turns of {arguments.repeats}; {versions}"
+    )
 
 
-def all_of(turns):
-    return [second for turn in turns for second in turn["seconds"]]
+def comparison(theirs, ours, field):
+    """Cells of a row; `open` is one number a turn, from the start of the process to its first answer."""
+    seconds = [[second for turn in turns for second in numbers(turn[field])] for turns in (theirs, ours)]
+    peaks = [statistics.median(turn["peak_resident_bytes"] for turn in turns) / 2**30 for turns in (theirs, ours)]
+    medians = [statistics.median(all_of) for all_of in seconds]
+    spread = "; ".join(f"{min(all_of):.2f} to {max(all_of):.2f}" for all_of in seconds)
+    same = "the same" if theirs[0]["tokens"] == ours[0]["tokens"] else "others"
+    cells = [f"{medians[0]:.2f}", f"{medians[1]:.2f}", f"{medians[1] / medians[0]:.2f}", spread]
+    return cells + [f"{peaks[0]:.2f}", f"{peaks[1]:.2f}", f"{peaks[1] / peaks[0]:.2f}", same]
 
 
-def row(name, theirs, ours):
-    print(f"{name:<24}{theirs:>14.3f}{ours:>14.3f}{ours / theirs:>8.2f}", flush=True)
+def numbers(one_or_more):
+    return one_or_more if isinstance(one_or_more, list) else [one_or_more]
+
+
+def row(cells):
+    print("| " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":
