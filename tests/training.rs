@@ -402,6 +402,15 @@ fn a_run_measures_and_keeps_the_best_and_the_last() {
 }
 
 #[test]
+fn rounded_parameters_do_not_train() {
+    for precision in [Precision::Bf16, Precision::Int8] {
+        let rounded = rag(Kind::Bart).with_precision(precision).unwrap();
+        let error = Trainer::new(rounded, config(), 5).err().unwrap();
+        assert!(error.to_string().contains("rag.precision"), "{error}");
+    }
+}
+
+#[test]
 fn settings_that_cannot_be_are_refused() {
     let refused = |config: TrainConfig, name: &str| {
         let error = Trainer::new(rag(Kind::T5), config, 5).err().unwrap();
@@ -416,6 +425,13 @@ fn settings_that_cannot_be_are_refused() {
             ..config()
         },
         "epochs",
+    );
+    refused(
+        TrainConfig {
+            precision: Precision::Int8,
+            ..config()
+        },
+        "precision",
     );
     refused(
         TrainConfig {

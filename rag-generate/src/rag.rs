@@ -207,7 +207,7 @@ impl Rag {
     }
 
     /// Computes the generator's matrix products in `precision`, and stores its matrices so: half the
-    /// memory or less, for answering. Training wants f32 parameters.
+    /// memory or less, for answering. Training wants f32 parameters, and refuses others.
     ///
     /// # Errors
     /// Those of [`Generator::with_precision`].

@@ -257,6 +257,18 @@ impl Part {
     }
 }
 
+/// Parameters train as f32: rounded ones lose what a step changes, and packed ones stay as they are.
+pub(crate) fn keeps_f32(part: &'static str, precision: Precision) -> Result<()> {
+    match precision {
+        Precision::F32 => Ok(()),
+        rounded => Err(Error::setting(
+            part,
+            format!("{rounded:?}").to_lowercase(),
+            "f32, as a checkpoint is opened: the format of products is a setting of the training",
+        )),
+    }
+}
+
 /// Gradients want numbers that small steps can change.
 pub(crate) fn trains_in(precision: Precision) -> Result<()> {
     match precision {

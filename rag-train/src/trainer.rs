@@ -20,6 +20,7 @@ use rag_retrieve::TextEncoder;
 use crate::{
     Accumulation, Backward, DropoutSeed, Error, JointModel, LossScaler, Measured, Objective,
     Optimizer, Part, Prior, QuestionAnswer, Report, Result, Schedule, StepReport, TrainConfig,
+    config::keeps_f32,
     data::leaks,
     diary::{self, Diary, Probes},
     order::batches,
@@ -58,6 +59,13 @@ impl Trainer {
     pub fn new(rag: Rag, config: TrainConfig, pairs: usize) -> Result<Self> {
         let weights = rag.retriever.weights();
         config.check(weights.is_some())?;
+        keeps_f32("rag.precision", rag.precision)?;
+        let question_encoder = &rag.retriever.question_encoder;
+        keeps_f32("question_encoder.precision", question_encoder.precision)?;
+        if config.context_encoder.trains() {
+            let context_encoder = &rag.retriever.context_encoder;
+            keeps_f32("context_encoder.precision", context_encoder.precision)?;
+        }
         if pairs == 0 {
             return Err(Error::NoExamples);
         }

@@ -4,7 +4,7 @@ use burn::{
 };
 use rag_retrieve::{Encoder, Error, TextEncoder};
 
-use crate::Result;
+use crate::{Result, config::keeps_f32};
 
 /// What is trained.
 #[derive(Clone, Debug)]
@@ -92,7 +92,8 @@ impl Encoders {
             }
             .into());
         }
-        Ok(())
+        keeps_f32("question_encoder.precision", question.precision)?;
+        keeps_f32("context_encoder.precision", context.precision)
     }
 }
 
