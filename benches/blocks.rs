@@ -2,10 +2,13 @@
 //! Items a second are floating-point operations; integer ones in int8.
 
 use burn_rag::{
-    burn::tensor::{Device, Distribution, Tensor},
-    core::nn::{
-        Attention, AttentionConfig, FeedForward, FeedForwardConfig, KeysValues, LinearConfig,
-        Precision, activation, log_softmax,
+    burn::tensor::{Distribution, Tensor},
+    core::{
+        Device, device,
+        nn::{
+            Attention, AttentionConfig, FeedForward, FeedForwardConfig, KeysValues, LinearConfig,
+            Precision, activation, log_softmax,
+        },
     },
 };
 use divan::{Bencher, black_box, counter::ItemsCount};
@@ -29,14 +32,18 @@ fn cases() -> impl Iterator<Item = (Precision, usize)> {
         .flat_map(|precision| ROWS.map(|rows| (precision, rows)))
 }
 
+fn cpu() -> Device {
+    device("cpu").expect("a build with the feature flex")
+}
+
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
-    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex())
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &cpu())
 }
 
 #[divan::bench(args = cases())]
 fn feed_forward(bencher: Bencher<'_, '_>, (precision, rows): (Precision, usize)) {
     let gelu = activation("gelu").expect("a name that checkpoints have");
-    let block: FeedForward = FeedForwardConfig::new(D_MODEL, D_HIDDEN, gelu).init(&Device::flex());
+    let block: FeedForward = FeedForwardConfig::new(D_MODEL, D_HIDDEN, gelu).init(&cpu());
     let block = block.pack(precision);
     let states = random([1, rows, D_MODEL]);
     bencher
@@ -49,7 +56,7 @@ fn feed_forward(bencher: Bencher<'_, '_>, (precision, rows): (Precision, usize))
 fn attention(bencher: Bencher<'_, '_>, (precision, rows): (Precision, usize)) {
     let d_head = D_MODEL / HEADS;
     let config = AttentionConfig::new(D_MODEL, HEADS, d_head, (d_head as f64).powf(-0.5));
-    let block: Attention = config.init(&Device::flex()).pack(precision);
+    let block: Attention = config.init(&cpu()).pack(precision);
     let states = random([5, rows / 5, D_MODEL]);
     let memory = KeysValues {
         keys: random([5, HEADS, 160, d_head]),
@@ -64,7 +71,7 @@ fn attention(bencher: Bencher<'_, '_>, (precision, rows): (Precision, usize)) {
 #[divan::bench(args = PRECISIONS.into_iter().flat_map(|precision| [5, 20].map(|rows| (precision, rows))))]
 fn head(bencher: Bencher<'_, '_>, (precision, rows): (Precision, usize)) {
     let config = LinearConfig::new(D_MODEL, VOCABULARY).with_bias(false);
-    let block = config.init(&Device::flex()).pack(precision);
+    let block = config.init(&cpu()).pack(precision);
     let states = random([rows, D_MODEL]);
     bencher
         .counter(ItemsCount::new(2 * rows * D_MODEL * VOCABULARY))

@@ -887,3 +887,21 @@ fn a_rounded_generator_is_saved_as_it_answers() {
         }
     }
 }
+
+/// More threads than cores, which share the work of each other's answers.
+#[test]
+fn answers_asked_for_at_once_are_those_of_one_after_the_other() {
+    for (kind, model) in kinds_and_models() {
+        let rag = rag(kind).with_model(model);
+        let expected = QUESTIONS.map(|question| rag.ask(question).unwrap());
+        std::thread::scope(|scope| {
+            for i in 0..16 {
+                let (rag, expected) = (&rag, &expected);
+                scope.spawn(move || {
+                    let at = i % QUESTIONS.len();
+                    assert_eq!(rag.ask(QUESTIONS[at]).unwrap(), expected[at]);
+                });
+            }
+        });
+    }
+}

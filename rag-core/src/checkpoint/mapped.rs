@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fs::File, io, ops::Range, path::Path, sync::Arc};
 
-use burn::tensor::{AllocationProperty, Bytes, DType};
+use burn::tensor::{AllocationProperty, BoolStore, Bytes, DType};
 use burn_store::burn_pack;
 use memmap2::{Mmap, MmapOptions};
 use safetensors::{Dtype, SafeTensors};
@@ -69,7 +69,10 @@ fn dtype(stored: Dtype) -> Option<DType> {
         Dtype::I32 => DType::I32,
         Dtype::I16 => DType::I16,
         Dtype::I8 => DType::I8,
+        Dtype::U64 => DType::U64,
+        Dtype::U32 => DType::U32,
         Dtype::U8 => DType::U8,
+        Dtype::BOOL => DType::Bool(BoolStore::Native),
         _ => return None,
     })
 }

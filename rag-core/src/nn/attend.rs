@@ -33,6 +33,9 @@ pub fn attend(
 ) -> Option<Tensor<3>> {
     let [rows, length, inner] = queries.dims();
     let [_, heads, memory_length, d_head] = memory.keys.dims();
+    if [rows, length, memory_length].contains(&0) {
+        return None;
+    }
     let queries = View::<3>::new(queries)?;
     let bias = match bias {
         Some(bias) => Some(View::<4>::new(bias)?),

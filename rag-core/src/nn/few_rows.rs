@@ -26,7 +26,7 @@ const TASK: usize = 64;
 pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Option<Tensor<2>> {
     let [rows, d_input] = x.dims();
     let [d_output, _] = weight.dims();
-    if rows > FEW {
+    if rows == 0 || rows > FEW {
         return None;
     }
     let [x, weight] = [elements(x.clone())?, elements(weight.clone())?];

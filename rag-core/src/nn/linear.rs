@@ -56,7 +56,7 @@ impl Linear {
     /// `[.., d_input]` to `[.., d_output]`, in `precision`.
     pub fn forward<const D: usize>(&self, input: Tensor<D>, precision: Precision) -> Tensor<D> {
         if let Some(packed) = &self.packed
-            && !input.device().is_autodiff()
+            && packed.serves(&input, &self.weight)
         {
             let bias = self.bias.as_ref().map(|bias| bias.val());
             return packed.linear(input, bias);
@@ -66,7 +66,8 @@ impl Linear {
     }
 
     /// Packs the weight for answering in bf16 or int8, where it is on the CPU. It is unpacked, as it was
-    /// rounded, for whoever asks for it: to save it, say.
+    /// rounded, for whoever asks for it, to save it, say, and then stays in memory too. A weight that is
+    /// changed is multiplied itself.
     #[must_use]
     pub fn pack(mut self, precision: Precision) -> Self {
         let packed = Packed::new(&self.weight.val(), precision);
@@ -74,7 +75,7 @@ impl Linear {
             let (device, shape) = (self.weight.lazy_device(), self.weight.lazy_shape());
             self.packed = Some(packed.clone());
             let unpacked = move |device: &Device, _| packed.unpacked(device);
-            self.weight = Param::uninitialized(self.weight.id, unpacked, device, false, shape);
+            self.weight = Param::uninitialized(self.weight.id, unpacked, device, true, shape);
         }
         self
     }

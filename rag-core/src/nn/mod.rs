@@ -19,7 +19,10 @@ mod precision;
 /// Only the CPU has packed weights.
 #[cfg(not(feature = "flex"))]
 mod packed {
-    use burn::tensor::{Device, Tensor};
+    use burn::{
+        module::Param,
+        tensor::{Device, Tensor},
+    };
 
     use super::Precision;
 
@@ -38,6 +41,14 @@ mod packed {
         }
 
         pub fn unpacked(&self, _: &Device) -> Tensor<2> {
+            match *self {}
+        }
+
+        pub fn stands_for(&self, _: &Tensor<2>) {
+            match *self {}
+        }
+
+        pub fn serves<const D: usize>(&self, _: &Tensor<D>, _: &Param<Tensor<2>>) -> bool {
             match *self {}
         }
     }

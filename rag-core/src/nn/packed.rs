@@ -4,18 +4,24 @@
 //! rounded (bf16), or divided by the largest of its row and rounded to an integer (int8, LLM.int8()'s vector-wise
 //! quantisation, Dettmers et al. 2022, without its outlier columns); sums are f32, or exact in i32.
 
-use std::{fmt, iter::zip};
+use std::{
+    fmt,
+    iter::zip,
+    sync::{Arc, OnceLock},
+};
 
 use burn::{
     backend::flex::{FlexTensor, Layout},
+    module::Param,
     tensor::{Bytes, DType, Device, Tensor, TensorData},
 };
-use numkong::{Dots, PackedMatrix, StorageElement, bf16};
+use numkong::{Dots, PackedMatrix, StorageElement, bf16, cap};
 use rayon::prelude::*;
 
 use super::{
     Precision,
-    fused::{elements, largest, vectorised},
+    fused::{elements, flex, largest, vectorised},
+    fuses,
     linear::by_rows,
 };
 
@@ -24,6 +30,8 @@ pub struct Packed {
     d_input: usize,
     d_output: usize,
     weights: Weights,
+    /// The numbers of the parameter that this is, once it has some.
+    parameter: OnceLock<Arc<Bytes>>,
 }
 
 enum Weights {
@@ -63,7 +71,9 @@ impl Packed {
     /// Packs `weight` `[d_output, d_input]`; `None` where `precision` is not one that packing serves, or the weight
     /// not on the CPU.
     pub fn new(weight: &Tensor<2>, precision: Precision) -> Option<Self> {
-        if weight.device() != Device::flex() {
+        // A system may keep AMX, which the processor has, from a program.
+        let amx = numkong::available() & (cap::SAPPHIREAMX | cap::GRANITEAMX) != 0;
+        if amx && !numkong::configure_thread() {
             return None;
         }
         let [d_output, d_input] = weight.dims();
@@ -78,7 +88,27 @@ impl Packed {
             d_input,
             d_output,
             weights,
+            parameter: OnceLock::new(),
         })
+    }
+
+    /// Says which parameter this is multiplied instead of.
+    pub fn stands_for(&self, weight: &Tensor<2>) {
+        if let Some(weight) = flex(weight.clone()) {
+            self.parameter.get_or_init(|| weight.data_arc());
+        }
+    }
+
+    /// Whether `input` can be multiplied, and `weight` is still the parameter that was packed: not trained since,
+    /// not replaced, nor adapted.
+    pub fn serves<const D: usize>(&self, input: &Tensor<D>, weight: &Param<Tensor<2>>) -> bool {
+        let packed = || match (self.parameter.get(), flex(weight.val())) {
+            (Some(packed), Some(found)) => Arc::ptr_eq(packed, &found.data_arc()),
+            _ => false,
+        };
+        let unchanged = weight.adapter().is_none() && (!weight.is_initialized() || packed());
+        let plain = input.dtype() == DType::F32 && !input.device().is_autodiff();
+        plain && fuses(&input.device()) && unchanged
     }
 
     /// `[.., d_input]` to `[.., d_output]`, `x Wᵀ + b`, both f32 and on the CPU.
@@ -110,10 +140,10 @@ impl Packed {
                 row[i] = number;
             }
         }
-        Tensor::from_data(
-            TensorData::new(weight, [self.d_output, self.d_input]),
-            device,
-        )
+        let shape = [self.d_output, self.d_input];
+        let weight = Tensor::from_data(TensorData::new(weight, shape), device);
+        self.stands_for(&weight);
+        weight
     }
 
     fn identity(&self) -> Vec<f32> {
@@ -128,6 +158,7 @@ impl Packed {
     fn multiply(&self, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
         let mut y = vec![0.0; x.len() / self.d_input * self.d_output];
         match &self.weights {
+            _ if x.is_empty() => {}
             Weights::Bf16(pieces) => pieces.multiply(x, self.d_input, bias, &mut y),
             Weights::Int8(pieces) => pieces.multiply(x, self.d_input, bias, &mut y),
         }
@@ -289,6 +320,10 @@ fn zeros<N: StorageElement + Default + Clone>(rows: usize, width: usize) -> numk
 fn quantise(numbers: &[f32], rounded: &mut [i8]) -> f32 {
     /// 1.5 · 2²³: a small number that is added leaves its nearest integer in the lowest bits.
     const ROUNDS: f32 = 12_582_912.0;
+    let any_nan = numbers.iter().fold(false, |nan, x| nan | x.is_nan());
+    if any_nan {
+        return f32::NAN;
+    }
     let largest = largest(numbers);
     if largest == 0.0 {
         return 0.0;
@@ -376,6 +411,40 @@ mod tests {
             assert_eq!(found.dims(), [2, 3, 9]);
             assert!(found.into_data().iter::<f32>().all(|y| y == 0.0));
         }
+    }
+
+    #[test]
+    fn what_is_not_a_number_stays_so() {
+        for precision in [Precision::Bf16, Precision::Int8] {
+            let packed = Packed::new(&random([3, 5]), precision).unwrap();
+            let x = random([2, 5]).slice_fill([1..2, 2..3], f32::NAN);
+            let found: Vec<f32> = packed.linear(x, None).into_data().iter().collect();
+            assert!(found[..3].iter().all(|y| y.is_finite()));
+            assert!(found[3..].iter().all(|y| y.is_nan()), "{found:?}");
+            let nothing = packed.linear(Tensor::<2>::zeros([0, 5], &device("cpu").unwrap()), None);
+            assert_eq!(nothing.dims(), [0, 3]);
+        }
+    }
+
+    #[test]
+    fn packed_weights_serve_as_long_as_they_are_the_parameter() {
+        let device = device("cpu").unwrap();
+        let linear = crate::nn::LinearConfig::new(5, 3).init(&device);
+        let packed = linear.clone().pack(Precision::Bf16);
+        let x = random([2, 5]);
+        let answer =
+            |linear: &crate::nn::Linear| linear.forward(x.clone(), Precision::F32).into_data();
+        let before = answer(&packed);
+        assert_ne!(before, answer(&linear));
+        // Saved, it is unpacked.
+        packed.weight.val();
+        assert_eq!(answer(&packed), before);
+        let mut changed = packed.clone();
+        changed.weight = changed.weight.map(|weight| weight * 2.0);
+        assert_ne!(answer(&changed), before);
+        assert_eq!(answer(&packed), before);
+        let input = x.clone().cast(DType::BF16);
+        assert_eq!(packed.forward(input, Precision::Bf16).dims(), [2, 3]);
     }
 
     #[test]

@@ -75,7 +75,9 @@ pub fn with_precision<M: Module>(
 ) -> Result<M> {
     match precision {
         Precision::F32 => Ok(module),
-        Precision::Bf16 | Precision::Int8 if fuses(device) => Ok(pack(module)),
+        Precision::Bf16 | Precision::Int8 if fuses(device) && !device.is_autodiff() => {
+            Ok(pack(module))
+        }
         Precision::Bf16 | Precision::F16 => Ok(store_weights_as(module, precision)),
         Precision::Int8 => Err(Error::Config {
             field: "precision".into(),

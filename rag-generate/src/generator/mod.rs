@@ -15,7 +15,10 @@ use burn::{
 use rag_core::{
     Result, TokenBatch,
     checkpoint::Tensors,
-    nn::{Attention, KeysValues, Packed, Precision, flat_linear, padding_bias, with_precision},
+    nn::{
+        Attention, KeysValues, Packed, Precision, flat_linear, padding_bias, store_weights_as,
+        with_precision,
+    },
 };
 
 pub use bart::{Bart, BartConfig};
@@ -141,13 +144,21 @@ impl Generator {
 struct TiedHead(Option<Arc<Packed>>);
 
 impl TiedHead {
-    fn pack(embedding: &Embedding, precision: Precision) -> Self {
-        Self(Packed::new(&embedding.weight.val(), precision).map(Arc::new))
+    /// Packs the head, and leaves the embeddings in bf16, of which few are read at a time.
+    fn pack(embedding: Embedding, precision: Precision) -> (Embedding, Self) {
+        let packed = Packed::new(&embedding.weight.val(), precision).map(Arc::new);
+        let embedding = store_weights_as(embedding, Precision::Bf16);
+        if let Some(packed) = &packed {
+            packed.stands_for(&embedding.weight.val());
+        }
+        (embedding, Self(packed))
     }
 
     fn forward(&self, embedding: &Embedding, states: Tensor<3>, precision: Precision) -> Tensor<3> {
         match &self.0 {
-            Some(packed) if !states.device().is_autodiff() => packed.linear(states, None),
+            Some(packed) if packed.serves(&states, &embedding.weight) => {
+                packed.linear(states, None)
+            }
             _ => flat_linear(states, embedding.weight.val(), None, precision),
         }
     }

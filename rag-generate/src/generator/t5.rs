@@ -8,7 +8,7 @@ use rag_core::{
     checkpoint::{Names, Tensors, Weights},
     nn::{
         Attention, AttentionConfig, FeedForward, FeedForwardConfig, Linear, LinearConfig,
-        Precision, activation, dropout, padding_bias, store_weights_as,
+        Precision, activation, dropout, padding_bias,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -305,9 +305,8 @@ impl T5 {
         self.decoder = self.decoder.pack(precision);
         match self.lm_head {
             Some(head) => self.lm_head = Some(head.pack(precision)),
-            None => self.tied_head = TiedHead::pack(&self.shared, precision),
+            None => (self.shared, self.tied_head) = TiedHead::pack(self.shared, precision),
         }
-        self.shared = store_weights_as(self.shared, Precision::Bf16);
         self
     }
 

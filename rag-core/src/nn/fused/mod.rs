@@ -51,14 +51,20 @@ fn takes<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && fuses(&x.device())
 }
 
-/// A tensor as the CPU has it, where it is f32 and nobody asks for gradients.
+/// A tensor as the CPU has it, where nobody asks for gradients.
 #[cfg(feature = "flex")]
-pub(super) fn primitive<const D: usize>(x: Tensor<D>) -> Option<FlexTensor> {
-    let plain = takes(&x) && !x.device().is_autodiff();
+pub(super) fn flex<const D: usize>(x: Tensor<D>) -> Option<FlexTensor> {
+    let plain = fuses(&x.device()) && !x.device().is_autodiff();
     plain.then(|| cpu::primitive(x))
 }
 
-/// The same with its numbers one row after the other.
+/// The same of numbers in f32.
+#[cfg(feature = "flex")]
+pub(super) fn primitive<const D: usize>(x: Tensor<D>) -> Option<FlexTensor> {
+    flex(x).filter(|x| x.dtype() == DType::F32)
+}
+
+/// And with one row after the other.
 #[cfg(feature = "flex")]
 pub(super) fn elements<const D: usize>(x: Tensor<D>) -> Option<FlexTensor> {
     primitive(x).map(cpu::contiguous)
