@@ -1,6 +1,9 @@
 //! Attention on the CPU without what tensors would keep between its steps: scores, softmax and weighted values of a
 //! few queries at a time, for one head after the other.
 
+// What is in registers goes by number: see `dots`.
+#![allow(clippy::needless_range_loop)]
+
 use std::array::from_fn;
 
 use burn::{
@@ -319,15 +322,13 @@ fn columns<S: Simd, const R: usize, const C: usize>(
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use burn::tensor::{Distribution, Tolerance, activation};
+    use burn::tensor::{Tolerance, activation};
 
     use super::*;
-    use crate::{device, nn::MASKED};
-
-    fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
-        let normal = Distribution::Normal(0.0, 1.0);
-        Tensor::random(shape, normal, &device("cpu").unwrap())
-    }
+    use crate::{
+        device,
+        nn::{MASKED, scattered},
+    };
 
     /// One step after the other, as tensors.
     fn expected(
@@ -359,22 +360,22 @@ mod tests {
             [1, 300, 2, 300, 32],
             [2, 9, 4, 17, 80],
         ] {
-            let queries = random([rows, length, heads * d_head]);
+            let queries = scattered([rows, length, heads * d_head]);
             // As attention makes them: the heads of a token lie together.
-            let of_tokens = || random([rows, memory_length, heads, d_head]).swap_dims(1, 2);
+            let of_tokens = || scattered([rows, memory_length, heads, d_head]).swap_dims(1, 2);
             let memory = KeysValues {
                 keys: of_tokens(),
                 values: of_tokens(),
             };
-            let hidden = random([rows, 1, 1, memory_length])
+            let hidden = scattered([rows, 1, 1, memory_length])
                 .greater_elem(1.0)
                 .float()
                 * MASKED;
             let biases = [
                 None,
                 Some(hidden),
-                Some(random([1, heads, length, memory_length])),
-                Some(random([1, 1, length, memory_length])),
+                Some(scattered([1, heads, length, memory_length])),
+                Some(scattered([1, 1, length, memory_length])),
             ];
             for bias in biases {
                 let found = attend(&queries, &memory, bias.as_ref(), 0.125).unwrap();

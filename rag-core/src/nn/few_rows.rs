@@ -4,6 +4,9 @@
 //! the product where the weights meet few rows. Here the weights are read once from where they are, in the order in
 //! which they are.
 
+// What is in registers goes by number: see `dots`.
+#![allow(clippy::needless_range_loop)]
+
 use std::array::from_fn;
 
 use burn::{
@@ -158,15 +161,14 @@ pub fn dots<S: Simd, const R: usize, const C: usize>(
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use burn::tensor::{Distribution, Tolerance, module};
+    use burn::tensor::{Tolerance, module};
 
     use super::*;
-    use crate::device;
+    use crate::{device, nn::scattered};
 
     #[test]
     fn few_rows_are_multiplied_as_many_are() {
         let device = device("cpu").unwrap();
-        let normal = Distribution::Normal(0.0, 1.0);
         for (rows, d_output, d_input) in [
             (1, 1, 1),
             (20, 300, 64),
@@ -174,9 +176,9 @@ mod tests {
             (3, 131, 100),
             (7, 4, 16),
         ] {
-            let x = Tensor::<2>::random([rows, d_input], normal, &device);
-            let weight = Tensor::<2>::random([d_output, d_input], normal, &device);
-            let bias = Tensor::<1>::random([d_output], normal, &device);
+            let x = scattered([rows, d_input]);
+            let weight = scattered([d_output, d_input]);
+            let bias = scattered([d_output]);
             for bias in [None, Some(bias)] {
                 let found = linear(&x, &weight, bias.as_ref()).unwrap();
                 let expected = module::linear(x.clone(), weight.clone().transpose(), bias);

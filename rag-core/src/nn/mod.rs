@@ -61,3 +61,27 @@ pub use layer_norm::{LayerNorm, LayerNormConfig};
 pub use linear::{Linear, LinearConfig, flat_linear};
 pub use packed::Packed;
 pub use precision::{Precision, store_weights_as, with_precision};
+
+/// Numbers from −2 to 2 that look random, others at each call. Burn's random state is one for all tests of a
+/// process, some of which want it for themselves.
+#[cfg(all(test, feature = "flex"))]
+fn scattered<const D: usize>(shape: [usize; D]) -> burn::tensor::Tensor<D> {
+    use std::cell::Cell;
+
+    use burn::tensor::{Device, Tensor, TensorData};
+
+    thread_local! {
+        static STATE: Cell<u32> = const { Cell::new(1) };
+    }
+    let next = || {
+        let state = STATE
+            .get()
+            .wrapping_mul(1_664_525)
+            .wrapping_add(1_013_904_223);
+        STATE.set(state);
+        (state >> 8) as f32 / (1 << 22) as f32 - 2.0
+    };
+    let count = shape.iter().product();
+    let numbers: Vec<f32> = std::iter::repeat_with(next).take(count).collect();
+    Tensor::from_data(TensorData::new(numbers, shape), &Device::flex())
+}

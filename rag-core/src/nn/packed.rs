@@ -339,15 +339,10 @@ fn quantise(numbers: &[f32], rounded: &mut [i8]) -> f32 {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use burn::tensor::{Distribution, Tolerance};
+    use burn::tensor::Tolerance;
 
     use super::*;
-    use crate::device;
-
-    fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
-        let normal = Distribution::Normal(0.0, 1.0);
-        Tensor::random(shape, normal, &device("cpu").unwrap())
-    }
+    use crate::{device, nn::scattered};
 
     fn rounded(x: Tensor<2>) -> Tensor<2> {
         x.cast(DType::BF16).cast(DType::F32)
@@ -365,8 +360,8 @@ mod tests {
     #[test]
     fn bf16_is_the_product_of_rounded_numbers() {
         for [rows, d_output, d_input] in SHAPES {
-            let (x, weight) = (random([rows, d_input]), random([d_output, d_input]));
-            let bias = random([d_output]);
+            let (x, weight) = (scattered([rows, d_input]), scattered([d_output, d_input]));
+            let bias = scattered([d_output]);
             let packed = Packed::new(&weight, Precision::Bf16).unwrap();
             let unpacked = packed.unpacked(&x.device());
             assert_eq!(unpacked.into_data(), rounded(weight.clone()).into_data());
@@ -383,8 +378,8 @@ mod tests {
     #[test]
     fn int8_rounds_each_row_to_its_largest_number() {
         for [rows, d_output, d_input] in SHAPES {
-            let (x, weight) = (random([rows, d_input]), random([d_output, d_input]));
-            let bias = random([d_output]);
+            let (x, weight) = (scattered([rows, d_input]), scattered([d_output, d_input]));
+            let bias = scattered([d_output]);
             let packed = Packed::new(&weight, Precision::Int8).unwrap();
             let scale = weight.clone().abs().max_dim(1) / 127.0;
             let integers = (packed.unpacked(&x.device()) / scale.clone()).into_data();
@@ -405,7 +400,7 @@ mod tests {
     #[test]
     fn rows_of_zeros_stay_zeros() {
         for precision in [Precision::Bf16, Precision::Int8] {
-            let packed = Packed::new(&random([9, 5]), precision).unwrap();
+            let packed = Packed::new(&scattered([9, 5]), precision).unwrap();
             let zeros = Tensor::<3>::zeros([2, 3, 5], &device("cpu").unwrap());
             let found = packed.linear(zeros, None);
             assert_eq!(found.dims(), [2, 3, 9]);
@@ -416,8 +411,8 @@ mod tests {
     #[test]
     fn what_is_not_a_number_stays_so() {
         for precision in [Precision::Bf16, Precision::Int8] {
-            let packed = Packed::new(&random([3, 5]), precision).unwrap();
-            let x = random([2, 5]).slice_fill([1..2, 2..3], f32::NAN);
+            let packed = Packed::new(&scattered([3, 5]), precision).unwrap();
+            let x = scattered([2, 5]).slice_fill([1..2, 2..3], f32::NAN);
             let found: Vec<f32> = packed.linear(x, None).into_data().iter().collect();
             assert!(found[..3].iter().all(|y| y.is_finite()));
             assert!(found[3..].iter().all(|y| y.is_nan()), "{found:?}");
@@ -431,7 +426,7 @@ mod tests {
         let device = device("cpu").unwrap();
         let linear = crate::nn::LinearConfig::new(5, 3).init(&device);
         let packed = linear.clone().pack(Precision::Bf16);
-        let x = random([2, 5]);
+        let x = scattered([2, 5]);
         let answer =
             |linear: &crate::nn::Linear| linear.forward(x.clone(), Precision::F32).into_data();
         let before = answer(&packed);
@@ -449,7 +444,7 @@ mod tests {
 
     #[test]
     fn f32_and_f16_are_not_packed() {
-        assert!(Packed::new(&random([2, 2]), Precision::F32).is_none());
-        assert!(Packed::new(&random([2, 2]), Precision::F16).is_none());
+        assert!(Packed::new(&scattered([2, 2]), Precision::F32).is_none());
+        assert!(Packed::new(&scattered([2, 2]), Precision::F16).is_none());
     }
 }
