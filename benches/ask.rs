@@ -1,19 +1,22 @@
 //! Our half of `peers/ask.py`: answers to the same questions, as one JSON line.
 
 mod common;
+#[path = "common/limit.rs"]
+mod limit;
 
 use std::{collections::BTreeMap, error::Error, fs, path::PathBuf, time::Instant};
 
 use burn_rag::{
     core::{TokenBatch, marginal::Compat},
     generate::{
-        Checkpoint, Reader, SequenceDecoding, SequenceSettings, decode::Control, rag_sequence,
-        rag_token,
+        Checkpoint, Reader, SequenceDecoding, SequenceSettings, decode::Control,
+        generator::GeneratorConfig, rag_sequence, rag_token,
     },
     prelude::*,
 };
 use clap::Parser;
 use common::peak_resident_bytes;
+use limit::Machine;
 use serde::{Deserialize, Serialize};
 
 #[derive(Parser)]
@@ -48,6 +51,8 @@ struct Measured {
     tokens: Vec<Vec<u32>>,
     /// Where the system says it.
     peak_resident_bytes: Option<u64>,
+    /// What this machine needs at least for the answers, where it is known.
+    limit: Option<f64>,
     versions: BTreeMap<&'static str, &'static str>,
 }
 
@@ -91,16 +96,46 @@ fn main() -> Result<(), Box<dyn Error>> {
             answer().map(|_| begun.elapsed().as_secs_f64())
         })
         .collect::<Result<_, _>>()?;
+    let peak_resident_bytes = peak_resident_bytes();
     let measured = Measured {
         name: "burn-rag",
         first,
         seconds,
         tokens,
-        peak_resident_bytes: peak_resident_bytes(),
+        peak_resident_bytes,
+        limit: least(&checkpoint, &work, &generation, precision),
         versions: BTreeMap::from([("burn-rag", env!("CARGO_PKG_VERSION"))]),
     };
     println!("{}", serde_json::to_string(&measured)?);
     Ok(())
+}
+
+fn least(
+    checkpoint: &Checkpoint,
+    work: &Work,
+    generation: &GenerationConfig,
+    precision: Precision,
+) -> Option<f64> {
+    let GeneratorConfig::Bart(bart) = &checkpoint.config.generator else {
+        return None;
+    };
+    let answer = limit::Answer {
+        model: work.model,
+        question_length: work.questions[0].len(),
+        contexts: work.contexts[0].len(),
+        context_length: work.contexts[0][0].len(),
+        beams: generation.num_beams,
+        tokens: generation.max_length - 1,
+    };
+    let bert = &checkpoint.config.question_encoder.bert;
+    let width = match precision {
+        Precision::F32 => 4.0,
+        Precision::F16 | Precision::Bf16 => 2.0,
+        Precision::Int8 => 1.0,
+    };
+    // More than any cache holds.
+    let machine = Machine::measure(precision, 1 << 30);
+    Some(work.questions.len() as f64 * machine.limit(bert, bart, answer, width))
 }
 
 fn answer(

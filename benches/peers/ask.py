@@ -159,7 +159,7 @@ def compare(arguments):
     if not (arguments.folder / "config.json").is_file():
         make_checkpoint(arguments)
     theirs, ours = arguments.precision, arguments.own_precision or arguments.precision
-    names = ["workload", f"transformers {theirs}, s", f"burn-rag {ours}, s", "ratio", "from to, s"]
+    names = ["workload", f"transformers {theirs}, s", f"burn-rag {ours}, s", "ratio", "from to, s", "least, s"]
     names += ["transformers, GiB", "burn-rag, GiB", "ratio", "tokens"]
     row(names)
     row(["---"] * len(names))
@@ -186,7 +186,8 @@ def comparison(theirs, ours, field):
     medians = [statistics.median(all_of) for all_of in seconds]
     spread = "; ".join(f"{min(all_of):.2f} to {max(all_of):.2f}" for all_of in seconds)
     same = "the same" if theirs[0]["tokens"] == ours[0]["tokens"] else "others"
-    cells = [f"{medians[0]:.2f}", f"{medians[1]:.2f}", f"{medians[1] / medians[0]:.2f}", spread]
+    least = f"{statistics.median(turn['limit'] for turn in ours):.2f}"
+    cells = [f"{medians[0]:.2f}", f"{medians[1]:.2f}", f"{medians[1] / medians[0]:.2f}", spread, least]
     return cells + [f"{peaks[0]:.2f}", f"{peaks[1]:.2f}", f"{peaks[1] / peaks[0]:.2f}", same]
 
 

@@ -6,17 +6,14 @@
 
 use std::array::from_fn;
 
-use burn::{
-    backend::flex::{FlexTensor, Layout},
-    tensor::{Bytes, DType, Tensor},
-};
+use burn::{backend::flex::FlexTensor, tensor::Tensor};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
     KeysValues,
     few_rows::dots,
-    fused::{primitive, softmax_row},
+    fused::{primitive, softmax_row, tensor},
 };
 
 /// Queries that are worked on at once, at most.
@@ -71,20 +68,22 @@ pub fn attend(
                 });
             });
         });
-    let layout = Layout::contiguous([rows, length, inner].into());
-    let y = FlexTensor::new(Bytes::from_elems(y), layout, DType::F32);
-    Some(Tensor::from_primitive::<burn::backend::Flex>(y))
+    Some(tensor(y, [rows, length, inner]))
 }
 
 /// A tensor whose last dimension lies together, wherever the others are.
-struct View<const D: usize> {
+pub struct View<const D: usize> {
     tensor: FlexTensor,
-    strides: [usize; D],
+    /// 0 where the dimension is 1, and stands for any other.
+    pub strides: [usize; D],
 }
 
 impl<const D: usize> View<D> {
     fn new(tensor: &Tensor<D>) -> Option<Self> {
-        let mut tensor = primitive(tensor.clone())?;
+        primitive(tensor.clone()).map(Self::of)
+    }
+
+    pub fn of(mut tensor: FlexTensor) -> Self {
         let layout = tensor.layout();
         let strides = layout.strides();
         if strides[D - 1] != 1 || strides.iter().any(|&stride| stride < 0) {
@@ -95,12 +94,16 @@ impl<const D: usize> View<D> {
             1 => 0,
             _ => layout.strides()[i] as usize,
         });
-        Some(Self { tensor, strides })
+        Self { tensor, strides }
+    }
+
+    pub fn shape(&self) -> [usize; D] {
+        from_fn(|i| self.tensor.layout().shape()[i])
     }
 
     /// The numbers from `[index.., 0]` on.
     #[inline(always)]
-    fn from(&self, index: [usize; D]) -> &[f32] {
+    pub fn from(&self, index: [usize; D]) -> &[f32] {
         let offset: usize = index
             .iter()
             .zip(self.strides)
@@ -319,7 +322,7 @@ fn columns<S: Simd, const R: usize, const C: usize>(
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     #![allow(clippy::unwrap_used)]
 
     use burn::tensor::{Tolerance, activation};
@@ -330,12 +333,13 @@ mod tests {
         nn::{MASKED, scattered},
     };
 
-    /// One step after the other, as tensors.
-    fn expected(
+    /// One step after the other, as tensors, with some of the weights dropped.
+    pub fn expected(
         queries: Tensor<3>,
         memory: &KeysValues,
         bias: Option<Tensor<4>>,
         scale: f64,
+        drop: impl Fn(Tensor<4>) -> Tensor<4>,
     ) -> Tensor<3> {
         let [rows, length, inner] = queries.dims();
         let [_, heads, _, d_head] = memory.keys.dims();
@@ -346,7 +350,7 @@ mod tests {
         if let Some(bias) = bias {
             scores = scores + bias;
         }
-        let heads = activation::softmax(scores, 3).matmul(memory.values.clone());
+        let heads = drop(activation::softmax(scores, 3)).matmul(memory.values.clone());
         heads.swap_dims(1, 2).reshape([rows, length, inner])
     }
 
@@ -379,7 +383,7 @@ mod tests {
             ];
             for bias in biases {
                 let found = attend(&queries, &memory, bias.as_ref(), 0.125).unwrap();
-                let expected = expected(queries.clone(), &memory, bias, 0.125);
+                let expected = expected(queries.clone(), &memory, bias, 0.125, |weights| weights);
                 let tolerance = Tolerance::<f32>::rel_abs(1e-4, 1e-5);
                 found
                     .into_data()

@@ -5,7 +5,7 @@ use burn::{
     tensor::{Device, FloatDType, Int, Tensor},
 };
 
-use super::{Linear, LinearConfig, Precision, dropout, softmax};
+use super::{Linear, LinearConfig, Precision, dropout, fused, softmax};
 
 /// What is added to an attention score that must not count. Finite, so that a row which masks
 /// everything is uniform rather than NaN.
@@ -108,6 +108,11 @@ impl Attention {
         let queries = self.query.forward(states, precision);
         #[cfg(feature = "flex")]
         if let Some(heads) = super::attend::attend(&queries, memory, bias.as_ref(), self.scale) {
+            return self.output.forward(heads, precision).cast(FloatDType::F32);
+        }
+        let bias_of = bias.as_ref();
+        if let Some(heads) = fused::attention(&queries, memory, bias_of, &self.dropout, self.scale)
+        {
             return self.output.forward(heads, precision).cast(FloatDType::F32);
         }
         let queries = self.split_heads(queries * self.scale);

@@ -9,14 +9,11 @@
 
 use std::array::from_fn;
 
-use burn::{
-    backend::flex::{FlexTensor, Layout},
-    tensor::{Bytes, DType, Tensor},
-};
+use burn::{backend::flex::FlexTensor, tensor::Tensor};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::fused::elements;
+use super::fused::{elements, tensor};
 
 /// Above so many rows, a product for large matrices is faster.
 pub const FEW: usize = 48;
@@ -70,9 +67,7 @@ pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Op
             }
         }
     }
-    let layout = Layout::contiguous([rows, d_output].into());
-    let y = FlexTensor::new(Bytes::from_elems(y), layout, DType::F32);
-    Some(Tensor::from_primitive::<burn::backend::Flex>(y))
+    Some(tensor(y, [rows, d_output]))
 }
 
 struct Product<'a> {

@@ -3,10 +3,10 @@ use std::sync::Arc;
 use burn::{
     config::Config,
     module::{Initializer, Module, Param},
-    tensor::{Device, Tensor, module::linear},
+    tensor::{Device, Tensor},
 };
 
-use super::{Precision, packed::Packed};
+use super::{Precision, fused, packed::Packed};
 
 /// Configuration of a [`Linear`] layer.
 #[derive(Config, Debug)]
@@ -98,11 +98,7 @@ pub fn flat_linear<const D: usize>(
         {
             return output;
         }
-        linear(
-            precision.cast(rows),
-            precision.cast(weight).transpose(),
-            bias,
-        )
+        fused::linear(precision.cast(rows), precision.cast(weight), bias)
     })
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use burn::{
-    backend::flex::{FlexTensor, Layout},
+    backend::flex::FlexTensor,
     module::Param,
     tensor::{Bytes, DType, Device, Tensor, TensorData},
 };
@@ -20,7 +20,7 @@ use rayon::prelude::*;
 
 use super::{
     Precision,
-    fused::{elements, flex, largest, vectorised},
+    fused::{elements, flex, largest, tensor, vectorised},
     fuses,
     linear::by_rows,
 };
@@ -122,13 +122,7 @@ impl Packed {
         let bias = bias.map(|bias| elements(bias).expect("a bias is where its weights are"));
         let x = x.as_slice().expect("activations are f32");
         let bias = bias.as_ref().and_then(FlexTensor::as_slice);
-        let y = self.multiply(x, bias);
-        let layout = Layout::contiguous([rows, self.d_output].into());
-        Tensor::from_primitive::<burn::backend::Flex>(FlexTensor::new(
-            Bytes::from_elems(y),
-            layout,
-            DType::F32,
-        ))
+        tensor(self.multiply(x, bias), [rows, self.d_output])
     }
 
     /// The weights as they are multiplied.

@@ -69,6 +69,9 @@ pub struct GraphIndex {
 /// Positions of a search up to which all are compared.
 const COMPARED: usize = 20_000;
 
+/// Hits that are scored again for each that is asked for. Bits, which say little of the order, have all of theirs.
+const SCORED_AGAIN: usize = 4;
+
 /// How far from 1 a length of 1 may be by rounding, to f16 too.
 const LENGTH_TOLERANCE: f32 = 0.01;
 
@@ -224,7 +227,12 @@ impl GraphIndex {
             (_, None) => self.graph.search(&query, width),
         };
         let found = found.map_err(Error::graph)?;
-        let mut positions: Vec<usize> = found.keys.iter().map(|&key| key as usize).collect();
+        let scored_again = match self.settings.code {
+            Code::Binary => width,
+            _ => SCORED_AGAIN * k,
+        };
+        let nearest = found.keys.iter().take(scored_again);
+        let mut positions: Vec<usize> = nearest.map(|&key| key as usize).collect();
         positions.sort_unstable();
         let scores = self.exact.gather(&positions).dot(&ArrayView1::from(&query));
         let hits = positions.into_iter().zip(scores);

@@ -15,17 +15,15 @@
 
 use std::ops::Range;
 
-use burn::{
-    module::Module,
-    tensor::{Gradients, Tensor},
-};
+use burn::{module::Module, tensor::Tensor};
 use rag_core::marginal::{
     Compat, RagModel, log_prior, log_sum_exp, mixture_log_weights,
     transformers_uniform_log_likelihood,
 };
 
 use super::{
-    Backward, Batch, Beliefs, JointModel, Losses, Objective, RetrieverLoss, constant, slots,
+    Backward, Batch, Beliefs, JointModel, Losses, Objective, RetrieverLoss, constant, gradient,
+    leaf, slots,
 };
 
 /// What the loss is a function of.
@@ -140,9 +138,9 @@ impl Passes<'_> {
             false => Tensor::cat(uniform, 1),
         };
         let of = Statistics {
-            scores: scores.clone().detach().require_grad(),
-            tokens: Tensor::cat(tokens, 1).detach().require_grad(),
-            uniform: uniform.detach().require_grad(),
+            scores: leaf(&scores),
+            tokens: leaf(&Tensor::cat(tokens, 1)),
+            uniform: leaf(&uniform),
         };
         (scores, of)
     }
@@ -248,18 +246,6 @@ impl Passes<'_> {
 
     fn smooths_mixture(&self) -> bool {
         self.objective.label_smoothing > 0.0 && !self.smooths_documents()
-    }
-}
-
-/// The gradient of a leaf, as a constant where the leaf lives.
-fn gradient<const D: usize>(leaf: &Tensor<D>, gradients: &mut Gradients) -> Tensor<D> {
-    let Some(gradient) = leaf.grad_remove(gradients) else {
-        return leaf.zeros_like().set_require_grad(false);
-    };
-    let gradient = gradient.autodiff();
-    match leaf.gradient_checkpointing_strategy() {
-        Some(strategy) => gradient.with_gradient_checkpointing_strategy(strategy),
-        None => gradient,
     }
 }
 

@@ -4,7 +4,7 @@ mod constant_memory;
 mod joint;
 mod prior;
 
-use burn::tensor::{Tensor, activation::log_softmax};
+use burn::tensor::{Gradients, Tensor, activation::log_softmax};
 use rag_core::{
     marginal::{
         Compat, RagModel, Targets, document_log_posterior, log_prior, negative_log_likelihood,
@@ -72,6 +72,16 @@ pub struct Beliefs {
     pub log_posterior: Tensor<2>,
 }
 
+/// What the losses are functions of, with the graphs of the models.
+struct Forward {
+    /// `[batch, n_docs]`.
+    scores: Tensor<2>,
+    /// The targets' log-probabilities, `[batch, n_docs, length]`.
+    tokens: Tensor<3>,
+    /// Those of all words, `[batch, documents, length, vocabulary]` a time, where they are smoothed.
+    log_probs: Vec<Tensor<4>>,
+}
+
 /// How a batch is back-propagated.
 #[derive(Clone, Copy, Debug)]
 pub struct Backward {
@@ -111,9 +121,23 @@ impl Objective {
                 backward,
                 &mut accumulate,
             ),
-            None => {
+            None if self.label_smoothing > 0.0 => {
                 let (losses, beliefs) = self.joint(model, batch, questions, None, backward.seed);
                 accumulate(losses.total().sum() * backward.weight);
+                beliefs
+            }
+            None => {
+                let of = self.forward(model, batch, questions, None, backward.seed);
+                let (scores, tokens) = (leaf(&of.scores), leaf(&of.tokens));
+                let losses = self.of_tokens(scores.clone(), tokens.clone(), &batch.targets);
+                let beliefs = self.beliefs(&losses, &scores, &tokens);
+                let mut gradients = (losses.total().sum() * backward.weight).backward();
+                let by_token = gradient(&tokens, &mut gradients);
+                let by_score = gradient(&scores, &mut gradients);
+                // Generator and retriever one after the other: the gradients of the second are not there yet while
+                // the activations of the first still are.
+                accumulate((of.tokens * by_token).sum());
+                accumulate((of.scores * by_score).sum());
                 beliefs
             }
         }
@@ -129,21 +153,11 @@ impl Objective {
         documents: Option<usize>,
         seed: DropoutSeed,
     ) -> (Losses, Beliefs) {
-        let n_docs = batch.n_docs();
-        let mut vectors = Vec::new();
-        let mut tokens = Vec::new();
-        let mut log_probs = Vec::new();
-        for slots in slots(n_docs, documents.unwrap_or(n_docs)) {
-            vectors.push(model.passage_vectors(batch, slots.clone(), self.precision, seed));
-            let probs = model.log_probs(batch, slots, self.precision, seed);
-            tokens.push(batch.targets.token_log_probs(&probs));
-            if self.label_smoothing > 0.0 {
-                log_probs.push(probs);
-            }
-        }
-        let scores = model.scores(batch, 0..n_docs, questions, Tensor::cat(vectors, 1));
-        let tokens = Tensor::cat(tokens, 1);
-        let beliefs = |losses: &Losses| self.beliefs(losses, &scores, &tokens);
+        let Forward {
+            scores,
+            tokens,
+            log_probs,
+        } = self.forward(model, batch, questions, documents, seed);
         let losses = match log_probs.is_empty() {
             true => self.of_tokens(scores.clone(), tokens.clone(), &batch.targets),
             false => {
@@ -161,8 +175,35 @@ impl Objective {
                 }
             }
         };
-        let beliefs = beliefs(&losses);
+        let beliefs = self.beliefs(&losses, &scores, &tokens);
         (losses, beliefs)
+    }
+
+    fn forward(
+        &self,
+        model: &JointModel,
+        batch: &Batch,
+        questions: Tensor<2>,
+        documents: Option<usize>,
+        seed: DropoutSeed,
+    ) -> Forward {
+        let n_docs = batch.n_docs();
+        let mut vectors = Vec::new();
+        let mut tokens = Vec::new();
+        let mut log_probs = Vec::new();
+        for slots in slots(n_docs, documents.unwrap_or(n_docs)) {
+            vectors.push(model.passage_vectors(batch, slots.clone(), self.precision, seed));
+            let probs = model.log_probs(batch, slots, self.precision, seed);
+            tokens.push(batch.targets.token_log_probs(&probs));
+            if self.label_smoothing > 0.0 {
+                log_probs.push(probs);
+            }
+        }
+        Forward {
+            scores: model.scores(batch, 0..n_docs, questions, Tensor::cat(vectors, 1)),
+            tokens: Tensor::cat(tokens, 1),
+            log_probs,
+        }
     }
 
     /// The losses without label smoothing, of the scores `[batch, n_docs]` and the targets'
@@ -233,6 +274,23 @@ impl Losses {
 /// The tensor's values without its graph; `detach` would keep a leaf's wish for a gradient.
 fn constant<const D: usize>(tensor: &Tensor<D>) -> Tensor<D> {
     tensor.clone().set_require_grad(false)
+}
+
+/// The tensor's values, where the graph of a loss begins.
+fn leaf<const D: usize>(tensor: &Tensor<D>) -> Tensor<D> {
+    tensor.clone().detach().require_grad()
+}
+
+/// The gradient of a leaf, as a constant where the leaf lives.
+fn gradient<const D: usize>(leaf: &Tensor<D>, gradients: &mut Gradients) -> Tensor<D> {
+    let Some(gradient) = leaf.grad_remove(gradients) else {
+        return leaf.zeros_like().set_require_grad(false);
+    };
+    let gradient = gradient.autodiff();
+    match leaf.gradient_checkpointing_strategy() {
+        Some(strategy) => gradient.with_gradient_checkpointing_strategy(strategy),
+        None => gradient,
+    }
 }
 
 /// The documents of each question, `at_a_time`.

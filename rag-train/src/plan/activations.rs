@@ -92,13 +92,14 @@ impl Shape {
     }
 
     /// What the loss needs for a moment: two more tensors of the size of the logits for the gradient
-    /// of the log-softmax, then the gradient of the head's weights, twice.
+    /// of the log-softmax, then the gradient of the head's weights, which Burn's own product makes twice.
     fn loss_workspace(&self, answers: Texts, keeping: Keeping) -> u64 {
         let logits = F32 * answers.tokens() * self.vocabulary;
         let head = keeping.width() * self.vocabulary * self.decoder.d_model;
         let norms = 3 * self.decoder.layers + self.decoder.outer_norms;
         let states = self.decoder.recomputed(answers, norms, keeping);
-        (2 * logits).max(2 * head + states)
+        let times = if keeping.fused_products() { 1 } else { 2 };
+        (2 * logits).max(times * head + states)
     }
 
     /// The most that activations and gradients take together. Activations go as gradients come, so
@@ -132,22 +133,24 @@ impl Shape {
         let workspace = self.layer_workspace(contexts, keeping);
         let encoders = kept.total() - gone + answering + recomputed + workspace;
         let embeddings = 2 * F32 * self.vocabulary * self.decoder.d_model;
-        begin
-            .max(encoders)
-            .max(gradients + embeddings + kept.records)
+        // The retriever's gradients come after the generator's.
+        let generators = F32 * self.generator.trained + embeddings + kept.question_encoder;
+        begin.max(encoders).max(generators).max(gradients)
     }
 
     /// What the gradient of a layer that reads the contexts needs for a moment: a tensor of the size
     /// of the scores or of the hidden layer, twice; where all of softmax is one tensor, the gradient of
-    /// T5's bias is another.
+    /// T5's bias is another. Linear layers as one operation need a tensor for each that reads the states, and
+    /// attention as one has no scores but those of the bias.
     fn layer_workspace(&self, contexts: Texts, keeping: Keeping) -> u64 {
         let scores = F32 * self.encoder.heads * contexts.length;
         let hidden = keeping.width() * self.encoder.hidden;
-        let bias = if self.fused && self.encoder.relative {
-            scores
-        } else {
-            0
+        let biases = u64::from(self.encoder.relative);
+        let (scores, hidden) = match (keeping.fused_products(), self.fused) {
+            (true, _) => (biases * scores, self.encoder.ups * hidden),
+            (false, true) => ((2 + biases) * scores, 2 * hidden),
+            (false, false) => (2 * scores, 2 * hidden),
         };
-        contexts.tokens() * (2 * scores + bias).max(2 * hidden)
+        contexts.tokens() * scores.max(hidden)
     }
 }

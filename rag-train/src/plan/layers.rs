@@ -26,7 +26,8 @@
 //! ```text
 //! layer norm       4 T d      its input
 //! dropout          nothing
-//!   softmax        4 S        weights; with dropout 4 S, or in 16 bits w S, what the product reads
+//!   softmax        nothing in f32, where all of attention is one operation; in 16 bits (4 + w) S, weights, and
+//!                  what the product reads. T5's bias 4 S, once for all layers
 //! ```
 //!
 //! Where activations are recomputed it keeps the results of matrix products and of operations with a
@@ -49,7 +50,7 @@
 //! ```text
 //! layer norm       4 T d      its result
 //! dropout          nothing    more than what it reads: the last product, w T d, in 16 bits 4 T d more
-//!   softmax        4 S        weights
+//!   softmax        nothing in f32; in 16 bits 4 S, weights. T5's bias as before
 //! ```
 
 use rag_core::nn::Precision;
@@ -109,6 +110,11 @@ impl Keeping {
         }
     }
 
+    /// Whether linear layers and attention are one operation each, too.
+    pub(super) fn fused_products(self) -> bool {
+        self.fused && self.precision == Precision::F32
+    }
+
     /// Bytes of a number in the mask of a dropout.
     fn mask(self) -> u64 {
         if self.fused { 0 } else { F32 }
@@ -158,7 +164,12 @@ impl Stack {
             + self.biased(scores, keeping)
             + self.feed_forward(texts, keeping)
             + 2 * self.norm(texts, keeping);
-        outside + self.layers * layer
+        let bias = if self.relative && keeping.fused_products() {
+            F32 * scores
+        } else {
+            0
+        };
+        outside + bias + self.layers * layer
     }
 
     /// What the decoder's attention to `memory` adds.
@@ -190,13 +201,10 @@ impl Stack {
     fn attending(&self, texts: Texts, memory_length: u64, keeping: Keeping) -> u64 {
         let scores = texts.tokens() * self.heads * memory_length;
         let dropout = u64::from(self.dropout.attention);
-        let softmax = if keeping.fused {
-            let read = match keeping.precision {
-                Precision::F32 if keeping.recomputes() => 0,
-                Precision::F32 => F32 * dropout,
-                Precision::Bf16 | Precision::F16 | Precision::Int8 => keeping.width(),
-            };
-            F32 + read
+        let softmax = if keeping.fused_products() {
+            0
+        } else if keeping.fused {
+            F32 + keeping.width()
         } else if keeping.recomputes() {
             let cast = match keeping.precision {
                 Precision::F32 => 0,
@@ -214,7 +222,7 @@ impl Stack {
     /// Scores before a trained bias is added to them.
     fn biased(&self, scores: u64, keeping: Keeping) -> u64 {
         let kept = keeping.recomputes() && keeping.moment == Moment::Forward;
-        if kept && self.relative {
+        if kept && self.relative && !keeping.fused_products() {
             F32 * scores
         } else {
             0

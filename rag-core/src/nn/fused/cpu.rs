@@ -17,18 +17,21 @@ use burn::{
         ops::ModuleOps,
         tensor::FloatTensor,
     },
-    tensor::{Bytes, DType, Device, Distribution, Element, Int, Tensor},
+    tensor::{Bytes, DType, Device, Distribution, Element, Int, Shape, Tensor},
 };
 use bytemuck::Pod;
 use half::bf16;
 use rayon::prelude::*;
 
 use super::{
+    super::KeysValues,
     AdamWStep,
+    attention::{Operands, Settings},
     kernels::{
         Moment, adamw_update, drop_some, gelu, gelu_gradient, layer_norm_gradient, log_softmax_row,
         log_softmax_row_gradient, softmax_row, softmax_row_gradient, vectorised,
     },
+    product::{Matrix, multiply_add},
 };
 
 /// Elements of a task: what fits the second-level cache twice over.
@@ -63,6 +66,22 @@ pub trait FusedOps: Backend {
         beta: FloatTensor<Self>,
         epsilon: f64,
     ) -> FloatTensor<Self>;
+
+    /// `x Wᵀ + b` of `[rows, d_input]`, `[d_output, d_input]` and `[d_output]`, or `[0]` for no bias.
+    fn fused_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// See [`super::attention`]; `bias` is `[0, 0, 0, 0]` for none.
+    fn fused_attention(
+        queries: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        settings: Settings,
+    ) -> FloatTensor<Self>;
 }
 
 pub fn pass<const D: usize>(x: Tensor<D>, pass: Pass) -> Tensor<D> {
@@ -80,6 +99,31 @@ pub fn layer_norm<const D: usize>(
         gamma.into_dispatch(),
         beta.into_dispatch(),
         epsilon,
+    ))
+}
+
+pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let bias = bias.unwrap_or_else(|| Tensor::empty([0], &x.device()));
+    Tensor::from_dispatch(<Dispatch as FusedOps>::fused_linear(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+    ))
+}
+
+pub fn attention(
+    queries: Tensor<3>,
+    memory: KeysValues,
+    bias: Option<Tensor<4>>,
+    settings: Settings,
+) -> Tensor<3> {
+    let bias = bias.unwrap_or_else(|| Tensor::empty([0; 4], &queries.device()));
+    Tensor::from_dispatch(<Dispatch as FusedOps>::fused_attention(
+        queries.into_dispatch(),
+        memory.keys.into_dispatch(),
+        memory.values.into_dispatch(),
+        bias.into_dispatch(),
+        settings,
     ))
 }
 
@@ -115,6 +159,33 @@ impl FusedOps for Flex {
         epsilon: f64,
     ) -> FlexTensor {
         Flex::layer_norm(x, gamma, Some(beta), epsilon)
+    }
+
+    fn fused_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        let [x, weight, bias] = [x, weight, bias].map(contiguous);
+        let (x, weight) = (Matrix::of(&x), Matrix::of(&weight).transposed());
+        let shape = [x.rows, weight.columns];
+        let bias = slice(&bias);
+        let mut y = vec![0.0; shape[0] * shape[1]];
+        if !bias.is_empty() {
+            let (_, task) = tasks(y.len(), bias.len());
+            y.par_chunks_mut(task).for_each(|y| {
+                let rows = y.chunks_exact_mut(bias.len());
+                rows.for_each(|y| y.copy_from_slice(bias));
+            });
+        }
+        multiply_add(x, weight, &mut y, shape[1], !bias.is_empty());
+        of_elements(y, shape.into())
+    }
+
+    fn fused_attention(
+        queries: FlexTensor,
+        keys: FlexTensor,
+        values: FlexTensor,
+        bias: FlexTensor,
+        settings: Settings,
+    ) -> FlexTensor {
+        Operands::new([queries, keys, values, bias], settings).attend()
     }
 }
 
@@ -191,11 +262,8 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
                 let x = checkpointer.retrieve_node_output(x);
                 let dy = gradients.consume::<Flex>(&ops.node);
                 let found = layer_norm_gradients(x, &gamma, dy, epsilon as f32);
-                for (parent, gradient) in ops.parents.into_iter().zip(found) {
-                    if let Some(parent) = parent {
-                        gradients.register::<Flex>(parent.id, gradient);
-                    }
-                }
+                let parents = ops.parents.map(|parent| Some(parent?.id));
+                register(gradients, parents, found.map(Some));
             }
         }
 
@@ -218,6 +286,153 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
             )),
         }
     }
+
+    fn fused_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Step;
+
+        impl Backward<Flex, 3> for Step {
+            type State = (Option<NodeId>, FlexTensor);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 3>,
+                gradients: &mut Gradients,
+                checkpointer: &mut Checkpointer,
+            ) {
+                let (x, weight) = ops.state;
+                let x = x.map(|x| checkpointer.retrieve_node_output(x));
+                let dy = gradients.consume::<Flex>(&ops.node);
+                let wanted = ops.parents.each_ref().map(Option::is_some);
+                let found = linear_gradients(x, weight, dy, wanted);
+                let parents = ops.parents.map(|parent| Some(parent?.id));
+                register(gradients, parents, found);
+            }
+        }
+
+        let weight_trains = weight.is_tracked();
+        match Step
+            .prepare::<C>([x.node(), weight.node(), bias.node()])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(mut step) => {
+                let input = weight_trains.then(|| step.checkpoint(&x));
+                let weight = weight.into_primitive();
+                let bias = bias.into_primitive();
+                let y = Flex::fused_linear(x.into_primitive(), weight.clone(), bias);
+                step.finish((input, weight), y)
+            }
+            OpsKind::UnTracked(step) => step.finish(Flex::fused_linear(
+                x.into_primitive(),
+                weight.into_primitive(),
+                bias.into_primitive(),
+            )),
+        }
+    }
+
+    fn fused_attention(
+        queries: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        settings: Settings,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Step;
+
+        impl Backward<Flex, 4> for Step {
+            type State = ([NodeId; 3], FlexTensor, Settings);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 4>,
+                gradients: &mut Gradients,
+                checkpointer: &mut Checkpointer,
+            ) {
+                let (kept, bias, settings) = ops.state;
+                let [queries, keys, values] =
+                    kept.map(|node| checkpointer.retrieve_node_output(node));
+                let dy = gradients.consume::<Flex>(&ops.node);
+                let biased = ops.parents[3].is_some();
+                let operands = Operands::new([queries, keys, values, bias], settings);
+                let parents = ops.parents.map(|parent| Some(parent?.id));
+                register(gradients, parents, operands.gradients(dy, biased));
+            }
+        }
+
+        let nodes = [queries.node(), keys.node(), values.node(), bias.node()];
+        match Step.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(mut step) => {
+                let kept = [&queries, &keys, &values].map(|operand| step.checkpoint(operand));
+                let bias = bias.into_primitive();
+                let y = Flex::fused_attention(
+                    queries.into_primitive(),
+                    keys.into_primitive(),
+                    values.into_primitive(),
+                    bias.clone(),
+                    settings,
+                );
+                step.finish((kept, bias, settings), y)
+            }
+            OpsKind::UnTracked(step) => step.finish(Flex::fused_attention(
+                queries.into_primitive(),
+                keys.into_primitive(),
+                values.into_primitive(),
+                bias.into_primitive(),
+                settings,
+            )),
+        }
+    }
+}
+
+fn register<const N: usize>(
+    gradients: &mut Gradients,
+    parents: [Option<NodeId>; N],
+    found: [Option<FlexTensor>; N],
+) {
+    for (parent, gradient) in parents.into_iter().zip(found) {
+        if let (Some(parent), Some(gradient)) = (parent, gradient) {
+            gradients.register::<Flex>(parent, gradient);
+        }
+    }
+}
+
+/// The gradients of [`FusedOps::fused_linear`], where they are asked for.
+fn linear_gradients(
+    x: Option<FlexTensor>,
+    weight: FlexTensor,
+    dy: FlexTensor,
+    wanted: [bool; 3],
+) -> [Option<FlexTensor>; 3] {
+    let dy = contiguous(dy);
+    let dy = Matrix::of(&dy);
+    let product = |a: Matrix<'_>, b: Matrix<'_>| {
+        let mut y = vec![0.0; a.rows * b.columns];
+        multiply_add(a, b, &mut y, b.columns, false);
+        y
+    };
+    let [dx, _, dbias] = wanted;
+    let dx = dx.then(|| {
+        let weight = contiguous(weight);
+        let weight = Matrix::of(&weight);
+        of_elements(product(dy, weight), [dy.rows, weight.columns].into())
+    });
+    let dweight = x.map(|x| {
+        let x = contiguous(x);
+        let x = Matrix::of(&x);
+        of_elements(product(dy.transposed(), x), [dy.columns, x.columns].into())
+    });
+    let dbias = dbias.then(|| {
+        let ones = vec![1.0; dy.rows];
+        let ones = Matrix::new(&ones, [1, dy.rows]);
+        of_elements(product(ones, dy), [dy.columns].into())
+    });
+    [dx, dweight, dbias]
 }
 
 /// Where activations are recomputed: the pass once more, with the same mask.
@@ -320,6 +535,7 @@ fn layer_norm_gradients(
         }
     }
     let dbeta = sums.split_off(width);
+    let vector = |sums| of_elements(sums, [width].into());
     [dx, vector(sums), vector(dbeta)]
 }
 
@@ -349,11 +565,7 @@ fn each_task(x: FlexTensor, row: usize, kernel: impl Fn(usize, &mut [f32]) + Syn
             .for_each(copied),
         false => copied((0, (&mut y, elements))),
     }
-    FlexTensor::new(
-        Bytes::from_elems(y),
-        Layout::contiguous(x.layout().shape().clone()),
-        DType::F32,
-    )
+    of_elements(y, x.layout().shape().clone())
 }
 
 /// The tensor, or a copy where others hold it too.
@@ -386,6 +598,13 @@ pub fn primitive<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
     tensor.expect("the caller has asked whether the device fuses")
 }
 
+impl<'a> Matrix<'a> {
+    fn of(contiguous: &'a FlexTensor) -> Self {
+        let shape = contiguous.layout().shape();
+        Self::new(slice(contiguous), [shape[0], shape[1]])
+    }
+}
+
 pub fn contiguous(tensor: FlexTensor) -> FlexTensor {
     match tensor.as_slice::<f32>() {
         Some(_) => tensor,
@@ -393,7 +612,7 @@ pub fn contiguous(tensor: FlexTensor) -> FlexTensor {
     }
 }
 
-fn slice(contiguous: &FlexTensor) -> &[f32] {
+pub fn slice(contiguous: &FlexTensor) -> &[f32] {
     contiguous.as_slice().unwrap_or_default()
 }
 
@@ -404,8 +623,7 @@ fn whole(contiguous: &mut FlexTensor) -> Option<&mut [f32]> {
     (contiguous.try_storage_mut()).filter(|all| alone && all.len() == elements)
 }
 
-fn vector(elements: Vec<f32>) -> FlexTensor {
-    let shape = [elements.len()].into();
+pub fn of_elements(elements: Vec<f32>, shape: Shape) -> FlexTensor {
     FlexTensor::new(
         Bytes::from_elems(elements),
         Layout::contiguous(shape),

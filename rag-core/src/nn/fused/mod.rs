@@ -1,13 +1,17 @@
-//! What stands between matrix products: GELU, softmax, layer norm and dropout; and AdamW's step.
+//! Linear layers, attention, and what stands between them: GELU, softmax, layer norm and dropout; and AdamW's step.
 //!
 //! Burn's CPU backend makes these, where gradients are asked for, of elementwise passes on one core, and keeps
 //! what is between the passes. Here they are one pass each on all cores, forward and backward; dropout keeps no
 //! mask, but draws it again. On other devices, and in other formats than f32, they are Burn's own.
 
 #[cfg(feature = "flex")]
+mod attention;
+#[cfg(feature = "flex")]
 mod cpu;
 #[cfg(feature = "flex")]
 mod kernels;
+#[cfg(feature = "flex")]
+mod product;
 
 use burn::{
     nn::Dropout,
@@ -16,9 +20,12 @@ use burn::{
 
 #[cfg(feature = "flex")]
 use {
+    attention::Settings,
     burn::{backend::flex::FlexTensor, tensor::DType},
     cpu::Pass,
 };
+
+use super::KeysValues;
 
 #[cfg(feature = "flex")]
 pub(super) use kernels::{largest, softmax_row, vectorised};
@@ -70,6 +77,12 @@ pub(super) fn elements<const D: usize>(x: Tensor<D>) -> Option<FlexTensor> {
     primitive(x).map(cpu::contiguous)
 }
 
+/// The CPU's tensor of these numbers.
+#[cfg(feature = "flex")]
+pub(super) fn tensor<const D: usize>(elements: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
+    Tensor::from_primitive::<burn::backend::Flex>(cpu::of_elements(elements, shape.into()))
+}
+
 /// x Φ(x) of every element (Hendrycks and Gimpel 2016).
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
@@ -101,16 +114,56 @@ pub fn log_softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 pub fn dropout<const D: usize>(module: &Dropout, x: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if takes(&x) {
-        let drops = module.training.is_enabled() && x.device().is_autodiff() && module.prob > 0.0;
-        return match drops {
-            true => {
-                let seed = cpu::seed(&x.device());
-                cpu::pass(x, Pass::Dropout(module.prob as f32, seed))
-            }
-            false => x,
+        return match drops(module, &x.device()) {
+            Some((probability, seed)) => cpu::pass(x, Pass::Dropout(probability, seed)),
+            None => x,
         };
     }
     module.forward(x)
+}
+
+/// The probability to drop an element, and the seed of a mask, where the module trains.
+#[cfg(feature = "flex")]
+fn drops(module: &Dropout, device: &Device) -> Option<(f32, [u32; 2])> {
+    let drops = module.training.is_enabled() && device.is_autodiff() && module.prob > 0.0;
+    drops.then(|| (module.prob as f32, cpu::seed(device)))
+}
+
+/// `x Wᵀ + b` of `[rows, d_input]` and `weight` `[d_output, d_input]`.
+pub(super) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if takes(&x) && takes(&weight) && bias.as_ref().is_none_or(takes) {
+        return cpu::linear(x, weight, bias);
+    }
+    module::linear(x, weight.transpose(), bias)
+}
+
+/// softmax(scale · Q Kᵀ + bias) V of every head, for `queries` `[rows, length, heads · d_head]`: in the same shape, with
+/// `dropout` of the weights. `bias` is `[rows | 1, heads | 1, length | 1, memory length]`. `None` where the device or
+/// the format wants Burn's own operations.
+#[cfg_attr(not(feature = "flex"), expect(unused_variables))]
+pub(super) fn attention(
+    queries: &Tensor<3>,
+    memory: &KeysValues,
+    bias: Option<&Tensor<4>>,
+    dropout: &Dropout,
+    scale: f64,
+) -> Option<Tensor<3>> {
+    #[cfg(feature = "flex")]
+    {
+        let KeysValues { keys, values } = memory;
+        let taken = takes(queries) && takes(keys) && takes(values) && bias.is_none_or(takes);
+        let [rows, length, _] = queries.dims();
+        let [memory_rows, _, memory_length, _] = keys.dims();
+        if taken && rows == memory_rows && ![rows, length, memory_length].contains(&0) {
+            let dropout = drops(dropout, &queries.device());
+            let scale = scale as f32;
+            let settings = Settings { scale, dropout };
+            let (queries, memory) = (queries.clone(), memory.clone());
+            return Some(cpu::attention(queries, memory, bias.cloned(), settings));
+        }
+    }
+    None
 }
 
 /// Layer norm over the last dimension.
@@ -171,11 +224,14 @@ mod tests {
     use burn::{
         nn::DropoutConfig,
         optim::{AdamWConfig, Optimizer},
-        tensor::{Distribution, Tolerance},
+        tensor::{Distribution, TensorData, Tolerance},
     };
 
     use super::*;
-    use crate::device;
+    use crate::{
+        device,
+        nn::{attend::tests::expected, scattered},
+    };
 
     fn cpu() -> Device {
         device("cpu").unwrap().autodiff()
@@ -263,6 +319,107 @@ mod tests {
             let [ours, burns] = both;
             for (ours, burns) in ours.iter().zip(&burns) {
                 ours.assert_approx_eq(burns, Tolerance::<f32>::rel_abs(1e-4, 1e-4));
+            }
+        }
+    }
+
+    /// The values of `inputs` and of `function` of them, and the gradients of all.
+    fn with_gradients<const N: usize>(
+        inputs: [Tensor<4>; N],
+        function: impl Fn([Tensor<4>; N]) -> Tensor<4>,
+    ) -> Vec<TensorData> {
+        let inputs = inputs.map(|input| input.autodiff().require_grad());
+        let y = function(inputs.clone());
+        let gradients = (y.clone() * y.clone()).sum().backward();
+        let of_inputs = inputs.iter().map(|input| input.grad(&gradients).unwrap());
+        let all = std::iter::once(y.inner()).chain(of_inputs);
+        all.map(Tensor::into_data).collect()
+    }
+
+    fn assert_all_close(found: Vec<TensorData>, expected: &[TensorData]) {
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            found.assert_approx_eq(expected, Tolerance::<f32>::rel_abs(1e-4, 1e-4));
+        }
+    }
+
+    #[test]
+    fn linear_is_burns_with_its_gradients() {
+        for [rows, d_input, d_output] in [[1, 1, 1], [7, 30, 11], [300, 200, 250]] {
+            let inputs = || {
+                let shapes = [
+                    [1, 1, rows, d_input],
+                    [1, 1, d_output, d_input],
+                    [1, 1, 1, d_output],
+                ];
+                shapes.map(scattered)
+            };
+            let inputs = inputs();
+            for turned in [false, true] {
+                let flat = |x: Tensor<4>| x.squeeze_dims::<2>(&[0, 1]);
+                let x = |x: Tensor<4>| match turned {
+                    // The same numbers, not one row after the other.
+                    true => flat(x).transpose().mul_scalar(1.0).transpose(),
+                    false => flat(x),
+                };
+                let ours = with_gradients(inputs.clone(), |[input, weight, bias]| {
+                    linear(x(input), flat(weight), Some(flat(bias).squeeze_dim(0))).unsqueeze()
+                });
+                let burns = with_gradients(inputs.clone(), |[input, weight, bias]| {
+                    (flat(input).matmul(flat(weight).transpose()) + flat(bias)).unsqueeze()
+                });
+                assert_all_close(ours, &burns);
+            }
+            let [x, weight, _] = inputs.map(|x| x.squeeze_dims::<2>(&[0, 1]));
+            let expected = x.clone().matmul(weight.clone().transpose());
+            let found = linear(x, weight, None).into_data();
+            found.assert_approx_eq(&expected.into_data(), Tolerance::<f32>::rel_abs(1e-4, 1e-4));
+        }
+    }
+
+    #[test]
+    fn attention_is_burns_with_its_gradients() {
+        let _alone = RANDOM.lock();
+        for [rows, length, heads, memory_length, d_head] in
+            [[1, 1, 1, 1, 1], [3, 5, 2, 7, 4], [2, 33, 3, 40, 16]]
+        {
+            let [queries, keys, values] = [length, memory_length, memory_length]
+                .map(|tokens| scattered([rows, tokens, heads, d_head]));
+            for shape in [
+                [rows, 1, 1, memory_length],
+                [1, heads, length, memory_length],
+                [rows, heads, length, memory_length],
+            ] {
+                let inputs = [
+                    queries.clone(),
+                    keys.clone(),
+                    values.clone(),
+                    scattered(shape),
+                ];
+                for probability in [0.0, 0.3] {
+                    let module = DropoutConfig::new(probability).init();
+                    let attended = |[queries, keys, values, bias]: [Tensor<4>; 4], ours: bool| {
+                        queries.device().seed(6);
+                        let queries = queries.reshape([rows, length, heads * d_head]);
+                        // As attention makes them: the heads of a token lie together.
+                        let memory = KeysValues {
+                            keys: keys.swap_dims(1, 2),
+                            values: values.swap_dims(1, 2),
+                        };
+                        let y = match ours {
+                            true => {
+                                attention(&queries, &memory, Some(&bias), &module, 0.4).unwrap()
+                            }
+                            false => expected(queries, &memory, Some(bias), 0.4, |weights| {
+                                dropout(&module, weights)
+                            }),
+                        };
+                        y.unsqueeze()
+                    };
+                    let ours = with_gradients(inputs.clone(), |inputs| attended(inputs, true));
+                    let burns = with_gradients(inputs.clone(), |inputs| attended(inputs, false));
+                    assert_all_close(ours, &burns);
+                }
             }
         }
     }

@@ -1,0 +1,139 @@
+//! What no answer is faster than: its products at the machine's best rate of them, or its weights at the bandwidth of
+//! the memory, whichever takes longer.
+
+use std::time::Instant;
+
+use burn_rag::{
+    burn::tensor::Tensor,
+    core::{
+        marginal::RagModel,
+        nn::{LinearConfig, Precision},
+    },
+    generate::generator::BartConfig,
+    prelude::device,
+    retrieve::encoder::BertConfig,
+};
+use rayon::prelude::*;
+
+/// What a machine can do at best.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// Operations a second of products of matrices, two a multiplication.
+    pub operations: f64,
+    /// Bytes a second read from memory.
+    pub bandwidth: f64,
+}
+
+/// An answer whose time is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    pub model: RagModel,
+    pub question_length: usize,
+    pub contexts: usize,
+    pub context_length: usize,
+    pub beams: usize,
+    pub tokens: usize,
+}
+
+/// Rows that pass through weights, once.
+#[derive(Clone, Copy, Debug)]
+struct Pass {
+    rows: usize,
+    weights: usize,
+    /// Multiplications of a row with keys and values.
+    attention: usize,
+    /// Keys and values that are read.
+    cached: usize,
+}
+
+impl Machine {
+    /// The best of several tries on all cores; `bytes` should be more than any cache holds.
+    pub fn measure(precision: Precision, bytes: usize) -> Self {
+        let (rows, inputs, outputs) = (800, 1024, 4096);
+        let cpu = device("cpu").expect("a build with the feature flex");
+        let layer = LinearConfig::new(inputs, outputs)
+            .init(&cpu)
+            .pack(precision);
+        let states = Tensor::<2>::ones([rows, inputs], &cpu);
+        let product = fastest(10, || drop(layer.forward(states.clone(), precision)));
+        let memory = vec![1_u64; bytes / size_of::<u64>()];
+        let read = fastest(5, || {
+            let chunks = memory.par_chunks(1 << 17);
+            let sum: u64 = chunks.map(|chunk| chunk.iter().sum::<u64>()).sum();
+            assert_eq!(sum, memory.len() as u64);
+        });
+        Self {
+            operations: (2 * rows * inputs * outputs) as f64 / product,
+            bandwidth: bytes as f64 / read,
+        }
+    }
+
+    /// Seconds that an answer of these models takes at least, with weights of `width` bytes.
+    pub fn limit(&self, bert: &BertConfig, bart: &BartConfig, answer: Answer, width: f64) -> f64 {
+        answer
+            .passes(bert, bart)
+            .map(|(times, pass)| {
+                let operations = 2 * pass.rows * (pass.weights + pass.attention);
+                let bytes = width * (pass.weights + pass.cached) as f64;
+                let seconds = (operations as f64 / self.operations).max(bytes / self.bandwidth);
+                times as f64 * seconds
+            })
+            .into_iter()
+            .sum()
+    }
+}
+
+impl Answer {
+    /// How often which passes are made.
+    fn passes(&self, bert: &BertConfig, bart: &BartConfig) -> [(usize, Pass); 4] {
+        let read = self.contexts * self.context_length;
+        let d_model = bart.d_model;
+        let square = d_model * d_model;
+        let layer = bert.hidden_size * (4 * bert.hidden_size + 2 * bert.intermediate_size);
+        let question = Pass {
+            rows: self.question_length,
+            weights: bert.num_hidden_layers * layer,
+            attention: 2 * bert.num_hidden_layers * self.question_length * bert.hidden_size,
+            cached: 0,
+        };
+        let layer = 4 * square + 2 * d_model * bart.encoder_ffn_dim;
+        let encoder = Pass {
+            rows: read,
+            weights: bart.encoder_layers * layer + bart.decoder_layers * 2 * square,
+            attention: 2 * bart.encoder_layers * self.context_length * d_model,
+            cached: 0,
+        };
+        let layer = 6 * square + 2 * d_model * bart.decoder_ffn_dim;
+        let step = Pass {
+            rows: self.contexts * self.beams,
+            weights: bart.decoder_layers * layer + d_model * bart.vocab_size,
+            attention: 2 * bart.decoder_layers * self.context_length * d_model,
+            cached: 2 * bart.decoder_layers * read * d_model,
+        };
+        // Candidates differ in their last word at least, which the other documents are asked for.
+        let others = match self.model {
+            RagModel::Token => 0,
+            RagModel::Sequence => 1,
+        };
+        let candidates = Pass {
+            rows: step.rows * (self.contexts - 1),
+            ..step
+        };
+        [
+            (1, question),
+            (1, encoder),
+            (self.tokens, step),
+            (others, candidates),
+        ]
+    }
+}
+
+/// Seconds that the fastest of several tries took.
+pub fn fastest(tries: usize, mut work: impl FnMut()) -> f64 {
+    let seconds = (0..tries).map(|_| {
+        let begun = Instant::now();
+        work();
+        begun.elapsed().as_secs_f64()
+    });
+    seconds.fold(f64::INFINITY, f64::min)
+}

@@ -1,0 +1,144 @@
+//! Products of matrices into memory of the caller's. Burn's CPU backend writes them to tensors that it clears, copies
+//! to other memory, and then fills.
+
+use gemm::{Parallelism, gemm};
+
+/// Numbers of a matrix.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    pub rows: usize,
+    pub columns: usize,
+    numbers: &'a [f32],
+    /// From a row to the next, and from a column to the next.
+    strides: [usize; 2],
+}
+
+/// Multiplications from which on all cores share a product.
+const SHARED: usize = 192 * 192 * 192;
+
+/// Rows and columns of `y` at a time. A product copies one of its matrices into the order of its kernel, which is much
+/// where one side is a vocabulary.
+const PIECE: usize = 8192;
+
+impl<'a> Matrix<'a> {
+    /// Row after row.
+    pub fn new(numbers: &'a [f32], [rows, columns]: [usize; 2]) -> Self {
+        Self::apart(numbers, [rows, columns], columns)
+    }
+
+    /// Rows whose beginnings are so far `apart`.
+    pub fn apart(numbers: &'a [f32], [rows, columns]: [usize; 2], apart: usize) -> Self {
+        check(numbers, [rows, columns], apart);
+        Self {
+            rows,
+            columns,
+            numbers,
+            strides: [apart, 1],
+        }
+    }
+
+    pub fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            strides: [self.strides[1], self.strides[0]],
+            ..self
+        }
+    }
+}
+
+/// Whether so many rows are in `numbers`.
+fn check(numbers: &[f32], [rows, columns]: [usize; 2], apart: usize) {
+    let needed = match rows {
+        0 => 0,
+        rows => (rows - 1) * apart + columns,
+    };
+    let found = numbers.len();
+    assert!(
+        needed <= found,
+        "{rows} rows of {columns} numbers, {apart} apart, in {found}"
+    );
+}
+
+/// `y`, whose rows are so far `apart`, becomes `a b`, or `y + a b` where that is `added`.
+#[allow(unsafe_code)]
+pub fn multiply_add(a: Matrix<'_>, b: Matrix<'_>, y: &mut [f32], apart: usize, added: bool) {
+    let (rows, inner, columns) = (a.rows, a.columns, b.columns);
+    assert_eq!(inner, b.rows, "columns of a, rows of b");
+    check(y, [rows, columns], apart);
+    assert!(rows <= 1 || columns <= apart, "rows of the product overlap");
+    let parallelism = match rows * inner * columns >= SHARED {
+        true => Parallelism::Rayon(0),
+        false => Parallelism::None,
+    };
+    let signed = |strides: [usize; 2]| strides.map(|stride| stride as isize);
+    let ([a_row, a_column], [b_row, b_column]) = (signed(a.strides), signed(b.strides));
+    for row in (0..rows).step_by(PIECE) {
+        for column in (0..columns).step_by(PIECE) {
+            // SAFETY: the matrices have been checked to hold their rows and columns, whichever of them lie together,
+            // and `y`, which nobody else holds, to have room for the product.
+            unsafe {
+                gemm(
+                    PIECE.min(rows - row),
+                    PIECE.min(columns - column),
+                    inner,
+                    y.as_mut_ptr().add(row * apart + column),
+                    1,
+                    apart as isize,
+                    added,
+                    a.numbers.as_ptr().add(row * a.strides[0]),
+                    a_column,
+                    a_row,
+                    b.numbers.as_ptr().add(column * b.strides[1]),
+                    b_column,
+                    b_row,
+                    1.0,
+                    1.0,
+                    false,
+                    false,
+                    false,
+                    parallelism,
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_are_those_of_rows_and_columns() {
+        let number = |i: usize| ((i * 37) % 23) as f32 - 11.0;
+        for [rows, inner, columns] in [
+            [1, 1, 1],
+            [3, 4, 5],
+            [7, 0, 2],
+            [200, 210, 220],
+            [2, 3, PIECE + 1],
+            [PIECE + 1, 3, 2],
+        ] {
+            let a: Vec<f32> = (0..rows * inner).map(number).collect();
+            let b: Vec<f32> = (0..inner * columns).map(number).collect();
+            let expected = |i: usize, j: usize| -> f32 {
+                (0..inner)
+                    .map(|k| a[i * inner + k] * b[k * columns + j])
+                    .sum()
+            };
+            let turned: Vec<f32> = (0..columns * inner)
+                .map(|i| b[i % inner * columns + i / inner])
+                .collect();
+            let matrix = Matrix::new(&a, [rows, inner]);
+            let other = Matrix::new(&turned, [columns, inner]).transposed();
+            for (b, added) in [(Matrix::new(&b, [inner, columns]), false), (other, true)] {
+                let mut y = vec![3.0; rows * columns];
+                multiply_add(matrix, b, &mut y, columns, added);
+                for (i, y) in y.iter().enumerate() {
+                    let before = if added { 3.0 } else { 0.0 };
+                    assert_eq!(*y, before + expected(i / columns, i % columns));
+                }
+            }
+        }
+    }
+}
