@@ -226,17 +226,20 @@ fn frozen_parts_stay() {
                 if [question_encoder, generator] == [Part::Frozen; 2] {
                     continue;
                 }
-                let config = TrainConfig {
-                    question_encoder,
-                    generator,
-                    ..config()
-                };
-                let before = rag(kind);
-                let (_, after) = steps(before.clone(), config, 3);
-                let [before, after] = [parts(&before), parts(&after)];
-                assert_eq!(before[0] == after[0], !question_encoder.trains());
-                assert_eq!(before[1], after[1]);
-                assert_eq!(before[2] == after[2], !generator.trains());
+                for documents_at_a_time in [None, Some(1)] {
+                    let config = TrainConfig {
+                        question_encoder,
+                        generator,
+                        documents_at_a_time,
+                        ..config()
+                    };
+                    let before = rag(kind);
+                    let (_, after) = steps(before.clone(), config, 3);
+                    let [before, after] = [parts(&before), parts(&after)];
+                    assert_eq!(before[0] == after[0], !question_encoder.trains());
+                    assert_eq!(before[1], after[1]);
+                    assert_eq!(before[2] == after[2], !generator.trains());
+                }
             }
         }
     }

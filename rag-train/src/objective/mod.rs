@@ -111,6 +111,12 @@ impl Objective {
         backward: Backward,
         mut accumulate: impl FnMut(Tensor<1>),
     ) -> Beliefs {
+        // Of what is frozen there is no gradient.
+        let mut accumulate = |loss: Tensor<1>| {
+            if loss.is_tracked() {
+                accumulate(loss);
+            }
+        };
         match backward.documents_at_a_time {
             Some(documents) => constant_memory::backward(
                 self,
