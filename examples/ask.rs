@@ -6,8 +6,9 @@
 //! ```
 //!
 //! The checkpoint is a folder such as `facebook/rag-token-nq`, with the encoder of passages in
-//! `context_encoder/`. Documents are `.txt`, `.md`, `.jsonl` and `.tsv` files; they are embedded at
-//! every run, so where there are many, `build_index` makes a knowledge base of them once.
+//! `context_encoder/`. Documents are text, Markdown, HTML, JSON lines and tables, and with the
+//! feature `pdf` PDFs; they are embedded at every run, so where there are many, `build_index` makes a knowledge
+//! base of them once.
 //!
 //! `--device`, or else `RAG_DEVICE`, chooses the device: `cpu` (default), or `wgpu` and `cuda` in
 //! builds that have them. `-- --help` explains every argument.

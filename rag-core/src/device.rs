@@ -4,8 +4,8 @@ use crate::{Error, Result};
 
 /// The device that a string names: `cpu`, `wgpu`, `wgpu:1` (the second discrete GPU) or `cuda:0`.
 ///
-/// Which of them exist depends on the features that the program was built with; training wants
-/// [`Device::autodiff`] of it.
+/// Which of them exist depends on the features that the program was built with. Trainers take it as it is, and make
+/// the device with gradients ([`Device::autodiff`]) themselves.
 ///
 /// # Errors
 /// [`Error::Device`] names the strings that this build understands.

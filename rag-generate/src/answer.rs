@@ -37,7 +37,7 @@ pub struct AnswerToken {
 pub struct Evidence {
     /// The passage, with its source.
     pub passage: Passage,
-    /// The raw inner product of question and passage.
+    /// The inner product of question and passage, or what a prior or a reranker makes of it.
     pub score: f32,
     /// P(z|x), before the answer is known; sums to 1 over the passages.
     pub prior: f32,

@@ -51,7 +51,7 @@ pub fn mapped_tensors(path: &Path) -> Result<BTreeMap<String, burn_pack::Tensor>
     Ok(tensors)
 }
 
-/// The one place that needs `unsafe`: Rust cannot know that nobody changes the file under the map.
+/// `unsafe`, since Rust cannot know that nobody changes the file under the map.
 #[allow(unsafe_code)]
 fn map(file: &File, range: Range<usize>) -> io::Result<Mmap> {
     let mut options = MmapOptions::new();

@@ -96,7 +96,7 @@ pub(super) fn map_checked(
     Ok(map)
 }
 
-/// The one place that needs `unsafe`: Rust cannot know that nobody changes the file under the map.
+/// `unsafe`, since Rust cannot know that nobody changes the file under the map.
 /// Files of a knowledge base are written under another name, moved into place and never changed
 /// after; they are only removed, which leaves a map as it was. Who edits or truncates one by other
 /// means while it is open breaks this.
