@@ -73,21 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         generation[name] = value.clone();
     }
     let generation: GenerationConfig = serde_json::from_value(generation)?;
-    let answer = || -> Result<Vec<Vec<u32>>, Box<dyn Error>> {
-        let questions = work.questions.iter().zip(&work.contexts);
-        questions
-            .map(|(question, contexts)| {
-                answer(
-                    &checkpoint,
-                    &work,
-                    question,
-                    contexts,
-                    &generation,
-                    precision,
-                )
-            })
-            .collect()
-    };
+    let answer = || answers(&checkpoint, &work, &generation, precision);
     let tokens = answer()?;
     let first = begun.elapsed().as_secs_f64();
     let seconds = (0..work.repeats)
@@ -119,10 +105,15 @@ fn least(
     let GeneratorConfig::Bart(bart) = &checkpoint.config.generator else {
         return None;
     };
+    // RAG-Token answers all questions at once.
+    let (together, times) = match work.model {
+        RagModel::Token => (work.questions.len(), 1),
+        RagModel::Sequence => (1, work.questions.len()),
+    };
     let answer = limit::Answer {
         model: work.model,
-        question_length: work.questions[0].len(),
-        contexts: work.contexts[0].len(),
+        question_length: together * work.questions[0].len(),
+        contexts: together * work.contexts[0].len(),
         context_length: work.contexts[0][0].len(),
         beams: generation.num_beams,
         tokens: generation.max_length - 1,
@@ -135,36 +126,42 @@ fn least(
     };
     // More than any cache holds.
     let machine = Machine::measure(precision, 1 << 30);
-    Some(work.questions.len() as f64 * machine.limit(bert, bart, answer, width))
+    Some(times as f64 * machine.limit(bert, bart, answer, width))
 }
 
-fn answer(
+fn answers(
     checkpoint: &Checkpoint,
     work: &Work,
-    question: &[u32],
-    contexts: &[Vec<u32>],
     generation: &GenerationConfig,
     precision: Precision,
-) -> Result<Vec<u32>, Box<dyn Error>> {
+) -> Result<Vec<Vec<u32>>, Box<dyn Error>> {
     let config = &checkpoint.config;
     let device = checkpoint.generator.device();
     let pad = config.question_encoder.bert.pad_token_id;
-    let question = TokenBatch::new(&[question], pad, &device);
-    let vector = checkpoint
+    let questions = TokenBatch::new(&work.questions, pad, &device);
+    let vectors = checkpoint
         .question_encoder
-        .forward(&question, None, Precision::F32);
-    let vector: Vec<f32> = vector.try_into_vec_as()?;
-    let score = |document: &Vec<f32>| document.iter().zip(&vector).map(|(a, b)| a * b).sum();
-    let scores: Vec<f32> = work.documents.iter().map(score).collect();
-    let contexts = TokenBatch::new(contexts, config.generator.pad(), &device);
+        .forward(&questions, None, Precision::F32);
+    let vectors: Vec<f32> = vectors.try_into_vec_as()?;
+    let scores: Vec<Vec<f32>> = vectors
+        .chunks_exact(vectors.len() / work.questions.len())
+        .map(|vector| {
+            let product =
+                |document: &Vec<f32>| document.iter().zip(vector).map(|(a, b)| a * b).sum();
+            work.documents.iter().map(product).collect()
+        })
+        .collect();
+    let scores: Vec<&[f32]> = scores.iter().map(Vec::as_slice).collect();
+    let contexts = TokenBatch::new(&work.contexts.concat(), config.generator.pad(), &device);
     let generator = &checkpoint.generator;
-    let reader = Reader::new(generator, &contexts, &scores, &config.generator, precision);
-    let control = Control::default();
-    Ok(match work.model {
+    let reader = Reader::of_questions(generator, &contexts, &scores, &config.generator, precision);
+    match work.model {
         RagModel::Token => {
-            rag_token::decode(&reader, generation, control)?
-                .swap_remove(0)
-                .tokens
+            let answers = rag_token::decode(&reader, generation, Control::default())?;
+            Ok(answers
+                .into_iter()
+                .map(|mut answers| answers.swap_remove(0).tokens)
+                .collect())
         }
         RagModel::Sequence => {
             let settings = SequenceSettings {
@@ -172,9 +169,14 @@ fn answer(
                 compat: Compat::HuggingFace,
                 deduplicate: true,
             };
-            rag_sequence::decode(&reader, generation, settings, control)?
-                .swap_remove(0)
-                .tokens
+            (0..scores.len())
+                .map(|question| {
+                    let reader = reader.question(question);
+                    let control = Control::default();
+                    let mut answers = rag_sequence::decode(&reader, generation, settings, control)?;
+                    Ok(answers.swap_remove(0).tokens)
+                })
+                .collect()
         }
-    })
+    }
 }

@@ -312,22 +312,25 @@ impl Golden {
         } = &self.checkpoint;
         let (shape, scores) = self.float_values(&key(case, "doc_scores"));
         let n_docs = shape[1];
+        let scores: Vec<&[f32]> = scores.chunks(n_docs).collect();
+        let precision = Precision::F32;
+        let reader =
+            Reader::of_questions(generator, &contexts, &scores, &config.generator, precision);
         let mut sequences = Vec::new();
-        for (question, scores) in scores.chunks(n_docs).enumerate() {
-            let own = contexts.narrow(question * n_docs, n_docs);
-            let reader = Reader::new(generator, &own, scores, &config.generator, Precision::F32);
-            match model {
-                RagModel::Token => {
-                    let answers = rag_token::decode(&reader, &generation, Control::default())
-                        .map_err(|error| error.to_string())?;
-                    sequences.extend(answers.into_iter().map(|answer| answer.tokens));
-                }
-                RagModel::Sequence => {
-                    let settings = SequenceSettings {
-                        decoding: SequenceDecoding::Thorough,
-                        compat: Compat::HuggingFace,
-                        deduplicate: case.params["do_deduplication"] != false,
-                    };
+        match model {
+            RagModel::Token => {
+                let answers = rag_token::decode(&reader, &generation, Control::default())
+                    .map_err(|error| error.to_string())?;
+                sequences.extend(answers.into_iter().flatten().map(|answer| answer.tokens));
+            }
+            RagModel::Sequence => {
+                let settings = SequenceSettings {
+                    decoding: SequenceDecoding::Thorough,
+                    compat: Compat::HuggingFace,
+                    deduplicate: case.params["do_deduplication"] != false,
+                };
+                for question in 0..scores.len() {
+                    let reader = reader.question(question);
                     let control = Control::default();
                     let answers = rag_sequence::decode(&reader, &generation, settings, control)
                         .map_err(|error| error.to_string())?;

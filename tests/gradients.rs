@@ -105,17 +105,17 @@ fn both_ways(
     model: &JointModel,
     batch: &Batch,
     objective: Objective,
-    documents: usize,
+    documents: Option<usize>,
 ) -> [(Gradients, Vec<f32>); 2] {
     let seed = DropoutSeed::new(1, 2, 3);
     let questions = || model.question_vectors(&batch.questions, Precision::F32, seed);
-    let (losses, joint) = objective.joint(model, batch, questions(), Some(documents), seed);
+    let (losses, joint) = objective.joint(model, batch, questions(), documents, seed);
     let mut gradients = losses.total().sum().backward();
     let gradients = GradientsParams::from_module(&mut gradients, model);
     let losses = |losses: Tensor<1>| losses.into_data().iter::<f32>().collect::<Vec<_>>();
 
     let backward = Backward {
-        documents_at_a_time: Some(documents),
+        documents_at_a_time: documents,
         weight: 1.0,
         seed,
     };
@@ -137,9 +137,21 @@ fn norm(values: impl Iterator<Item = f32>) -> f64 {
         .sqrt()
 }
 
+/// Of `documents` at a time, and of all of them.
 fn assert_same(model: &JointModel, batch: &Batch, objective: Objective, documents: usize) {
+    for documents in [Some(documents), None] {
+        assert_same_at_a_time(model, batch, objective, documents);
+    }
+}
+
+fn assert_same_at_a_time(
+    model: &JointModel,
+    batch: &Batch,
+    objective: Objective,
+    documents: Option<usize>,
+) {
     let [(joint, losses), (constant, again)] = both_ways(model, batch, objective, documents);
-    let case = format!("{objective:?}, {documents} at a time");
+    let case = format!("{objective:?}, {documents:?} at a time");
     for (a, b) in losses.iter().zip(&again) {
         assert!((a - b).abs() < 1e-4 * a.abs().max(1.0), "{a} {b}: {case}");
     }

@@ -194,9 +194,11 @@ fn autodiff(settings: &PlanSettings) -> Device {
 
 fn model(config: &RagConfig, settings: &PlanSettings) -> JointModel {
     let device = autodiff(settings);
+    let encoder = || config.question_encoder.init(&device).unwrap();
+    let passages = settings.trained.contains(&Component::ContextEncoder);
     JointModel {
-        question_encoder: config.question_encoder.init(&device).unwrap(),
-        context_encoder: None,
+        question_encoder: encoder(),
+        context_encoder: passages.then(encoder),
         prior: None,
         generator: config.generator.init(&device).unwrap(),
     }
@@ -221,7 +223,10 @@ fn batch(config: &RagConfig, settings: &PlanSettings) -> Batch {
             tokens: texts(settings.batch, settings.question_length),
             segments: None,
         },
-        passages: None,
+        passages: Some(EncoderInput {
+            tokens: texts(settings.batch * settings.n_docs, settings.context_length),
+            segments: None,
+        }),
         signals: None,
         contexts: texts(settings.batch * settings.n_docs, settings.context_length),
         documents: Tensor::random(documents, Distribution::Default, &device),
@@ -325,6 +330,14 @@ fn cases() -> Vec<(RagConfig, PlanSettings)> {
         micro_batches: 3,
         ..settings
     };
+    let both = |settings| PlanSettings {
+        trained: vec![
+            Component::QuestionEncoder,
+            Component::ContextEncoder,
+            Component::Generator,
+        ],
+        ..settings
+    };
     let untied = BartConfig {
         tie_word_embeddings: false,
         ..prenorm(500)
@@ -338,6 +351,8 @@ fn cases() -> Vec<(RagConfig, PlanSettings)> {
         (with_bart(bart(8_000)), settings(1, 8, 128, 4)),
         (with_bart(bart(8_000)), accumulating(settings(1, 2, 48, 16))),
         (with_bart(bart(8_000)), bf16(settings(2, 5, 48, 16))),
+        (with_bart(bart(8_000)), both(settings(2, 4, 48, 8))),
+        (with_bart(bart(500)), both(settings(2, 6, 64, 8))),
         (with_bart(untied), settings(2, 4, 64, 24)),
         (
             without_dropout(with_bart(bart(500))),

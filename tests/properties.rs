@@ -206,9 +206,36 @@ fn beams_enough_find_the_most_probable_answer_of_rag_token() {
             .with_num_beams((TOKENS - 1) * (TOKENS - 1))
             .with_length_penalty(0.0);
         let found = rag_token::decode(&reader, &generation, Control::default()).unwrap();
-        assert_eq!(&found[0].tokens, best);
-        assert_close(found[0].score, likelihood.log_likelihood, 1e-4);
+        assert_eq!(&found[0][0].tokens, best);
+        assert_close(found[0][0].score, likelihood.log_likelihood, 1e-4);
     }
+}
+
+#[test]
+fn questions_asked_together_are_answered_as_alone() {
+    // More than are decoded at once, of different lengths.
+    let questions: Vec<&str> = QUESTIONS.into_iter().cycle().take(11).collect();
+    for (kind, model) in kinds_and_models() {
+        let rag = rag(kind).with_model(model);
+        for num_beams in [1, 3] {
+            let generation = rag.generation.clone().with_num_beams(num_beams);
+            let rag = rag.clone().with_generation(generation);
+            let together = rag.ask_many(&questions).unwrap();
+            assert_eq!(together.len(), questions.len());
+            for (question, found) in questions.iter().zip(together) {
+                let alone = rag.ask(question).unwrap();
+                assert_eq!(found.question, alone.question);
+                assert_eq!(found.text, alone.text);
+                assert_close(found.log_likelihood, alone.log_likelihood, 1e-4);
+                for (found, alone) in found.evidence.iter().zip(&alone.evidence) {
+                    assert_eq!(found.passage, alone.passage);
+                    assert_close(found.posterior, alone.posterior, 1e-4);
+                }
+            }
+        }
+    }
+    assert!(rag(Kind::Bart).ask_many(&[]).unwrap().is_empty());
+    assert!(rag(Kind::Bart).ask_many(&["rain", " "]).is_err());
 }
 
 #[test]

@@ -112,8 +112,8 @@ impl Answer {
         };
         // Candidates differ in their last word at least, which the other documents are asked for.
         let others = match self.model {
-            RagModel::Token => 0,
-            RagModel::Sequence => 1,
+            RagModel::Sequence if self.contexts > 1 => 1,
+            _ => 0,
         };
         let candidates = Pass {
             rows: step.rows * (self.contexts - 1),

@@ -186,7 +186,8 @@ def comparison(theirs, ours, field):
     medians = [statistics.median(all_of) for all_of in seconds]
     spread = "; ".join(f"{min(all_of):.2f} to {max(all_of):.2f}" for all_of in seconds)
     same = "the same" if theirs[0]["tokens"] == ours[0]["tokens"] else "others"
-    least = f"{statistics.median(turn['limit'] for turn in ours):.2f}"
+    limits = [turn["limit"] for turn in ours if turn["limit"] is not None]
+    least = f"{statistics.median(limits):.2f}" if limits else ""
     cells = [f"{medians[0]:.2f}", f"{medians[1]:.2f}", f"{medians[1] / medians[0]:.2f}", spread, least]
     return cells + [f"{peaks[0]:.2f}", f"{peaks[1]:.2f}", f"{peaks[1] / peaks[0]:.2f}", same]
 

@@ -57,6 +57,7 @@ pub fn decode(
     control: Control<'_>,
 ) -> Result<Vec<Proposal>> {
     generation.validate()?;
+    reader.expect_one();
     let each = GenerationConfig {
         num_return_sequences: generation.num_beams.max(generation.num_return_sequences),
         ..generation.clone()

@@ -7,8 +7,8 @@ use crate::{
     search::Search,
 };
 
-/// Answers of the marginalised distribution, best first: greedy, beam search or sampling, as
-/// `generation` says.
+/// Answers of the marginalised distribution for each question, best first: greedy, beam search or sampling, as
+/// `generation` says. Several questions read the weights together at every step.
 ///
 /// # Errors
 /// [`crate::Error::Decode`], [`crate::Error::AnswerTooLong`].
@@ -16,7 +16,7 @@ pub fn decode(
     reader: &Reader<'_>,
     generation: &GenerationConfig,
     control: Control<'_>,
-) -> Result<Vec<Hypothesis>> {
+) -> Result<Vec<Vec<Hypothesis>>> {
     writable(reader.config, generation.longest() - 1)?;
     let mut search = Search::marginalised(
         reader.generator,
@@ -25,6 +25,6 @@ pub fn decode(
         reader.config.vocabulary(),
         reader.precision,
     );
-    let answers = generate(&mut search, 1, generation, control)?;
-    Ok(answers.into_iter().flatten().collect())
+    let [questions, _] = reader.log_prior.dims();
+    Ok(generate(&mut search, questions, generation, control)?)
 }

@@ -14,13 +14,13 @@ use crate::{
     likelihood::{Forced, token_log_probs},
 };
 
-/// The generator with the contexts of one question before it, encoded once for all that is asked of
+/// The generator with the contexts of a question, or of several, before it, encoded once for all that is asked of
 /// them.
 #[derive(Debug)]
 pub struct Reader<'a> {
     pub(crate) generator: &'a Generator,
     pub(crate) memory: Memory,
-    /// log P(z|x), `[1, n_docs]`.
+    /// log P(z|x), `[questions, n_docs]`.
     pub(crate) log_prior: Tensor<2>,
     pub(crate) config: &'a GeneratorConfig,
     pub(crate) precision: Precision,
@@ -50,7 +50,7 @@ pub struct TokenLikelihood {
 }
 
 impl<'a> Reader<'a> {
-    /// Encodes the contexts `[n_docs, length]`, whose retrieval scores are `[n_docs]` inner products.
+    /// Encodes the contexts `[n_docs, length]` of a question, whose retrieval scores are `[n_docs]` inner products.
     pub fn new(
         generator: &'a Generator,
         contexts: &TokenBatch,
@@ -58,7 +58,22 @@ impl<'a> Reader<'a> {
         config: &'a GeneratorConfig,
         precision: Precision,
     ) -> Self {
-        let scores = TensorData::new(scores.to_vec(), [1, scores.len()]);
+        Self::of_questions(generator, contexts, &[scores], config, precision)
+    }
+
+    /// Encodes the contexts `[questions · n_docs, length]` of several questions, with the scores of each.
+    ///
+    /// # Panics
+    /// If the questions have different numbers of scores.
+    pub fn of_questions(
+        generator: &'a Generator,
+        contexts: &TokenBatch,
+        scores: &[&[f32]],
+        config: &'a GeneratorConfig,
+        precision: Precision,
+    ) -> Self {
+        let n_docs = scores.first().map_or(0, |scores| scores.len());
+        let scores = TensorData::new(scores.concat(), [scores.len(), n_docs]);
         Self {
             memory: among_workers(&generator.device(), || {
                 generator.encode(contexts, precision)
@@ -70,11 +85,34 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What the contexts say about each answer, in the order given.
+    /// The contexts of question `i`, already encoded.
+    pub fn question(&self, i: usize) -> Self {
+        let [_, n_docs] = self.log_prior.dims();
+        Self {
+            memory: self.memory.narrow(i * n_docs, n_docs),
+            log_prior: self.log_prior.clone().narrow(0, i, 1),
+            ..*self
+        }
+    }
+
+    /// Refuses to take the contexts of several questions for those of one.
+    pub(crate) fn expect_one(&self) {
+        let [questions, _] = self.log_prior.dims();
+        assert_eq!(
+            questions, 1,
+            "of several questions, ask one: Reader::question"
+        );
+    }
+
+    /// What the contexts of its one question say about each answer, in the order given.
     ///
     /// # Errors
     /// [`Error::NoCandidates`], [`Error::AnswerTooLong`], [`Error::Execution`].
+    ///
+    /// # Panics
+    /// If the reader has several questions before it; see [`Reader::question`].
     pub fn likelihoods(&self, model: RagModel, answers: &[Forced]) -> Result<Vec<Likelihood>> {
+        self.expect_one();
         if answers.is_empty() {
             return Err(Error::NoCandidates);
         }

@@ -177,6 +177,19 @@ impl Memory {
         self.bias.dims()[0]
     }
 
+    /// `count` contexts from `first` on, where they are.
+    pub fn narrow(&self, first: usize, count: usize) -> Self {
+        let of = |tensor: &Tensor<4>| tensor.clone().narrow(0, first, count);
+        let layers = self.layers.iter().map(|layer| KeysValues {
+            keys: of(&layer.keys),
+            values: of(&layer.values),
+        });
+        Self {
+            layers: layers.collect(),
+            bias: of(&self.bias),
+        }
+    }
+
     /// Keeps the contexts `rows`, in that order.
     pub fn select(&self, rows: &Tensor<1, Int>) -> Self {
         let mut kept = self.clone();

@@ -71,6 +71,7 @@ const COMPARED: usize = 20_000;
 
 /// Hits that are scored again for each that is asked for. Bits, which say little of the order, have all of theirs.
 const SCORED_AGAIN: usize = 4;
+const LEAST_SCORED_AGAIN: usize = 64;
 
 /// How far from 1 a length of 1 may be by rounding, to f16 too.
 const LENGTH_TOLERANCE: f32 = 0.01;
@@ -229,7 +230,7 @@ impl GraphIndex {
         let found = found.map_err(Error::graph)?;
         let scored_again = match self.settings.code {
             Code::Binary => width,
-            _ => SCORED_AGAIN * k,
+            _ => (SCORED_AGAIN * k).max(LEAST_SCORED_AGAIN),
         };
         let nearest = found.keys.iter().take(scored_again);
         let mut positions: Vec<usize> = nearest.map(|&key| key as usize).collect();

@@ -1,4 +1,4 @@
-//! What is minimised, and its gradient: in one graph, or a few documents at a time.
+//! What is minimised, and its gradient: of all documents, or a few at a time.
 
 mod constant_memory;
 mod joint;
@@ -85,8 +85,8 @@ struct Forward {
 /// How a batch is back-propagated.
 #[derive(Clone, Copy, Debug)]
 pub struct Backward {
-    /// Contexts of each question whose activations are in memory at once; `None` keeps one graph over
-    /// all of them.
+    /// Contexts of each question whose activations are in memory at once; `None` for all of
+    /// them.
     pub documents_at_a_time: Option<usize>,
     /// What the losses are multiplied with before they are summed.
     pub weight: f64,

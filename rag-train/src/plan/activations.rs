@@ -1,5 +1,5 @@
-//! The whole step of [`JointModel::loss`](crate::JointModel::loss): what is kept when its forward
-//! pass ends, and where the backward pass is at its peak.
+//! The whole step of [`Objective::backward`](crate::Objective::backward): what is kept when its forward pass ends,
+//! and where the backward pass is at its peak.
 
 use rag_core::nn::Precision;
 
@@ -133,9 +133,27 @@ impl Shape {
         let workspace = self.layer_workspace(contexts, keeping);
         let encoders = kept.total() - gone + answering + recomputed + workspace;
         let embeddings = 2 * F32 * self.vocabulary * self.decoder.d_model;
-        // The retriever's gradients come after the generator's.
-        let generators = F32 * self.generator.trained + embeddings + kept.question_encoder;
-        begin.max(encoders).max(generators).max(gradients)
+        // The retriever's gradients come after the generator's, but for the passages' where some documents at a time
+        // have a graph of both.
+        let retrievers = settings
+            .trained
+            .iter()
+            .filter(|&&part| part != Component::Generator);
+        let copies = match settings.precision {
+            Precision::F32 => 0,
+            _ => keeping.width() * self.retriever.multiplied * retrievers.count() as u64,
+        };
+        let passages = settings.trained.contains(&Component::ContextEncoder);
+        let passages = match passages && settings.documents_at_a_time.is_some() {
+            true => F32 * self.retriever.trained,
+            false => 0,
+        };
+        let retriever = kept.question_encoder + kept.context_encoder + copies + passages;
+        let generator = F32 * self.generator.trained + embeddings;
+        begin
+            .max(encoders)
+            .max(generator + retriever + kept.records)
+            .max(gradients)
     }
 
     /// What the gradient of a layer that reads the contexts needs for a moment: a tensor of the size

@@ -8,7 +8,7 @@ use super::{
     super::attend::View,
     cpu::{contiguous, of_elements, slice},
     kernels::{drop_some, softmax_row, softmax_row_gradient, vectorised},
-    product::{Matrix, multiply_add},
+    product::{Cores, Matrix, multiply_add},
 };
 
 /// What attention needs to know beside its tensors.
@@ -41,8 +41,25 @@ impl Operands {
         let [rows, heads, memory, d_head] = *keys.layout().shape().as_slice() else {
             panic!("keys have four dimensions");
         };
-        let length = queries.layout().shape()[1];
+        let [found_rows, length, inner] = *queries.layout().shape().as_slice() else {
+            panic!("queries have three dimensions");
+        };
+        assert_eq!(
+            [found_rows, inner],
+            [rows, heads * d_head],
+            "queries for these keys"
+        );
+        assert_eq!(
+            values.layout().shape(),
+            keys.layout().shape(),
+            "values for these keys"
+        );
         let biased = bias.layout().num_elements() > 0;
+        let widest = bias.layout().shape().last().copied();
+        assert!(
+            !biased || widest == Some(memory),
+            "a bias for each of {memory} keys"
+        );
         Self {
             queries: View::of(queries),
             keys: View::of(keys),
@@ -62,21 +79,27 @@ impl Operands {
         let inner = self.heads * self.d_head;
         let mut y = vec![0.0; self.rows * self.length * inner];
         let rows = y.par_chunks_exact_mut(self.length * inner).enumerate();
-        rows.for_each(|(row, y)| {
-            let mut weights = vec![0.0; self.length * self.memory];
-            for head in 0..self.heads {
-                self.weigh(row, head, &mut weights);
-                self.drop(row, head, &mut weights);
-                let weights = Matrix::new(&weights, [self.length, self.memory]);
-                let y = &mut y[head * self.d_head..];
-                multiply_add(weights, self.value(row, head), y, inner, false);
-            }
-        });
+        rows.for_each_init(
+            || self.scores(),
+            |weights, (row, y)| {
+                for head in 0..self.heads {
+                    self.weigh(row, head, weights);
+                    self.drop(row, head, weights);
+                    let weights = Matrix::new(weights, [self.length, self.memory]);
+                    self.multiply(
+                        weights,
+                        self.value(row, head),
+                        &mut y[head * self.d_head..],
+                        inner,
+                    );
+                }
+            },
+        );
         of_elements(y, [self.rows, self.length, inner].into())
     }
 
-    /// The gradients of queries, keys, values and, where it is asked for, of what was added to the scores.
-    pub fn gradients(&self, dy: FlexTensor, biased: bool) -> [Option<FlexTensor>; 4] {
+    /// The gradients of queries, keys, values, and what was added to the scores, where they are `wanted`.
+    pub fn gradients(&self, dy: FlexTensor, wanted: [bool; 4]) -> [Option<FlexTensor>; 4] {
         let Self {
             rows,
             length,
@@ -87,75 +110,90 @@ impl Operands {
         } = *self;
         let inner = heads * d_head;
         let dy = contiguous(dy);
-        let mut dqueries = vec![0.0; rows * length * inner];
-        let [mut dkeys, mut dvalues] = [(); 2].map(|()| vec![0.0; rows * memory * inner]);
-        // One number a row where nobody asks for more.
-        let of_row = if biased { self.biases_of_row() } else { 1 };
-        let mut dbias = vec![0.0; rows * of_row];
-        (dqueries.par_chunks_exact_mut(length * inner))
-            .zip(dkeys.par_chunks_exact_mut(memory * inner))
-            .zip(dvalues.par_chunks_exact_mut(memory * inner))
+        // One number a row of what nobody asks for.
+        let of_row = |wanted: bool, numbers: usize| if wanted { numbers } else { 1 };
+        let sizes = [
+            of_row(wanted[0], length * inner),
+            of_row(wanted[1], memory * inner),
+            of_row(wanted[2], memory * inner),
+            of_row(wanted[3], self.biases_of_row()),
+        ];
+        let [mut dqueries, mut dkeys, mut dvalues, mut dbias] =
+            sizes.map(|size| vec![0.0; rows * size]);
+        (dqueries.par_chunks_exact_mut(sizes[0]))
+            .zip(dkeys.par_chunks_exact_mut(sizes[1]))
+            .zip(dvalues.par_chunks_exact_mut(sizes[2]))
+            .zip(dbias.par_chunks_exact_mut(sizes[3]))
             .zip(slice(&dy).par_chunks_exact(length * inner))
-            .zip(dbias.par_chunks_exact_mut(of_row))
             .enumerate()
-            .for_each(|(row, ((((dqueries, dkeys), dvalues), dy), dbias))| {
-                let [mut weights, mut dropped, mut dscores] =
-                    [(); 3].map(|()| vec![0.0; length * memory]);
-                for head in 0..heads {
-                    let first = head * d_head;
-                    let dy = Matrix::apart(&dy[first..], [length, d_head], inner);
-                    self.weigh(row, head, &mut weights);
-                    dropped.copy_from_slice(&weights);
-                    self.drop(row, head, &mut dropped);
-                    let dropped = Matrix::new(&dropped, [length, memory]);
-                    multiply_add(
-                        dropped.transposed(),
-                        dy,
-                        &mut dvalues[first..],
-                        inner,
-                        false,
-                    );
-                    let value = self.value(row, head).transposed();
-                    multiply_add(dy, value, &mut dscores, memory, false);
-                    self.drop(row, head, &mut dscores);
-                    vectorised(|| {
-                        let rows = dscores.chunks_exact_mut(memory);
-                        rows.zip(weights.chunks_exact(memory))
-                            .for_each(|(dy, y)| softmax_row_gradient(dy, y));
-                    });
-                    if biased {
-                        self.add_to_bias(head, &dscores, dbias);
+            .for_each_init(
+                || [self.scores(), self.scores(), self.scores()],
+                |scratch, (row, ((((dqueries, dkeys), dvalues), dbias), dy))| {
+                    let [weights, dropped, dscores] = scratch;
+                    for head in 0..heads {
+                        let first = head * d_head;
+                        let dy = Matrix::apart(&dy[first..], [length, d_head], inner);
+                        self.weigh(row, head, weights);
+                        if wanted[2] {
+                            dropped.copy_from_slice(weights);
+                            self.drop(row, head, dropped);
+                            let dropped = Matrix::new(dropped, [length, memory]).transposed();
+                            self.multiply(dropped, dy, &mut dvalues[first..], inner);
+                        }
+                        self.multiply(dy, self.value(row, head).transposed(), dscores, memory);
+                        self.drop(row, head, dscores);
+                        vectorised(|| {
+                            let rows = dscores.chunks_exact_mut(memory);
+                            rows.zip(weights.chunks_exact(memory))
+                                .for_each(|(dy, y)| softmax_row_gradient(dy, y));
+                        });
+                        if wanted[3] {
+                            self.add_to_bias(head, dscores, dbias);
+                        }
+                        dscores.iter_mut().for_each(|x| *x *= self.settings.scale);
+                        let dscores = Matrix::new(dscores, [length, memory]);
+                        if wanted[0] {
+                            let key = self.key(row, head);
+                            self.multiply(dscores, key, &mut dqueries[first..], inner);
+                        }
+                        if wanted[1] {
+                            let query = self.query(row, head);
+                            self.multiply(dscores.transposed(), query, &mut dkeys[first..], inner);
+                        }
                     }
-                    dscores.iter_mut().for_each(|x| *x *= self.settings.scale);
-                    let dscores = Matrix::new(&dscores, [length, memory]);
-                    let (query, key) = (self.query(row, head), self.key(row, head));
-                    multiply_add(dscores, key, &mut dqueries[first..], inner, false);
-                    multiply_add(
-                        dscores.transposed(),
-                        query,
-                        &mut dkeys[first..],
-                        inner,
-                        false,
-                    );
-                }
-            });
+                },
+            );
         // As they came: heads are split off a row of all of them.
         let split = |gradient| {
             let gradient = of_elements(gradient, [rows, memory, heads, d_head].into());
             Flex::float_swap_dims(gradient, 1, 2)
         };
         [
-            Some(of_elements(dqueries, [rows, length, inner].into())),
-            Some(split(dkeys)),
-            Some(split(dvalues)),
-            biased.then(|| self.bias_gradient(dbias)),
+            wanted[0].then(|| of_elements(dqueries, [rows, length, inner].into())),
+            wanted[1].then(|| split(dkeys)),
+            wanted[2].then(|| split(dvalues)),
+            wanted[3].then(|| self.bias_gradient(dbias)),
         ]
+    }
+
+    /// Room for the scores of a head of a row.
+    fn scores(&self) -> Vec<f32> {
+        vec![0.0; self.length * self.memory]
+    }
+
+    /// Many rows are work for all cores by themselves.
+    fn multiply(&self, a: Matrix<'_>, b: Matrix<'_>, y: &mut [f32], apart: usize) {
+        let cores = match self.rows >= rayon::current_num_threads() {
+            true => Cores::One,
+            false => Cores::All,
+        };
+        multiply_add(a, b, y, apart, false, cores);
     }
 
     /// The weights of a head's values, before any of them is dropped.
     fn weigh(&self, row: usize, head: usize, weights: &mut [f32]) {
         let key = self.key(row, head).transposed();
-        multiply_add(self.query(row, head), key, weights, self.memory, false);
+        self.multiply(self.query(row, head), key, weights, self.memory);
         vectorised(|| {
             for (i, scores) in weights.chunks_exact_mut(self.memory).enumerate() {
                 let scale = self.settings.scale;

@@ -31,8 +31,11 @@ use super::{
         Moment, adamw_update, drop_some, gelu, gelu_gradient, layer_norm_gradient, log_softmax_row,
         log_softmax_row_gradient, softmax_row, softmax_row_gradient, vectorised,
     },
-    product::{Matrix, multiply_add},
+    product::{Cores, Matrix, multiply_add},
 };
+
+/// Columns of a task that are summed up.
+const SUMS: usize = 512;
 
 /// Elements of a task: what fits the second-level cache twice over.
 const TASK: usize = 16 * 1024;
@@ -164,8 +167,14 @@ impl FusedOps for Flex {
     fn fused_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
         let [x, weight, bias] = [x, weight, bias].map(contiguous);
         let (x, weight) = (Matrix::of(&x), Matrix::of(&weight).transposed());
-        let shape = [x.rows, weight.columns];
+        let shape = [x.rows(), weight.columns()];
         let bias = slice(&bias);
+        assert!(
+            bias.is_empty() || bias.len() == shape[1],
+            "a bias of {} numbers for {} outputs",
+            bias.len(),
+            shape[1]
+        );
         let mut y = vec![0.0; shape[0] * shape[1]];
         if !bias.is_empty() {
             let (_, task) = tasks(y.len(), bias.len());
@@ -174,7 +183,8 @@ impl FusedOps for Flex {
                 rows.for_each(|y| y.copy_from_slice(bias));
             });
         }
-        multiply_add(x, weight, &mut y, shape[1], !bias.is_empty());
+        let added = !bias.is_empty();
+        multiply_add(x, weight, &mut y, shape[1], added, Cores::All);
         of_elements(y, shape.into())
     }
 
@@ -358,10 +368,10 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
                 let [queries, keys, values] =
                     kept.map(|node| checkpointer.retrieve_node_output(node));
                 let dy = gradients.consume::<Flex>(&ops.node);
-                let biased = ops.parents[3].is_some();
+                let wanted = ops.parents.each_ref().map(Option::is_some);
                 let operands = Operands::new([queries, keys, values, bias], settings);
                 let parents = ops.parents.map(|parent| Some(parent?.id));
-                register(gradients, parents, operands.gradients(dy, biased));
+                register(gradients, parents, operands.gradients(dy, wanted));
             }
         }
 
@@ -409,28 +419,36 @@ fn linear_gradients(
     dy: FlexTensor,
     wanted: [bool; 3],
 ) -> [Option<FlexTensor>; 3] {
-    let dy = contiguous(dy);
-    let dy = Matrix::of(&dy);
+    let numbers = contiguous(dy);
+    let dy = Matrix::of(&numbers);
     let product = |a: Matrix<'_>, b: Matrix<'_>| {
-        let mut y = vec![0.0; a.rows * b.columns];
-        multiply_add(a, b, &mut y, b.columns, false);
+        let mut y = vec![0.0; a.rows() * b.columns()];
+        multiply_add(a, b, &mut y, b.columns(), false, Cores::All);
         y
     };
     let [dx, _, dbias] = wanted;
     let dx = dx.then(|| {
         let weight = contiguous(weight);
         let weight = Matrix::of(&weight);
-        of_elements(product(dy, weight), [dy.rows, weight.columns].into())
+        of_elements(product(dy, weight), [dy.rows(), weight.columns()].into())
     });
     let dweight = x.map(|x| {
         let x = contiguous(x);
         let x = Matrix::of(&x);
-        of_elements(product(dy.transposed(), x), [dy.columns, x.columns].into())
+        of_elements(
+            product(dy.transposed(), x),
+            [dy.columns(), x.columns()].into(),
+        )
     });
     let dbias = dbias.then(|| {
-        let ones = vec![1.0; dy.rows];
-        let ones = Matrix::new(&ones, [1, dy.rows]);
-        of_elements(product(ones, dy), [dy.columns].into())
+        let mut sums = vec![0.0; dy.columns()];
+        sums.par_chunks_mut(SUMS).enumerate().for_each(|(i, sums)| {
+            for dy in slice(&numbers).chunks_exact(dy.columns()) {
+                let dy = &dy[i * SUMS..][..sums.len()];
+                sums.iter_mut().zip(dy).for_each(|(sum, dy)| *sum += dy);
+            }
+        });
+        of_elements(sums, [dy.columns()].into())
     });
     [dx, dweight, dbias]
 }

@@ -3,21 +3,30 @@
 
 use gemm::{Parallelism, gemm};
 
-/// Numbers of a matrix.
+/// Numbers of a matrix, which has all of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
-    pub rows: usize,
-    pub columns: usize,
     numbers: &'a [f32],
+    rows: usize,
+    columns: usize,
     /// From a row to the next, and from a column to the next.
     strides: [usize; 2],
+}
+
+/// Who works on a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cores {
+    /// Whoever asks for it, among many others.
+    One,
+    /// All, where it is large.
+    All,
 }
 
 /// Multiplications from which on all cores share a product.
 const SHARED: usize = 192 * 192 * 192;
 
-/// Rows and columns of `y` at a time. A product copies one of its matrices into the order of its kernel, which is much
-/// where one side is a vocabulary.
+/// Rows and columns of a result at a time. A product copies one of its matrices into the order of its kernel, which is
+/// much where one side is a vocabulary.
 const PIECE: usize = 8192;
 
 impl<'a> Matrix<'a> {
@@ -30,9 +39,9 @@ impl<'a> Matrix<'a> {
     pub fn apart(numbers: &'a [f32], [rows, columns]: [usize; 2], apart: usize) -> Self {
         check(numbers, [rows, columns], apart);
         Self {
+            numbers,
             rows,
             columns,
-            numbers,
             strides: [apart, 1],
         }
     }
@@ -45,29 +54,49 @@ impl<'a> Matrix<'a> {
             ..self
         }
     }
+
+    pub fn rows(self) -> usize {
+        self.rows
+    }
+
+    pub fn columns(self) -> usize {
+        self.columns
+    }
 }
 
 /// Whether so many rows are in `numbers`.
 fn check(numbers: &[f32], [rows, columns]: [usize; 2], apart: usize) {
-    let needed = match rows {
-        0 => 0,
-        rows => (rows - 1) * apart + columns,
-    };
+    let before_last = rows.saturating_sub(1).checked_mul(apart);
+    let needed = before_last.and_then(|before| before.checked_add(columns.min(rows * columns)));
     let found = numbers.len();
     assert!(
-        needed <= found,
+        needed.is_some_and(|needed| needed <= found),
         "{rows} rows of {columns} numbers, {apart} apart, in {found}"
     );
 }
 
 /// `y`, whose rows are so far `apart`, becomes `a b`, or `y + a b` where that is `added`.
 #[allow(unsafe_code)]
-pub fn multiply_add(a: Matrix<'_>, b: Matrix<'_>, y: &mut [f32], apart: usize, added: bool) {
+pub fn multiply_add(
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    y: &mut [f32],
+    apart: usize,
+    added: bool,
+    cores: Cores,
+) {
     let (rows, inner, columns) = (a.rows, a.columns, b.columns);
     assert_eq!(inner, b.rows, "columns of a, rows of b");
     check(y, [rows, columns], apart);
     assert!(rows <= 1 || columns <= apart, "rows of the product overlap");
-    let parallelism = match rows * inner * columns >= SHARED {
+    if inner == 0 {
+        let rows = y
+            .chunks_mut(apart.max(1))
+            .take(if added { 0 } else { rows });
+        rows.for_each(|y| y[..columns].fill(0.0));
+        return;
+    }
+    let parallelism = match cores == Cores::All && rows * inner * columns >= SHARED {
         true => Parallelism::Rayon(0),
         false => Parallelism::None,
     };
@@ -116,6 +145,7 @@ mod tests {
             [3, 4, 5],
             [7, 0, 2],
             [200, 210, 220],
+            [PIECE + 1, 0, PIECE + 1],
             [2, 3, PIECE + 1],
             [PIECE + 1, 3, 2],
         ] {
@@ -133,7 +163,7 @@ mod tests {
             let other = Matrix::new(&turned, [columns, inner]).transposed();
             for (b, added) in [(Matrix::new(&b, [inner, columns]), false), (other, true)] {
                 let mut y = vec![3.0; rows * columns];
-                multiply_add(matrix, b, &mut y, columns, added);
+                multiply_add(matrix, b, &mut y, columns, added, Cores::All);
                 for (i, y) in y.iter().enumerate() {
                     let before = if added { 3.0 } else { 0.0 };
                     assert_eq!(*y, before + expected(i / columns, i % columns));
