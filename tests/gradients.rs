@@ -229,7 +229,7 @@ fn activation_checkpointing_changes_nothing() {
         let model = activations.of(model.clone());
         let batch = batch(&model.generator.device());
         let objective = Objective::default();
-        let [(joint, _), (constant, _)] = both_ways(&model, &batch, objective, 2);
+        let [(joint, _), (constant, _)] = both_ways(&model, &batch, objective, Some(2));
         [joint, constant].map(|gradients| gradients.into_values().flatten().collect::<Vec<_>>())
     };
     let kept = gradients(Activations::Kept);
@@ -252,7 +252,7 @@ fn emdr2_is_the_marginal_likelihood_of_rag_sequence() {
             retriever,
             ..Objective::default()
         };
-        let [(joint, _), _] = both_ways(&model, &batch, objective, N_DOCS);
+        let [(joint, _), _] = both_ways(&model, &batch, objective, Some(N_DOCS));
         joint.into_values().flatten().collect::<Vec<_>>()
     };
     let apart = |rag_model| {
