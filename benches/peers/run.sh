@@ -3,7 +3,8 @@
 #
 #     benches/peers/run.sh [folder of all-MiniLM-L6-v2] [folder with passages.jsonl and qa.jsonl]
 #
-# Installs the peers into target/peers. Takes an hour on two cores; nothing else should run.
+# Installs the peers into target/peers. Takes an hour on two cores; nothing else should run. The tables of
+# docs/results.md are written over.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 encoder="${1:-}"
@@ -27,9 +28,12 @@ cargo bench --no-run
         "$python" benches/peers/ask.py --folder "$checkpoint" --precision "$theirs" --own-precision "$ours" \
             --rounds 2 --repeats 2
     done
-    printf '\n### Eight questions: transformers bf16, burn-rag int8\n\n'
-    "$python" benches/peers/ask.py --folder "$checkpoint" --precision bf16 --own-precision int8 \
-        --workload ask-token --batch 8 --rounds 2 --repeats 1
+    for precisions in "f32 f32" "bf16 int8"; do
+        read -r theirs ours <<<"$precisions"
+        printf '\n### Eight questions: transformers %s, burn-rag %s\n\n' "$theirs" "$ours"
+        "$python" benches/peers/ask.py --folder "$checkpoint" --precision "$theirs" --own-precision "$ours" \
+            --workload ask-token --batch 8 --rounds 1 --repeats 1
+    done
     if [ -n "$encoder" ] && [ -n "$passages" ]; then
         for precisions in "f32 f32" "bf16 bf16" "bf16 int8"; do
             read -r theirs ours <<<"$precisions"
