@@ -285,7 +285,11 @@ impl PostgresKnowledge {
             self.settings.dialect.settings()
         );
         transaction.batch_execute(&settings).await?;
-        let statement = transaction.prepare_cached(&sql).await?;
+        // Filters have many shapes; what each was prepared as goes with it.
+        let statement = match among {
+            None => transaction.prepare_cached(&sql).await?,
+            Some(_) => transaction.prepare(&sql).await?,
+        };
         let mut found = Vec::new();
         for query in queries.rows() {
             let halved = HalfVector::from_f32_slice(&scaled(query));
