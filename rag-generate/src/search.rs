@@ -3,7 +3,7 @@ use std::error::Error;
 use burn::tensor::{Int, Tensor, TensorData};
 use rag_core::{
     marginal::log_sum_exp,
-    nn::{Precision, among_workers, log_softmax},
+    nn::{Precision, among_workers, log_mixture, log_softmax},
 };
 
 use crate::{
@@ -165,18 +165,22 @@ impl Search<'_> {
             .reshape([searches, self.contexts_each, hypotheses, self.vocabulary]);
         let scores = match &self.log_prior {
             None => logits,
-            Some(prior) => {
-                let prior = prior.clone().reshape([searches, self.contexts_each, 1, 1]);
-                log_sum_exp(log_softmax(logits) + prior, 1)
-            }
+            Some(prior) => match log_mixture(&logits, prior) {
+                Some(mixed) => mixed.unsqueeze_dim(1),
+                None => {
+                    let prior = prior.clone().reshape([searches, self.contexts_each, 1, 1]);
+                    log_sum_exp(log_softmax(logits) + prior, 1)
+                }
+            },
         };
         let data = scores.try_into_data()?.convert::<f32>();
         let scores = data.as_slice::<f32>()?;
-        let by_row = |&(search, place): &(usize, usize)| {
+        let mut by_row = Vec::with_capacity(self.rows.len() * self.vocabulary);
+        for (search, place) in &self.rows {
             let start = (search * hypotheses + place) * self.vocabulary;
-            &scores[start..start + self.vocabulary]
-        };
-        Ok(self.rows.iter().flat_map(by_row).copied().collect())
+            by_row.extend_from_slice(&scores[start..start + self.vocabulary]);
+        }
+        Ok(by_row)
     }
 }
 

@@ -56,7 +56,9 @@ mod packed {
 
 pub use attention::{Attention, AttentionConfig, KeysValues, MASKED, padding_bias};
 pub use feed_forward::{FeedForward, FeedForwardConfig, activation};
-pub use fused::{AdamWStep, adamw, among_workers, dropout, fuses, gelu, log_softmax, softmax};
+pub use fused::{
+    AdamWStep, adamw, among_workers, dropout, fuses, gelu, log_mixture, log_softmax, softmax,
+};
 pub use layer_norm::{LayerNorm, LayerNormConfig};
 pub use linear::{Linear, LinearConfig, flat_linear};
 pub use packed::Packed;

@@ -72,10 +72,36 @@ pub fn softmax_row(row: &mut [f32]) {
 
 #[inline(always)]
 pub fn log_softmax_row(row: &mut [f32]) {
-    let highest = highest(row);
-    let log_total = highest + sum(row, |x| exp(x - highest)).ln();
+    let log_total = log_total(row);
     for x in row {
         *x -= log_total;
+    }
+}
+
+/// log Σ eˣ.
+#[inline(always)]
+pub fn log_total(row: &[f32]) -> f32 {
+    let highest = highest(row);
+    highest + sum(row, |x| exp(x - highest)).ln()
+}
+
+/// log Σ e^(x + shift) over `parts`, which are x and its shift, element by element.
+#[inline(always)]
+pub fn log_mixture(parts: &[(&[f32], f32)], mixed: &mut [f32]) {
+    mixed.fill(f32::MIN);
+    for (x, shift) in parts {
+        for (highest, x) in mixed.iter_mut().zip(*x) {
+            *highest = highest.max(x + shift);
+        }
+    }
+    let mut sums = vec![0.0; mixed.len()];
+    for (x, shift) in parts {
+        for ((sum, x), highest) in sums.iter_mut().zip(*x).zip(&*mixed) {
+            *sum += exp(x + shift - highest);
+        }
+    }
+    for (mixed, sum) in mixed.iter_mut().zip(sums) {
+        *mixed += f32::ln(sum);
     }
 }
 

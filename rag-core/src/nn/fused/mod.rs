@@ -11,6 +11,8 @@ mod cpu;
 #[cfg(feature = "flex")]
 mod kernels;
 #[cfg(feature = "flex")]
+mod mixture;
+#[cfg(feature = "flex")]
 mod product;
 
 use burn::{
@@ -108,6 +110,25 @@ pub fn log_softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
         return cpu::pass(x, Pass::LogSoftmax);
     }
     activation::log_softmax(x, D - 1)
+}
+
+/// log Σ_z exp(w_z) softmax(logits_z) over the contexts of `logits` `[searches, contexts, hypotheses, words]`, with
+/// w `[searches, contexts]`: `[searches, hypotheses, words]`, the mixture that RAG-Token decodes from. `None` where
+/// the device or the format wants Burn's own operations, or gradients are asked for.
+#[cfg_attr(not(feature = "flex"), expect(unused_variables))]
+pub fn log_mixture(logits: &Tensor<4>, log_weights: &Tensor<2>) -> Option<Tensor<3>> {
+    #[cfg(feature = "flex")]
+    {
+        let shape = logits.dims();
+        let (logits, log_weights) = (elements(logits.clone())?, elements(log_weights.clone())?);
+        let (logits, log_weights) = (logits.as_slice()?, log_weights.as_slice()?);
+        let [searches, _, hypotheses, words] = shape;
+        if !logits.is_empty() {
+            let mixed = mixture::log_mixture(logits, log_weights, shape);
+            return Some(tensor(mixed, [searches, hypotheses, words]));
+        }
+    }
+    None
 }
 
 /// Dropout, where the module trains and the device can.
@@ -279,6 +300,26 @@ mod tests {
         let scores = Tensor::<2>::from_data([[1.0, f32::MIN, 2.0, f32::NEG_INFINITY]], &cpu());
         let found: Vec<f32> = softmax(scores).into_data().try_to_vec().unwrap();
         assert_eq!((found[1], found[3]), (0.0, 0.0));
+    }
+
+    #[test]
+    fn a_mixture_is_the_sum_of_its_parts() {
+        for shape in [[1, 1, 1, 3], [2, 3, 4, 70], [1, 5, 2, 9000]] {
+            let [searches, contexts, _, _] = shape;
+            let logits = scattered(shape) * 20.0;
+            let weights = activation::log_softmax(scattered([searches, contexts]) * 5.0, 1);
+            let found = log_mixture(&logits, &weights).unwrap();
+            let parts =
+                activation::log_softmax(logits, 3) + weights.reshape([searches, contexts, 1, 1]);
+            let expected = crate::marginal::log_sum_exp(parts, 1).squeeze_dim::<3>(1);
+            let tolerance = Tolerance::<f32>::rel_abs(1e-5, 1e-5);
+            found
+                .into_data()
+                .assert_approx_eq(&expected.into_data(), tolerance);
+        }
+        let nothing = Tensor::<4>::full([1, 2, 1, 3], f32::NAN, &cpu().inner());
+        let mixed = log_mixture(&nothing, &scattered([1, 2])).unwrap();
+        assert!(mixed.is_nan().all().into_scalar::<bool>());
     }
 
     /// Numbers without all their digits are slow.
