@@ -29,7 +29,6 @@ def main():
     parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--optimizer", choices=["adam_w", "adam_w_bf16", "adafactor"], default="adam_w")
     parser.add_argument("--activations", choices=["kept", "recomputed"], default="kept", help="burn-rag's")
-    parser.add_argument("--mmap-threshold", type=int, help="burn-rag's MALLOC_MMAP_THRESHOLD_ of glibc, in bytes")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--n-docs", type=int, default=5)
     parser.add_argument("--documents-at-a-time", type=int, default=0, help="burn-rag's; 0 for all of them in one graph")
@@ -108,8 +107,6 @@ def own_steps(arguments):
         for name in ["steps", "precision", "optimizer", "activations", "batch", "n_docs", "documents_at_a_time", "context_length", "question_length", "answer_length"]:
             command += ["--" + name.replace("_", "-"), str(getattr(arguments, name))]
         environment = {**os.environ, "RAYON_NUM_THREADS": str(arguments.threads)}
-        if arguments.mmap_threshold:
-            environment["MALLOC_MMAP_THRESHOLD_"] = str(arguments.mmap_threshold)
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
     return json.loads(printed.strip().splitlines()[-1])
 
