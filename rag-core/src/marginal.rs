@@ -188,7 +188,8 @@ impl Targets {
         }
     }
 
-    fn mask_by_document(&self) -> Tensor<3> {
+    /// 1 at the answer's tokens, 0 at padding, `[batch, 1, length]`.
+    pub fn mask_by_document(&self) -> Tensor<3> {
         self.mask.clone().float().unsqueeze_dim(1)
     }
 }

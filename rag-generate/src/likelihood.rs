@@ -104,13 +104,37 @@ pub fn log_probs(
 ) -> Tensor<4> {
     let [batch, length] = inputs.dims();
     let n_docs = memory.contexts() / batch;
-    let inputs = inputs
-        .unsqueeze_dim::<3>(1)
-        .expand([batch, n_docs, length])
-        .reshape([batch * n_docs, length]);
+    let inputs = for_each_document(inputs, n_docs);
     let logits = generator.decode(inputs, memory, &mut Cache::default(), precision);
     let vocabulary = logits.dims()[2];
     log_softmax(logits).reshape([batch, n_docs, length, vocabulary])
+}
+
+/// log P(y_i|x,z,y_<i) of the targets, 0 at padding: `[batch, n_docs, length]`, as [`Targets::token_log_probs`] takes
+/// it from [`log_probs`], without those of all words in memory where the device can do so.
+pub fn target_log_probs(
+    generator: &Generator,
+    memory: &Memory,
+    inputs: Tensor<2, Int>,
+    targets: &Targets,
+    precision: Precision,
+) -> Tensor<3> {
+    let [batch, length] = inputs.dims();
+    let n_docs = memory.contexts() / batch;
+    let inputs = for_each_document(inputs, n_docs);
+    let places = Places::after(0, length, &inputs.device());
+    let states = generator.states(inputs, &places, memory, &mut Cache::default(), precision);
+    let words = for_each_document(targets.ids.clone(), n_docs).unsqueeze_dim(2);
+    let found = generator.word_log_probs(states, words, precision);
+    found.reshape([batch, n_docs, length]) * targets.mask_by_document()
+}
+
+/// `[batch, length]` to `[batch · n_docs, length]`.
+fn for_each_document(ids: Tensor<2, Int>, n_docs: usize) -> Tensor<2, Int> {
+    let [batch, length] = ids.dims();
+    ids.unsqueeze_dim::<3>(1)
+        .expand([batch, n_docs, length])
+        .reshape([batch * n_docs, length])
 }
 
 /// Answers by their beginnings: what several have in common is read once.
@@ -151,9 +175,6 @@ impl PrefixTree {
 
 /// Nodes of a tree at most, not counting the answer that goes beyond: each sees its ancestors among all of them.
 const NODES: usize = 512;
-
-/// Rows of logits that are there at once.
-const ROWS: usize = 256;
 
 /// log P(y_i|x,z,y_<i) `[candidates, n_docs, length]` of several answers to one question, whose
 /// `n_docs` contexts are in `memory`, with the targets; 0 where a target does not count.
@@ -224,19 +245,8 @@ fn tree_log_probs(
         targets.iter().copied().chain(std::iter::repeat_n(0, more))
     });
     let targets = ints(targets.collect(), [nodes, most]);
-    let at_once = (ROWS / n_docs).max(1);
-    let found = (0..nodes).step_by(at_once).map(|first| {
-        let count = at_once.min(nodes - first);
-        let logits = generator.head(states.clone().narrow(1, first, count), precision);
-        let targets = targets
-            .clone()
-            .narrow(0, first, count)
-            .unsqueeze_dim::<3>(0);
-        log_softmax(logits)
-            .gather(2, targets.expand([n_docs, count, most]))
-            .reshape([n_docs, count * most])
-    });
-    Tensor::cat(found.collect(), 1)
+    let targets = targets.unsqueeze_dim::<3>(0).expand([n_docs, nodes, most]);
+    (generator.word_log_probs(states, targets, precision)).reshape([n_docs, nodes * most])
 }
 
 #[cfg(test)]

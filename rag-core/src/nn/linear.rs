@@ -65,6 +65,11 @@ impl Linear {
         flat_linear(input, self.weight.val(), bias, precision)
     }
 
+    /// The weight, where nothing is multiplied instead of it.
+    pub fn unpacked_weight(&self) -> Option<Tensor<2>> {
+        self.packed.is_none().then(|| self.weight.val())
+    }
+
     /// Packs the weight for answering in bf16 or int8, where it is on the CPU. It is unpacked, as it was
     /// rounded, for whoever asks for it, to save it, say, and then stays in memory too. A weight that is
     /// changed is multiplied itself.

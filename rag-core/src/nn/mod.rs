@@ -57,7 +57,8 @@ mod packed {
 pub use attention::{Attention, AttentionConfig, KeysValues, MASKED, padding_bias};
 pub use feed_forward::{FeedForward, FeedForwardConfig, activation};
 pub use fused::{
-    AdamWStep, adamw, among_workers, dropout, fuses, gelu, log_mixture, log_softmax, softmax,
+    AdamWStep, LOGITS_AT_ONCE, adamw, among_workers, dropout, fuses, gelu, keep, log_mixture,
+    log_softmax, softmax, word_log_probs,
 };
 pub use layer_norm::{LayerNorm, LayerNormConfig};
 pub use linear::{Linear, LinearConfig, flat_linear};

@@ -8,12 +8,12 @@ use rag_core::{
     checkpoint::{Names, Tensors, Weights},
     nn::{
         Attention, AttentionConfig, FeedForward, FeedForwardConfig, LayerNorm, LayerNormConfig,
-        Linear, LinearConfig, Precision, activation, dropout, padding_bias,
+        Linear, LinearConfig, Precision, activation, dropout, keep, padding_bias,
     },
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Cache, Memory, Places, TiedHead, cross_attend};
+use super::{Cache, Memory, Places, TiedHead, UnpackedHead, cross_attend};
 
 /// `config.json` of BART.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -341,6 +341,19 @@ impl Bart {
                 .unsqueeze_dim::<3>(0)
     }
 
+    /// What [`Self::head`] multiplies, where it is not packed.
+    pub(super) fn unpacked_head(&self, states: &Tensor<3>) -> Option<UnpackedHead> {
+        let weight = match &self.lm_head {
+            Some(head) => head.unpacked_weight(),
+            None => self.tied_head.unpacked_weight(&self.shared),
+        };
+        Some(UnpackedHead {
+            states: states.clone(),
+            weight: weight?,
+            bias: Some(self.final_logits_bias.val().squeeze_dim(0)),
+        })
+    }
+
     pub(super) fn vocabulary(&self) -> usize {
         self.shared.weight.lazy_shape().dims::<2>()[0]
     }
@@ -393,7 +406,7 @@ impl Layer {
     ) -> Tensor<3> {
         if self.normalize_before {
             let added = block(norm.forward(states.clone()));
-            states + dropout(&self.dropout, added)
+            keep(states + dropout(&self.dropout, added))
         } else {
             let added = block(states.clone());
             norm.forward(states + dropout(&self.dropout, added))

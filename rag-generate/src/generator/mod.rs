@@ -16,8 +16,8 @@ use rag_core::{
     Result, TokenBatch,
     checkpoint::Tensors,
     nn::{
-        Attention, KeysValues, Packed, Precision, flat_linear, padding_bias, store_weights_as,
-        with_precision,
+        Attention, KeysValues, Packed, Precision, flat_linear, log_softmax, padding_bias,
+        store_weights_as, with_precision, word_log_probs,
     },
 };
 
@@ -114,6 +114,38 @@ impl Generator {
         }
     }
 
+    /// The log-probabilities of `words` `[rows, length, asked]`, of what [`Generator::states`] gives.
+    pub(crate) fn word_log_probs(
+        &self,
+        states: Tensor<3>,
+        words: Tensor<3, Int>,
+        precision: Precision,
+    ) -> Tensor<3> {
+        let [rows, length, asked] = words.dims();
+        let head = match self {
+            Self::Bart(model) => model.unpacked_head(&states),
+            Self::T5(model) => model.unpacked_head(&states),
+        };
+        if precision == Precision::F32
+            && let Some(head) = head
+        {
+            let [.., d_model] = states.dims();
+            let states = head.states.reshape([rows * length, d_model]);
+            let words = words.clone().reshape([rows * length, asked]);
+            let found = word_log_probs(&states, &head.weight, head.bias.as_ref(), &words);
+            if let Some(found) = found {
+                return found.reshape([rows, length, asked]);
+            }
+        }
+        let at_once = (ROWS / rows).max(1);
+        let found = (0..length).step_by(at_once).map(|first| {
+            let count = at_once.min(length - first);
+            let logits = self.head(states.clone().narrow(1, first, count), precision);
+            log_softmax(logits).gather(2, words.clone().narrow(1, first, count))
+        });
+        Tensor::cat(found.collect(), 1)
+    }
+
     /// Adds the parameters to a checkpoint, under `prefix`.
     pub fn store(&self, tensors: &mut Tensors, prefix: &str) {
         match self {
@@ -139,6 +171,16 @@ impl Generator {
     }
 }
 
+/// Rows whose logits are there at once where log-probabilities are asked for.
+const ROWS: usize = 256;
+
+/// What a head that is not packed multiplies.
+struct UnpackedHead {
+    states: Tensor<3>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+}
+
 /// The head that shares the embeddings' weights.
 #[derive(Clone, Debug, Default)]
 struct TiedHead(Option<Arc<Packed>>);
@@ -152,6 +194,10 @@ impl TiedHead {
             packed.stands_for(&embedding.weight.val());
         }
         (embedding, Self(packed))
+    }
+
+    fn unpacked_weight(&self, embedding: &Embedding) -> Option<Tensor<2>> {
+        self.0.is_none().then(|| embedding.weight.val())
     }
 
     fn forward(&self, embedding: &Embedding, states: Tensor<3>, precision: Precision) -> Tensor<3> {

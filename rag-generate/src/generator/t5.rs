@@ -8,12 +8,12 @@ use rag_core::{
     checkpoint::{Names, Tensors, Weights},
     nn::{
         Attention, AttentionConfig, FeedForward, FeedForwardConfig, Linear, LinearConfig,
-        Precision, activation, dropout, padding_bias,
+        Precision, activation, dropout, keep, padding_bias,
     },
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Cache, Memory, Places, TiedHead, cross_attend};
+use super::{Cache, Memory, Places, TiedHead, UnpackedHead, cross_attend};
 
 /// `config.json` of T5.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -383,6 +383,23 @@ impl T5 {
         logits.cast(FloatDType::F32)
     }
 
+    /// What [`Self::head`] multiplies, where it is not packed.
+    pub(super) fn unpacked_head(&self, states: &Tensor<3>) -> Option<UnpackedHead> {
+        let states = states.clone();
+        let (states, weight) = match &self.lm_head {
+            Some(head) => (states, head.unpacked_weight()),
+            None => (
+                states * self.head_scale,
+                self.tied_head.unpacked_weight(&self.shared),
+            ),
+        };
+        Some(UnpackedHead {
+            states,
+            weight: weight?,
+            bias: None,
+        })
+    }
+
     pub(super) fn vocabulary(&self) -> usize {
         self.shared.weight.lazy_shape().dims::<2>()[0]
     }
@@ -439,7 +456,7 @@ impl Layer {
         block: impl FnOnce(Tensor<3>) -> Tensor<3>,
     ) -> Tensor<3> {
         let added = block(norm.forward(states.clone()));
-        states + dropout(&self.dropout, added)
+        keep(states + dropout(&self.dropout, added))
     }
 
     fn transform(&self, states: Tensor<3>, precision: Precision) -> Tensor<3> {

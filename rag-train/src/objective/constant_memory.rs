@@ -86,14 +86,13 @@ pub(super) fn backward(
         .then(|| gradient(&of.uniform, &mut gradients));
 
     for slots in &passes.chunks {
-        let log_probs = passes.log_probs(model, slots);
-        let tokens = batch.targets.token_log_probs(&log_probs);
+        let (tokens, log_probs) = passes.predictions(model, slots);
         let mut loss = (tokens.clone() * of_slots(&by_token, slots)).sum();
-        if let Some(by_uniform) = &by_uniform {
-            let uniform = batch.targets.uniform_by_document(&log_probs);
+        if let (Some(by_uniform), Some(log_probs)) = (&by_uniform, &log_probs) {
+            let uniform = batch.targets.uniform_by_document(log_probs);
             loss = loss + (uniform * of_slots(by_uniform, slots)).sum();
         }
-        if let Some(mixture) = &mixture {
+        if let (Some(mixture), Some(log_probs)) = (&mixture, log_probs) {
             let (share, reaching) = passes.smoothing(log_probs, tokens, mixture, slots);
             loss = loss + share;
             if objective.retriever == RetrieverLoss::Marginal {
@@ -124,9 +123,9 @@ impl Passes<'_> {
         let (mut vectors, mut tokens, mut uniform) = (Vec::new(), Vec::new(), Vec::new());
         for slots in &self.chunks {
             vectors.push(self.passage_vectors(still, slots));
-            let log_probs = self.log_probs(still, slots);
-            tokens.push(self.batch.targets.token_log_probs(&log_probs));
-            if self.smooths_documents() {
+            let (of_targets, log_probs) = self.predictions(still, slots);
+            tokens.push(of_targets);
+            if let Some(log_probs) = log_probs.filter(|_| self.smooths_documents()) {
                 uniform.push(self.batch.targets.uniform_by_document(&log_probs));
             }
         }
@@ -152,7 +151,9 @@ impl Passes<'_> {
             .chunks
             .iter()
             .fold(None, |mixed: Option<Tensor<4>>, slots| {
-                let log_probs = self.log_probs(still, slots);
+                let precision = self.objective.precision;
+                let log_probs =
+                    still.log_probs(self.batch, slots.clone(), precision, self.settings.seed);
                 let joint = log_probs + of_slots(&log_weights, slots).unsqueeze_dim::<4>(3);
                 let joint = log_sum_exp(joint, 1);
                 Some(match mixed {
@@ -223,13 +224,13 @@ impl Passes<'_> {
         (loss * factor, by_weight.sum_dim(2).squeeze_dim(2) * factor)
     }
 
-    fn log_probs(&self, model: &JointModel, slots: &Range<usize>) -> Tensor<4> {
-        model.log_probs(
-            self.batch,
-            slots.clone(),
-            self.objective.precision,
-            self.settings.seed,
-        )
+    fn predictions(
+        &self,
+        model: &JointModel,
+        slots: &Range<usize>,
+    ) -> (Tensor<3>, Option<Tensor<4>>) {
+        let seed = self.settings.seed;
+        (self.objective).predictions(model, self.batch, slots.clone(), seed)
     }
 
     fn passage_vectors(&self, model: &JointModel, slots: &Range<usize>) -> Tensor<3> {

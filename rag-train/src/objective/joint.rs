@@ -5,7 +5,10 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 use rag_core::{TokenBatch, marginal::Targets, nn::Precision};
-use rag_generate::{generator::Generator, likelihood};
+use rag_generate::{
+    generator::{Generator, Memory},
+    likelihood,
+};
 use rag_retrieve::Encoder;
 
 use super::Prior;
@@ -128,10 +131,34 @@ impl JointModel {
         precision: Precision,
         seed: DropoutSeed,
     ) -> Tensor<4> {
+        let memory = self.memory(batch, slots, precision, seed);
+        likelihood::log_probs(&self.generator, &memory, batch.inputs.clone(), precision)
+    }
+
+    /// log P(y_i|x,z,y_<i) `[batch, slots, length]` of the targets under some of each question's passages, 0 at
+    /// padding.
+    pub fn target_log_probs(
+        &self,
+        batch: &Batch,
+        slots: Range<usize>,
+        precision: Precision,
+        seed: DropoutSeed,
+    ) -> Tensor<3> {
+        let memory = self.memory(batch, slots, precision, seed);
+        let (inputs, targets) = (batch.inputs.clone(), &batch.targets);
+        likelihood::target_log_probs(&self.generator, &memory, inputs, targets, precision)
+    }
+
+    fn memory(
+        &self,
+        batch: &Batch,
+        slots: Range<usize>,
+        precision: Precision,
+        seed: DropoutSeed,
+    ) -> Memory {
         seed.part(Part::Contexts, slots.start).sow(&self.device());
         let contexts = batch.contexts.slots(batch.n_docs(), slots);
-        let memory = self.generator.encode(&contexts, precision);
-        likelihood::log_probs(&self.generator, &memory, batch.inputs.clone(), precision)
+        self.generator.encode(&contexts, precision)
     }
 
     fn device(&self) -> Device {

@@ -4,6 +4,8 @@ mod constant_memory;
 mod joint;
 mod prior;
 
+use std::ops::Range;
+
 use burn::tensor::{Gradients, Tensor, activation::log_softmax};
 use rag_core::{
     marginal::{
@@ -199,17 +201,32 @@ impl Objective {
         let mut log_probs = Vec::new();
         for slots in slots(n_docs, documents.unwrap_or(n_docs)) {
             vectors.push(model.passage_vectors(batch, slots.clone(), self.precision, seed));
-            let probs = model.log_probs(batch, slots, self.precision, seed);
-            tokens.push(batch.targets.token_log_probs(&probs));
-            if self.label_smoothing > 0.0 {
-                log_probs.push(probs);
-            }
+            let (of_targets, of_words) = self.predictions(model, batch, slots, seed);
+            tokens.push(of_targets);
+            log_probs.extend(of_words);
         }
         Forward {
             scores: model.scores(batch, 0..n_docs, questions, Tensor::cat(vectors, 1)),
             tokens: Tensor::cat(tokens, 1),
             log_probs,
         }
+    }
+
+    /// The targets' log-probabilities `[batch, slots, length]` under some documents, and those of all words,
+    /// `[batch, slots, length, vocabulary]`, where they are smoothed.
+    fn predictions(
+        &self,
+        model: &JointModel,
+        batch: &Batch,
+        slots: Range<usize>,
+        seed: DropoutSeed,
+    ) -> (Tensor<3>, Option<Tensor<4>>) {
+        if self.label_smoothing == 0.0 {
+            let of_targets = model.target_log_probs(batch, slots, self.precision, seed);
+            return (of_targets, None);
+        }
+        let of_words = model.log_probs(batch, slots, self.precision, seed);
+        (batch.targets.token_log_probs(&of_words), Some(of_words))
     }
 
     /// The losses without label smoothing, of the scores `[batch, n_docs]` and the targets'
@@ -300,7 +317,7 @@ fn gradient<const D: usize>(leaf: &Tensor<D>, gradients: &mut Gradients) -> Tens
 }
 
 /// The documents of each question, `at_a_time`.
-fn slots(n_docs: usize, at_a_time: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+fn slots(n_docs: usize, at_a_time: usize) -> impl Iterator<Item = Range<usize>> {
     (0..n_docs)
         .step_by(at_a_time)
         .map(move |first| first..(first + at_a_time).min(n_docs))

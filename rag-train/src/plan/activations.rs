@@ -1,7 +1,7 @@
 //! The whole step of [`Objective::backward`](crate::Objective::backward): what is kept when its forward pass ends,
 //! and where the backward pass is at its peak.
 
-use rag_core::nn::Precision;
+use rag_core::nn::{LOGITS_AT_ONCE, Precision};
 
 use super::{
     ActivationMemory, Component, F32, PlanSettings,
@@ -69,10 +69,10 @@ impl Shape {
             context_encoder: reading(Component::ContextEncoder, &self.bert, contexts),
             encoder: reading(Component::Generator, &self.encoder, contexts),
             decoder: if_trained(Component::Generator, decoder),
-            vocabulary: if_trained(
-                Component::Generator,
-                F32 * answers.tokens() * self.vocabulary,
-            ),
+            vocabulary: match keeping.fused_products() {
+                true => 0,
+                false => if_trained(Component::Generator, self.logits(answers)),
+            },
             weight_copies: match settings.precision {
                 Precision::F32 => 0,
                 Precision::Bf16 | Precision::F16 | Precision::Int8 => keeping.width() * multiplied,
@@ -91,15 +91,25 @@ impl Shape {
         records * layers.sum::<u64>()
     }
 
-    /// What the loss needs for a moment: two more tensors of the size of the logits for the gradient
-    /// of the log-softmax, then the gradient of the head's weights, which Burn's own product makes twice.
+    fn logits(&self, answers: Texts) -> u64 {
+        F32 * answers.tokens() * self.vocabulary
+    }
+
+    /// What the loss needs for a moment: some of the logits with the gradients of the head's weights and of what it
+    /// reads, where it is one operation with the log-softmax. Else two more tensors of the size of the logits for the
+    /// gradient of the log-softmax, then the gradient of the head's weights, which Burn's own product makes twice.
     fn loss_workspace(&self, answers: Texts, keeping: Keeping) -> u64 {
-        let logits = F32 * answers.tokens() * self.vocabulary;
+        if keeping.fused_products() {
+            let [rows, words] = LOGITS_AT_ONCE.map(|most| most as u64);
+            let logits = answers.tokens().min(rows) * self.vocabulary.min(words);
+            let gradients = (self.vocabulary + answers.tokens()) * self.decoder.d_model;
+            return F32 * (logits + gradients);
+        }
+        let logits = self.logits(answers);
         let head = keeping.width() * self.vocabulary * self.decoder.d_model;
         let norms = 3 * self.decoder.layers + self.decoder.outer_norms;
         let states = self.decoder.recomputed(answers, norms, keeping);
-        let times = if keeping.fused_products() { 1 } else { 2 };
-        (2 * logits).max(times * head + states)
+        (2 * logits).max(2 * head + states)
     }
 
     /// The most that activations and gradients take together. Activations go as gradients come, so
@@ -115,7 +125,7 @@ impl Shape {
         let Reading {
             questions,
             contexts,
-            ..
+            answers,
         } = Reading::of(settings);
         let recomputed = [(&self.encoder, contexts), (&self.bert, questions)]
             .map(|(stack, texts)| {
@@ -130,8 +140,17 @@ impl Shape {
             Precision::Bf16 | Precision::F16 | Precision::Int8 => 0,
         };
         let gone = kept.decoder + kept.vocabulary + kept.workspace;
-        let workspace = self.layer_workspace(contexts, keeping);
+        let workspace = self.layer_workspace(&self.encoder, contexts, keeping);
         let encoders = kept.total() - gone + answering + recomputed + workspace;
+        // Where the hidden layers of the last layer are computed again, the graph is still whole.
+        let decoder = match keeping.recomputes() && keeping.fused_products() {
+            true => {
+                let head = F32 * self.vocabulary * self.decoder.d_model;
+                let workspace = self.layer_workspace(&self.decoder, answers, keeping);
+                kept.total() - kept.workspace + head + workspace
+            }
+            false => 0,
+        };
         let embeddings = 2 * F32 * self.vocabulary * self.decoder.d_model;
         // The retriever's gradients come after the generator's, but for the passages' where some documents at a time
         // have a graph of both.
@@ -151,24 +170,29 @@ impl Shape {
         let retriever = kept.question_encoder + kept.context_encoder + copies + passages;
         let generator = F32 * self.generator.trained + embeddings;
         begin
+            .max(decoder)
             .max(encoders)
             .max(generator + retriever + kept.records)
             .max(gradients)
     }
 
-    /// What the gradient of a layer that reads the contexts needs for a moment: a tensor of the size
-    /// of the scores or of the hidden layer, twice; where all of softmax is one tensor, the gradient of
-    /// T5's bias is another. Linear layers as one operation need a tensor for each that reads the states, and
-    /// attention as one has no scores but those of the bias.
-    fn layer_workspace(&self, contexts: Texts, keeping: Keeping) -> u64 {
-        let scores = F32 * self.encoder.heads * contexts.length;
-        let hidden = keeping.width() * self.encoder.hidden;
-        let biases = u64::from(self.encoder.relative);
+    /// What the gradient of a layer needs for a moment: a tensor of the size of the scores or of the hidden layer, twice;
+    /// where all of softmax is one tensor, the gradient of T5's bias is another. Linear layers as one operation need a
+    /// tensor for each that reads the states, and attention as one has no scores but those of the bias; where they are
+    /// computed again, so is what leads to the norm after the hidden layer.
+    fn layer_workspace(&self, stack: &Stack, texts: Texts, keeping: Keeping) -> u64 {
+        let scores = F32 * stack.heads * texts.length;
+        let hidden = keeping.width() * stack.hidden;
+        let biases = u64::from(stack.relative);
+        let again = match keeping.recomputes() && keeping.fused_products() {
+            true => (1 + stack.hidden_kept) * hidden + stack.states_of_norm() * F32 * stack.d_model,
+            false => 0,
+        };
         let (scores, hidden) = match (keeping.fused_products(), self.fused) {
-            (true, _) => (biases * scores, self.encoder.ups * hidden),
+            (true, _) => (biases * scores, stack.ups * hidden + again),
             (false, true) => ((2 + biases) * scores, 2 * hidden),
             (false, false) => (2 * scores, 2 * hidden),
         };
-        contexts.tokens() * scores.max(hidden)
+        texts.tokens() * scores.max(hidden)
     }
 }

@@ -45,12 +45,15 @@
 //! embedding        4 T d      of each table
 //! ```
 //!
-//! and on the CPU, for those that are one pass:
+//! and on the CPU:
 //!
 //! ```text
 //! layer norm       4 T d      its result
-//! dropout          nothing    more than what it reads: the last product, w T d, in 16 bits 4 T d more
+//! sublayer         4 T d      what it is added to, where norms stand before the sublayers
+//! dropout          nothing    more than what it reads: in 16 bits the last product and its cast, (w + 4) T d
 //!   softmax        nothing in f32; in 16 bits 4 S, weights. T5's bias as before
+//! linear layer     nothing in f32, so that of attention the outputs of the heads are left, w T i, and of the
+//!                  feed-forward nothing
 //! ```
 
 use rag_core::nn::Precision;
@@ -97,7 +100,7 @@ impl Keeping {
         }
     }
 
-    fn recomputes(self) -> bool {
+    pub(super) fn recomputes(self) -> bool {
         self.activations == Activations::Recomputed
     }
 
@@ -120,17 +123,24 @@ impl Keeping {
         if self.fused { 0 } else { F32 }
     }
 
+    /// Results of linear layers that are read by what is computed from them.
+    fn products(self, numbers: u64) -> u64 {
+        match self.recomputes() && self.fused_products() {
+            true => 0,
+            false => self.width() * numbers,
+        }
+    }
+
     /// What lies between a sublayer's output of `numbers` numbers and the residual stream.
     fn added(self, numbers: u64, dropout: bool) -> u64 {
         if !self.recomputes() {
             return self.mask() * numbers * u64::from(dropout);
         }
+        if self.fused_products() {
+            return 0;
+        }
         if self.fused && dropout {
-            let cast = match self.precision {
-                Precision::F32 => 0,
-                Precision::Bf16 | Precision::F16 | Precision::Int8 => F32,
-            };
-            return (self.width() + cast) * numbers;
+            return (self.width() + F32) * numbers;
         }
         let dropped = 2 * F32 * u64::from(dropout);
         let output = match (dropout, self.moment) {
@@ -159,7 +169,7 @@ impl Stack {
         };
         let scores = texts.tokens() * self.heads * texts.length;
         let layer = keeping.inputs(states, 3)
-            + 2 * self.projected(texts, keeping)
+            + 2 * keeping.products(texts.tokens() * self.inner)
             + self.attending(texts, texts.length, keeping)
             + self.biased(scores, keeping)
             + self.feed_forward(texts, keeping)
@@ -176,7 +186,7 @@ impl Stack {
     pub(super) fn looking_back(&self, texts: Texts, memory: Texts, keeping: Keeping) -> u64 {
         let states = texts.tokens() * self.d_model;
         let layer = keeping.inputs(states, 1)
-            + 2 * self.projected(memory, keeping)
+            + 2 * keeping.products(memory.tokens() * self.inner)
             + self.attending(texts, memory.length, keeping)
             + self.norm(texts, keeping);
         // Keys and values of every layer are projected from the encoder's output.
@@ -187,7 +197,7 @@ impl Stack {
     /// With checkpointing: what appears when the backward pass first asks for the states of the last
     /// of `norms` norms. Each needs the states before it, so that all of them are computed anew.
     pub(super) fn recomputed(&self, texts: Texts, norms: u64, keeping: Keeping) -> u64 {
-        if !keeping.recomputes() || keeping.fused && self.layer_norm {
+        if !keeping.recomputes() || keeping.fused {
             return 0;
         }
         let states = match keeping.precision {
@@ -214,7 +224,9 @@ impl Stack {
         } else {
             2 * F32 + keeping.width() + F32 * dropout
         };
-        2 * self.projected(texts, keeping)
+        let heads = texts.tokens() * self.inner;
+        keeping.products(heads)
+            + keeping.width() * heads
             + softmax * scores
             + keeping.added(texts.tokens() * self.d_model, self.dropout.states)
     }
@@ -230,7 +242,7 @@ impl Stack {
     }
 
     fn feed_forward(&self, texts: Texts, keeping: Keeping) -> u64 {
-        let hidden = keeping.width() * texts.tokens() * self.hidden;
+        let hidden = keeping.products(texts.tokens() * self.hidden);
         let fused = keeping.fused && keeping.precision == Precision::F32;
         let dropout = u64::from(self.dropout.hidden && !fused);
         let kept = if keeping.recomputes() {
@@ -243,18 +255,17 @@ impl Stack {
             + keeping.added(texts.tokens() * self.d_model, self.dropout.states)
     }
 
-    /// Keys, values, queries, or outputs of all heads.
-    fn projected(&self, texts: Texts, keeping: Keeping) -> u64 {
-        keeping.width() * texts.tokens() * self.inner
+    /// States that a norm needs for a moment where it is computed again.
+    pub(super) fn states_of_norm(&self) -> u64 {
+        if self.layer_norm { 2 } else { 5 }
     }
 
     fn norm(&self, texts: Texts, keeping: Keeping) -> u64 {
-        let kept = if keeping.fused && self.layer_norm {
-            1
-        } else if keeping.recomputes() {
-            0
-        } else {
-            2
+        let kept = match (keeping.recomputes(), keeping.fused) {
+            (true, true) => u64::from(self.layer_norm) + u64::from(self.normalize_before),
+            (true, false) => 0,
+            (false, true) if self.layer_norm => 1,
+            (false, _) => 2,
         };
         kept * F32 * texts.tokens() * self.d_model
     }

@@ -51,6 +51,8 @@ pub(super) struct Stack {
     pub(super) relative: bool,
     /// Whether the norms are layer norms, with a mean.
     pub(super) layer_norm: bool,
+    /// Whether the norms stand before what they are for.
+    pub(super) normalize_before: bool,
     /// Embeddings of all tokens that are added up.
     pub(super) embeddings: u64,
     /// Norms of all states outside the layers.
@@ -138,6 +140,7 @@ impl Stack {
             },
             relative: false,
             layer_norm: true,
+            normalize_before: false,
             embeddings: 2,
             outer_norms: 1,
             outer_dropouts: states.into(),
@@ -161,6 +164,7 @@ impl Stack {
             },
             relative: false,
             layer_norm: true,
+            normalize_before: config.normalize_before,
             embeddings: 1,
             outer_norms: 1 + u64::from(config.add_final_layer_norm),
             outer_dropouts: states.into(),
@@ -204,6 +208,7 @@ impl Stack {
             },
             relative: true,
             layer_norm: false,
+            normalize_before: true,
             embeddings: u64::from(!dropout),
             outer_norms: 1,
             outer_dropouts: 2 * u64::from(dropout),

@@ -32,6 +32,7 @@ use super::{
         log_softmax_row_gradient, softmax_row, softmax_row_gradient, vectorised,
     },
     product::{Cores, Matrix, multiply_add},
+    words::{Asked, Head},
 };
 
 /// Columns of a task that are summed up.
@@ -49,6 +50,8 @@ pub enum Pass {
     LogSoftmax,
     /// With the probability to drop an element, and the seed of the mask.
     Dropout(f32, [u32; 2]),
+    /// Nothing, but its result is never computed again.
+    Keep,
 }
 
 /// What a backward pass needs of the forward pass.
@@ -84,6 +87,14 @@ pub trait FusedOps: Backend {
         values: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         settings: Settings,
+    ) -> FloatTensor<Self>;
+
+    /// See [`super::word_log_probs`]; `bias` is `[0]` for none.
+    fn fused_words(
+        states: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        asked: Asked,
     ) -> FloatTensor<Self>;
 }
 
@@ -130,6 +141,21 @@ pub fn attention(
     ))
 }
 
+pub fn words(
+    states: Tensor<2>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    asked: Asked,
+) -> Tensor<2> {
+    let bias = bias.unwrap_or_else(|| Tensor::empty([0], &states.device()));
+    Tensor::from_dispatch(<Dispatch as FusedOps>::fused_words(
+        states.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        asked,
+    ))
+}
+
 /// A seed from the device's own random state, so that [`Device::seed`] decides the masks.
 pub fn seed(device: &Device) -> [u32; 2] {
     let any = Distribution::Uniform(0.0, f64::from(i32::MAX));
@@ -152,6 +178,7 @@ impl FusedOps for Flex {
             Pass::Dropout(probability, seed) => each_task(x, 1, |first, x| {
                 drop_some(x, first, probability, seed);
             }),
+            Pass::Keep => x,
         }
     }
 
@@ -197,6 +224,15 @@ impl FusedOps for Flex {
     ) -> FlexTensor {
         Operands::new([queries, keys, values, bias], settings).attend()
     }
+
+    fn fused_words(
+        states: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        asked: Asked,
+    ) -> FlexTensor {
+        Head::new([states, weight, bias], asked).log_probs().0
+    }
 }
 
 impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
@@ -233,7 +269,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
                 step.memory_bound().retro_forward(again).parents([&x])
             }
             // What they keep is their result.
-            Pass::Softmax | Pass::LogSoftmax => step.compute_bound(),
+            Pass::Softmax | Pass::LogSoftmax | Pass::Keep => step.compute_bound(),
         };
         match step.stateful() {
             OpsKind::Tracked(mut step) => {
@@ -241,7 +277,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
                 let y = Flex::pass(x.into_primitive(), pass);
                 let kept = match (pass, input) {
                     (_, Some(input)) => Kept::Input(input),
-                    (Pass::Dropout(..), _) => Kept::Nothing,
+                    (Pass::Dropout(..) | Pass::Keep, _) => Kept::Nothing,
                     _ => Kept::Output(y.clone()),
                 };
                 step.finish((pass, kept), y)
@@ -324,10 +360,15 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
             }
         }
 
+        let operands = [&x, &weight, &bias];
+        let again = LinearAgain(operands.map(Operand::of));
+        let tracked = operands.into_iter().filter(|operand| operand.is_tracked());
         let weight_trains = weight.is_tracked();
         match Step
             .prepare::<C>([x.node(), weight.node(), bias.node()])
-            .compute_bound()
+            .memory_bound()
+            .retro_forward(again)
+            .parents(tracked)
             .stateful()
         {
             OpsKind::Tracked(mut step) => {
@@ -398,6 +439,56 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
             )),
         }
     }
+
+    fn fused_words(
+        states: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        asked: Asked,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Step;
+
+        impl Backward<Flex, 3> for Step {
+            type State = (NodeId, [FlexTensor; 2], Asked, Vec<f32>);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 3>,
+                gradients: &mut Gradients,
+                checkpointer: &mut Checkpointer,
+            ) {
+                let (states, [weight, bias], asked, totals) = ops.state;
+                let states = checkpointer.retrieve_node_output(states);
+                let dy = gradients.consume::<Flex>(&ops.node);
+                let wanted = ops.parents.each_ref().map(Option::is_some);
+                let head = Head::new([states, weight, bias], asked);
+                let parents = ops.parents.map(|parent| Some(parent?.id));
+                register(gradients, parents, head.gradients(&totals, dy, wanted));
+            }
+        }
+
+        match Step
+            .prepare::<C>([states.node(), weight.node(), bias.node()])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(mut step) => {
+                let kept = step.checkpoint(&states);
+                let parameters = [weight.into_primitive(), bias.into_primitive()];
+                let [weight, bias] = parameters.clone();
+                let head = Head::new([states.into_primitive(), weight, bias], asked.clone());
+                let (found, totals) = head.log_probs();
+                step.finish((kept, parameters, asked, totals), found)
+            }
+            OpsKind::UnTracked(step) => step.finish(Flex::fused_words(
+                states.into_primitive(),
+                weight.into_primitive(),
+                bias.into_primitive(),
+                asked,
+            )),
+        }
+    }
 }
 
 fn register<const N: usize>(
@@ -442,15 +533,21 @@ fn linear_gradients(
     });
     let dbias = dbias.then(|| {
         let mut sums = vec![0.0; dy.columns()];
-        sums.par_chunks_mut(SUMS).enumerate().for_each(|(i, sums)| {
-            for dy in slice(&numbers).chunks_exact(dy.columns()) {
-                let dy = &dy[i * SUMS..][..sums.len()];
-                sums.iter_mut().zip(dy).for_each(|(sum, dy)| *sum += dy);
-            }
-        });
+        add_rows(slice(&numbers), &mut sums);
         of_elements(sums, [dy.columns()].into())
     });
     [dx, dweight, dbias]
+}
+
+/// Adds rows of numbers, as many as there are sums.
+pub fn add_rows(rows: &[f32], sums: &mut [f32]) {
+    let columns = sums.len();
+    sums.par_chunks_mut(SUMS).enumerate().for_each(|(i, sums)| {
+        for row in rows.chunks_exact(columns) {
+            let row = &row[i * SUMS..][..sums.len()];
+            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+        }
+    });
 }
 
 /// Where activations are recomputed: the pass once more, with the same mask.
@@ -467,6 +564,40 @@ impl RetroForward for Again {
     }
 }
 
+/// The product once more.
+#[derive(Debug)]
+struct LinearAgain([Operand; 3]);
+
+/// What an operation reads: a result that is kept or computed again, or a constant.
+#[derive(Debug)]
+enum Operand {
+    Node(NodeId),
+    Constant(FlexTensor),
+}
+
+impl Operand {
+    fn of(tensor: &FloatTensor<Autodiff<Flex>>) -> Self {
+        match tensor.is_tracked() {
+            true => Self::Node(tensor.id()),
+            false => Self::Constant(tensor.clone().into_primitive()),
+        }
+    }
+
+    fn state(&self, states: &mut BackwardStates) -> FlexTensor {
+        match self {
+            Self::Node(node) => states.get_state(node),
+            Self::Constant(tensor) => tensor.clone(),
+        }
+    }
+}
+
+impl RetroForward for LinearAgain {
+    fn forward(&self, states: &mut BackwardStates, output: NodeId) {
+        let [x, weight, bias] = self.0.each_ref().map(|operand| operand.state(states));
+        states.save(output, Flex::fused_linear(x, weight, bias));
+    }
+}
+
 /// dL/dx of dL/dy, with what the pass keeps.
 fn gradient(pass: Pass, kept: Option<FlexTensor>, dy: FlexTensor) -> FlexTensor {
     let row = dy.layout().shape().last().copied().unwrap_or(1);
@@ -480,7 +611,7 @@ fn gradient(pass: Pass, kept: Option<FlexTensor>, dy: FlexTensor) -> FlexTensor 
             let rows = dy.chunks_exact_mut(row).zip(y.chunks_exact(row));
             rows.for_each(|(dy, y)| log_softmax_row_gradient(dy, y));
         }),
-        (Pass::Dropout(..), _) => Flex::pass(dy, pass),
+        (Pass::Dropout(..) | Pass::Keep, _) => Flex::pass(dy, pass),
         (pass, None) => unreachable!("{pass:?} keeps a tensor"),
     }
 }
@@ -617,7 +748,7 @@ pub fn primitive<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
 }
 
 impl<'a> Matrix<'a> {
-    fn of(contiguous: &'a FlexTensor) -> Self {
+    pub fn of(contiguous: &'a FlexTensor) -> Self {
         let shape = contiguous.layout().shape();
         Self::new(slice(contiguous), [shape[0], shape[1]])
     }

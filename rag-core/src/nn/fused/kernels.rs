@@ -125,6 +125,14 @@ pub fn log_softmax_row_gradient(dy: &mut [f32], y: &[f32]) {
     }
 }
 
+/// The share of the log-softmax's total in dL/dx, −e^(x − log Σ eˣ) Σ dL/dy, instead of x.
+#[inline(always)]
+pub fn logit_gradient(x: &mut [f32], log_total: f32, sum: f32) {
+    for x in x {
+        *x = flushed(-sum * exp(*x - log_total));
+    }
+}
+
 /// With x̂ = (x − μ) / σ and g = dy γ, dx = (g − mean(g) − x̂ mean(g x̂)) / σ, dγ = Σ dy x̂ and dβ = Σ dy
 /// (Ba et al. 2016).
 #[inline(always)]

@@ -14,10 +14,12 @@ mod kernels;
 mod mixture;
 #[cfg(feature = "flex")]
 mod product;
+#[cfg(feature = "flex")]
+mod words;
 
 use burn::{
     nn::Dropout,
-    tensor::{Device, Tensor, activation, module},
+    tensor::{Device, Int, Tensor, activation, module},
 };
 
 #[cfg(feature = "flex")]
@@ -25,6 +27,7 @@ use {
     attention::Settings,
     burn::{backend::flex::FlexTensor, tensor::DType},
     cpu::Pass,
+    words::Asked,
 };
 
 use super::KeysValues;
@@ -129,6 +132,49 @@ pub fn log_mixture(logits: &Tensor<4>, log_weights: &Tensor<2>) -> Option<Tensor
         }
     }
     None
+}
+
+/// Rows and words whose logits [`word_log_probs`] has in memory at once.
+pub const LOGITS_AT_ONCE: [usize; 2] = [1024, 4096];
+
+/// log softmax(x Wᵀ + b) of some words: of `states` `[rows, d_input]`, `weight` `[vocabulary, d_input]` and `words`
+/// `[rows, asked]`, `[rows, asked]`. The logits of the whole vocabulary are never there at once, in either direction.
+/// `None` where the device or the format wants Burn's own operations.
+#[cfg_attr(not(feature = "flex"), expect(unused_variables))]
+pub fn word_log_probs(
+    states: &Tensor<2>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<1>>,
+    words: &Tensor<2, Int>,
+) -> Option<Tensor<2>> {
+    #[cfg(feature = "flex")]
+    {
+        let taken = takes(states) && takes(weight) && bias.is_none_or(takes);
+        let [rows, of_each] = words.dims();
+        if taken && rows * of_each > 0 {
+            let words = words.to_data();
+            let words = words.iter::<i64>().map(|word| word as usize).collect();
+            let asked = Asked { words, of_each };
+            return Some(cpu::words(
+                states.clone(),
+                weight.clone(),
+                bias.cloned(),
+                asked,
+            ));
+        }
+    }
+    None
+}
+
+/// The same tensor, which is kept for the backward pass also where activations are computed again: a computation of
+/// what comes after it begins here. Layers whose results are only ever added to need it, or it would begin with the
+/// first of them.
+pub fn keep<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if takes(&x) && x.device().is_autodiff() {
+        return cpu::pass(x, Pass::Keep);
+    }
+    x
 }
 
 /// Dropout, where the module trains and the device can.
@@ -440,6 +486,48 @@ mod tests {
             let expected = x.clone().matmul(weight.clone().transpose());
             let found = linear(x, weight, None).into_data();
             found.assert_approx_eq(&expected.into_data(), Tolerance::<f32>::rel_abs(1e-4, 1e-4));
+        }
+    }
+
+    #[test]
+    fn words_are_those_of_a_log_softmax_with_their_gradients() {
+        for [rows, d_input, vocabulary, asked] in [
+            [1, 1, 1, 1],
+            [7, 5, 30, 3],
+            [LOGITS_AT_ONCE[0] + 3, 4, 9, 2],
+            [5, 3, 2 * LOGITS_AT_ONCE[1] + 5, 2],
+        ] {
+            let shapes = [
+                [1, 1, rows, d_input],
+                [1, 1, vocabulary, d_input],
+                [1, 1, 1, vocabulary],
+            ];
+            let inputs = shapes.map(scattered);
+            let ids: Vec<_> = (0..rows * asked).map(|i| i * 7919 % vocabulary).collect();
+            let ids = Tensor::<1, Int>::from_data(&*ids, &device("cpu").unwrap());
+            let ids = ids.reshape([rows, asked]);
+            let found = |[states, weight, bias]: [Tensor<4>; 3], biased: bool, ours: bool| {
+                let [states, weight, bias] =
+                    [states, weight, bias].map(|x| x.squeeze_dims::<2>(&[0, 1]));
+                let bias = biased.then(|| bias.squeeze_dim::<1>(0));
+                let ids = match states.device().is_autodiff() {
+                    true => ids.clone().autodiff(),
+                    false => ids.clone(),
+                };
+                let found = match ours {
+                    true => word_log_probs(&states, &weight, bias.as_ref(), &ids).unwrap(),
+                    false => log_softmax(linear(states, weight, bias)).gather(1, ids),
+                };
+                found.unsqueeze()
+            };
+            for tracked in 1..1 << 3 {
+                let of = |ours| {
+                    with_gradients(inputs.clone(), tracked, |inputs| found(inputs, true, ours))
+                };
+                assert_all_close(of(true), &of(false));
+            }
+            let [ours, burns] = [true, false].map(|ours| found(inputs.clone(), false, ours));
+            assert_all_close(vec![ours.into_data()], &[burns.into_data()]);
         }
     }
 

@@ -1,6 +1,8 @@
 //! Products of matrices into memory of the caller's. Burn's CPU backend writes them to tensors that it clears, copies
 //! to other memory, and then fills.
 
+use std::ops::Range;
+
 use gemm::{Parallelism, gemm};
 
 /// Numbers of a matrix, which has all of them.
@@ -51,6 +53,16 @@ impl<'a> Matrix<'a> {
             rows: self.columns,
             columns: self.rows,
             strides: [self.strides[1], self.strides[0]],
+            ..self
+        }
+    }
+
+    /// Some of its rows.
+    pub fn some(self, rows: Range<usize>) -> Self {
+        assert!(rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
+        Self {
+            numbers: &self.numbers[rows.start * self.strides[0]..],
+            rows: rows.len(),
             ..self
         }
     }
