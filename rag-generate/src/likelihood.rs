@@ -11,7 +11,7 @@ use rag_core::{
 
 use crate::{
     decode::GenerationConfig,
-    generator::{Cache, Generator, Memory, Places},
+    generator::{Generator, Memory, Places},
 };
 
 /// An answer on both sides of the decoder.
@@ -105,7 +105,9 @@ pub fn log_probs(
     let [batch, length] = inputs.dims();
     let n_docs = memory.contexts() / batch;
     let inputs = for_each_document(inputs, n_docs);
-    let logits = generator.decode(inputs, memory, &mut Cache::default(), precision);
+    let places = Places::after(0, length, &inputs.device());
+    let states = generator.states(inputs, &places, memory, None, precision);
+    let logits = generator.head(states, precision);
     let vocabulary = logits.dims()[2];
     log_softmax(logits).reshape([batch, n_docs, length, vocabulary])
 }
@@ -123,7 +125,7 @@ pub fn target_log_probs(
     let n_docs = memory.contexts() / batch;
     let inputs = for_each_document(inputs, n_docs);
     let places = Places::after(0, length, &inputs.device());
-    let states = generator.states(inputs, &places, memory, &mut Cache::default(), precision);
+    let states = generator.states(inputs, &places, memory, None, precision);
     let words = for_each_document(targets.ids.clone(), n_docs).unsqueeze_dim(2);
     let found = generator.word_log_probs(states, words, precision);
     found.reshape([batch, n_docs, length]) * targets.mask_by_document()
@@ -239,7 +241,7 @@ fn tree_log_probs(
     };
     let ids = ints(tree.tokens.clone(), [1, nodes]).expand([n_docs, nodes]);
     let places = Places::tree(&tree.parents, &device);
-    let states = generator.states(ids, &places, memory, &mut Cache::default(), precision);
+    let states = generator.states(ids, &places, memory, None, precision);
     let targets = tree.targets.iter().flat_map(|targets| {
         let more = most - targets.len();
         targets.iter().copied().chain(std::iter::repeat_n(0, more))

@@ -77,24 +77,37 @@ struct Product<'a> {
     y: &'a mut [f32],
 }
 
-/// Rows of x, and of the weight, that are multiplied with each other at once: their sums fit the registers.
-const X: usize = 5;
-const W: usize = 4;
-
 impl WithSimd for Product<'_> {
     type Output = ();
 
+    /// As many rows of x and of the weight at once as their sums have registers.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        match S::REGISTER_COUNT {
+            32.. => self.in_blocks::<S, 5, 5>(simd),
+            _ => self.in_blocks::<S, 4, 3>(simd),
+        }
+    }
+}
+
+impl Product<'_> {
+    #[inline(always)]
+    fn in_blocks<S: Simd, const X: usize, const W: usize>(self, simd: S) {
         let columns = self.weight.len() / self.d_input;
         let x: Vec<&[f32]> = self.x.chunks_exact(self.d_input).collect();
         let weight: Vec<&[f32]> = self.weight.chunks_exact(self.d_input).collect();
         let blocks = weight.len() / W * W;
+        let whole = x.len() / X * X;
         for first in (0..blocks).step_by(W) {
             let w: [&[f32]; W] = from_fn(|c| weight[first + c]);
-            let whole = x.len() / X * X;
+            // Each block of x brings its share of the next weights near.
+            let share = W.div_ceil((x.len() / X).max(1));
             for row in (0..whole).step_by(X) {
-                let sums = dots::<S, X, W>(simd, from_fn(|r| x[row + r]), w);
+                let soon: [&[f32]; W] = from_fn(|c| match c / share == row / X {
+                    true => weight.get(first + W + c).copied().unwrap_or_default(),
+                    false => &[],
+                });
+                let sums = dots_before::<S, X, W>(simd, from_fn(|r| x[row + r]), w, soon);
                 for (r, sums) in sums.iter().enumerate() {
                     self.y[(row + r) * columns + first..][..W].copy_from_slice(sums);
                 }
@@ -121,6 +134,17 @@ pub fn dots<S: Simd, const R: usize, const C: usize>(
     x: [&[f32]; R],
     w: [&[f32]; C],
 ) -> [[f32; C]; R] {
+    dots_before(simd, x, w, [&[]; C])
+}
+
+/// The same, before rows that are read `soon`: processors look ahead within a page of memory, which a row may fill.
+#[inline(always)]
+fn dots_before<S: Simd, const R: usize, const C: usize>(
+    simd: S,
+    x: [&[f32]; R],
+    w: [&[f32]; C],
+    soon: [&[f32]; C],
+) -> [[f32; C]; R] {
     let lanes = size_of::<S::f32s>() / size_of::<f32>();
     let whole = w[0].len() / lanes * lanes;
     let mut x_vectors: [&[S::f32s]; R] = [&[]; R];
@@ -133,6 +157,11 @@ pub fn dots<S: Simd, const R: usize, const C: usize>(
     }
     let mut sums = [[simd.splat_f32s(0.0); C]; R];
     for i in 0..whole / lanes {
+        for c in 0..C {
+            if let Some(soon) = soon[c].get(i * lanes) {
+                prefetch(soon);
+            }
+        }
         for r in 0..R {
             let x = x_vectors[r][i];
             for c in 0..C {
@@ -150,6 +179,20 @@ pub fn dots<S: Simd, const R: usize, const C: usize>(
         }
     }
     found
+}
+
+/// Asks for what is around a number to be brought near.
+#[inline(always)]
+#[allow(unsafe_code)]
+fn prefetch(number: &f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: it changes no memory, and the address is that of a number.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(number).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = number;
 }
 
 #[cfg(test)]

@@ -305,14 +305,17 @@ impl Bart {
         ids: Tensor<2, Int>,
         places: &Places,
         memory: &Memory,
-        cache: &mut Cache,
+        mut cache: Option<&mut Cache>,
         precision: Precision,
     ) -> Tensor<3> {
         let mut states = self.decoder.embed(&self.shared, ids, &places.read);
         for (i, layer) in self.decoder.layers.iter().enumerate() {
             states = layer.sublayer(states, &layer.self_attn_layer_norm, |states| {
                 let next = layer.self_attn.keys_values(states.clone(), precision);
-                let memory = cache.extend(i, next);
+                let memory = match &mut cache {
+                    Some(cache) => cache.extend(i, next),
+                    None => &next,
+                };
                 (layer.self_attn).forward(states, memory, places.bias.clone(), precision)
             });
             if let (Some(attention), Some(norm)) =

@@ -87,17 +87,18 @@ impl Generator {
         precision: Precision,
     ) -> Tensor<3> {
         let places = Places::after(cache.length(), ids.dims()[1], &ids.device());
-        let states = self.states(ids, &places, memory, cache, precision);
+        let states = self.states(ids, &places, memory, Some(cache), precision);
         self.head(states, precision)
     }
 
-    /// What the decoder makes of `ids` `[rows, length]` at `places`, `[rows, length, d_model]`.
+    /// What the decoder makes of `ids` `[rows, length]` at `places`, `[rows, length, d_model]`. Without a cache, nothing
+    /// is kept for tokens that follow.
     pub(crate) fn states(
         &self,
         ids: Tensor<2, Int>,
         places: &Places,
         memory: &Memory,
-        cache: &mut Cache,
+        cache: Option<&mut Cache>,
         precision: Precision,
     ) -> Tensor<3> {
         match self {
@@ -256,6 +257,7 @@ impl Cache {
         self.layers.iter_mut().for_each(|layer| layer.select(rows));
     }
 
+    /// Keys and values of all tokens so far, of which `next` are the last.
     fn extend(&mut self, layer: usize, next: KeysValues) -> &KeysValues {
         match self.layers.get_mut(layer) {
             Some(known) => known.append(next),

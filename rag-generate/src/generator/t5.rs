@@ -343,7 +343,7 @@ impl T5 {
         ids: Tensor<2, Int>,
         places: &Places,
         memory: &Memory,
-        cache: &mut Cache,
+        mut cache: Option<&mut Cache>,
         precision: Precision,
     ) -> Tensor<3> {
         let mut bias = (self.decoder).relative_bias(&places.read, &places.seen, &ids.device());
@@ -354,7 +354,10 @@ impl T5 {
         for (i, layer) in self.decoder.layers.iter().enumerate() {
             states = layer.sublayer(states, &layer.self_attention_norm, |states| {
                 let next = layer.self_attention.keys_values(states.clone(), precision);
-                let memory = cache.extend(i, next);
+                let memory = match &mut cache {
+                    Some(cache) => cache.extend(i, next),
+                    None => &next,
+                };
                 layer
                     .self_attention
                     .forward(states, memory, Some(bias.clone()), precision)
