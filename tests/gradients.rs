@@ -224,19 +224,21 @@ fn every_retriever_loss_and_a_frozen_passage_encoder_as_well() {
 #[test]
 fn activation_checkpointing_changes_nothing() {
     let _alone = alone();
-    let model = model(Kind::Bart, true);
-    let gradients = |activations: Activations| {
-        let model = activations.of(model.clone());
-        let batch = batch(&model.generator.device());
-        let objective = Objective::default();
-        let [(joint, _), (constant, _)] = both_ways(&model, &batch, objective, Some(2));
-        [joint, constant].map(|gradients| gradients.into_values().flatten().collect::<Vec<_>>())
-    };
-    let kept = gradients(Activations::Kept);
-    let recomputed = gradients(Activations::Recomputed);
-    for (kept, recomputed) in kept.iter().zip(&recomputed) {
-        let apart = norm(kept.iter().zip(recomputed).map(|(a, b)| a - b));
-        assert!(apart <= 1e-5 * norm(kept.iter().copied()), "{apart}");
+    for kind in [Kind::Bart, Kind::T5] {
+        let model = model(kind, true);
+        let gradients = |activations: Activations| {
+            let model = activations.of(model.clone());
+            let batch = batch(&model.generator.device());
+            let objective = Objective::default();
+            let [(joint, _), (constant, _)] = both_ways(&model, &batch, objective, Some(2));
+            [joint, constant].map(|gradients| gradients.into_values().flatten().collect::<Vec<_>>())
+        };
+        let kept = gradients(Activations::Kept);
+        let recomputed = gradients(Activations::Recomputed);
+        for (kept, recomputed) in kept.iter().zip(&recomputed) {
+            let apart = norm(kept.iter().zip(recomputed).map(|(a, b)| a - b));
+            assert!(apart <= 1e-5 * norm(kept.iter().copied()), "{apart}");
+        }
     }
 }
 

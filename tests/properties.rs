@@ -8,13 +8,17 @@ use std::{cell::Cell, ops::ControlFlow};
 
 use burn_rag::{
     burn::tensor::{Int, Tensor, TensorData},
-    core::{TokenBatch, marginal::RagModel, nn::Precision},
+    core::{
+        TokenBatch,
+        marginal::{Compat, RagModel},
+        nn::Precision,
+    },
     generate::{
-        Answer, Outcome, Rag, RankBy, Reader, SequenceDecoding, Threshold,
+        Answer, Outcome, Rag, RankBy, Reader, SequenceDecoding, SequenceSettings, Threshold,
         decode::{Control, GenerationConfig},
         generator::{BartConfig, Cache, Generator, GeneratorConfig, T5Config},
         likelihood::{Forced, log_probs},
-        rag_token,
+        rag_sequence, rag_token,
     },
     retrieve::{Embedder, Index, KnowledgeBase, Retrieved},
 };
@@ -172,6 +176,39 @@ fn the_probabilities_of_all_answers_sum_to_one_and_are_those_of_the_equations() 
                 total += found;
             }
             assert!((total - 1.0).abs() < 1e-4, "{model:?}: {total}");
+        }
+    }
+}
+
+/// Whether few proposals are shared by documents, or all of them are.
+#[test]
+fn proposals_are_scored_under_every_document() {
+    for dozen in Dozen::all() {
+        let reader = dozen.reader();
+        for beams in [1, 2, 5, 2 * TOKENS * TOKENS] {
+            let generation = dozen
+                .generation
+                .clone()
+                .with_num_beams(beams)
+                .with_num_return_sequences(beams)
+                .with_repetition_penalty(1.5);
+            for deduplicate in [true, false] {
+                let settings = SequenceSettings {
+                    decoding: SequenceDecoding::Thorough,
+                    compat: Compat::Paper,
+                    deduplicate,
+                };
+                let control = Control::default();
+                let found = rag_sequence::decode(&reader, &generation, settings, control).unwrap();
+                let answers: Vec<_> = (found.iter())
+                    .map(|proposal| Forced::decoded(&proposal.tokens, &generation))
+                    .collect();
+                let expected = reader.likelihoods(RagModel::Sequence, &answers).unwrap();
+                for (found, expected) in found.iter().zip(&expected) {
+                    let apart = (found.score - expected.log_likelihood).abs();
+                    assert!(apart < 1e-4, "{beams} beams: {found:?}, {expected:?}");
+                }
+            }
         }
     }
 }

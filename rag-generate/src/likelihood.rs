@@ -10,8 +10,10 @@ use rag_core::{
 };
 
 use crate::{
+    Result,
     decode::GenerationConfig,
     generator::{Generator, Memory, Places},
+    reader::numbers,
 };
 
 /// An answer on both sides of the decoder.
@@ -178,47 +180,73 @@ impl PrefixTree {
 /// Nodes of a tree at most, not counting the answer that goes beyond: each sees its ancestors among all of them.
 const NODES: usize = 512;
 
+/// Log-probabilities of an answer's tokens that a document has given already, by document and answer.
+pub(crate) type Given<'a> = dyn Fn(usize, usize) -> Option<&'a [f32]> + Sync + 'a;
+
 /// log P(y_i|x,z,y_<i) `[candidates, n_docs, length]` of several answers to one question, whose
 /// `n_docs` contexts are in `memory`, with the targets; 0 where a target does not count.
 ///
 /// Answers that begin alike share the work for what they have in common: the decoder reads them as a tree, in which
-/// a token sees its ancestors.
-pub fn token_log_probs(
+/// a token sees its ancestors. Documents that have not `given` all answers are asked together for all that one of them
+/// has not: one pass over the weights costs less than fewer rows in a pass for each document.
+pub(crate) fn token_log_probs(
     generator: &Generator,
     memory: &Memory,
     answers: &[Forced],
+    given: &Given<'_>,
     pad: u32,
     precision: Precision,
-) -> (Tensor<3>, Targets) {
+) -> Result<(Tensor<3>, Targets)> {
     let device = generator.device();
-    let (inputs, targets) = batch(answers, pad, &device);
-    let [candidates, length] = inputs.dims();
+    let (_, targets) = batch(answers, pad, &device);
+    let [candidates, length] = targets.mask.dims();
     let n_docs = memory.contexts();
-    let mut parts = Vec::new();
-    let mut answers = answers.iter().peekable();
-    while answers.peek().is_some() {
+    let asks = |candidate: usize, document: usize| given(document, candidate).is_none();
+    let asked: Vec<usize> = (0..n_docs)
+        .filter(|&document| (0..candidates).any(|candidate| asks(candidate, document)))
+        .collect();
+    let first = asked.first().copied().unwrap_or_default();
+    let mut unknown = (0..candidates)
+        .filter(|&candidate| (0..n_docs).any(|document| asks(candidate, document)))
+        .peekable();
+    let mut found = vec![0.0; candidates * n_docs * length];
+    let place = |candidate: usize, document: usize| (candidate * n_docs + document) * length;
+    while unknown.peek().is_some() {
         let mut tree = PrefixTree::default();
-        let mut places = Vec::new();
+        let mut read = Vec::new();
         while tree.tokens.len() < NODES
-            && let Some(answer) = answers.next()
+            && let Some(candidate) = unknown.next()
         {
-            let mut of_answer = tree.add(answer);
-            of_answer.resize(length, (0, 0));
-            places.extend(of_answer);
+            read.push((candidate, tree.add(&answers[candidate])));
         }
-        let most = tree.targets.iter().map(Vec::len).max().unwrap_or_default();
-        let found = tree_log_probs(generator, memory, &tree, most, precision);
-        let places = places
-            .iter()
-            .map(|(node, target)| (node * most + target) as i64);
-        let places = TensorData::from(places.collect::<Vec<_>>().as_slice());
-        let rows = places.num_elements() / length;
-        let found = found.select(1, Tensor::from_data(places, &device));
-        parts.push(found.reshape([n_docs, rows, length]).swap_dims(0, 1));
+        // What was cancelled before its first token has nothing to ask for.
+        let (Some(last), Some(most)) = (asked.last(), tree.targets.iter().map(Vec::len).max())
+        else {
+            continue;
+        };
+        let memory = memory.narrow(first, last + 1 - first);
+        let of_tree = numbers(tree_log_probs(generator, &memory, &tree, most, precision))?;
+        let by_document = of_tree.chunks_exact(tree.tokens.len() * most);
+        for (document, of_nodes) in (first..).zip(by_document) {
+            for (candidate, places) in &read {
+                let found = &mut found[place(*candidate, document)..][..length];
+                for (found, (node, target)) in found.iter_mut().zip(places) {
+                    *found = of_nodes[node * most + target];
+                }
+            }
+        }
     }
-    let mask = targets.mask.clone().float().unsqueeze_dim::<3>(1);
-    let found = Tensor::cat(parts, 0).reshape([candidates, n_docs, length]);
-    (found * mask, targets)
+    for candidate in 0..candidates {
+        for document in 0..n_docs {
+            if let Some(log_probs) = given(document, candidate) {
+                let found = &mut found[place(candidate, document)..][..log_probs.len()];
+                found.copy_from_slice(log_probs);
+            }
+        }
+    }
+    let found = TensorData::new(found, [candidates, n_docs, length]);
+    let found = Tensor::from_data(found, &device) * targets.mask_by_document();
+    Ok((found, targets))
 }
 
 /// Log-probabilities of each node's targets, up to `most`: `[n_docs, nodes · most]`.
@@ -231,10 +259,6 @@ fn tree_log_probs(
 ) -> Tensor<2> {
     let device = generator.device();
     let (n_docs, nodes) = (memory.contexts(), tree.tokens.len());
-    if nodes == 0 {
-        // What was cancelled before its first token.
-        return Tensor::zeros([n_docs, 1], &device);
-    }
     let ints = |numbers: Vec<u32>, shape: [usize; 2]| {
         let numbers: Vec<i64> = numbers.into_iter().map(i64::from).collect();
         Tensor::<2, Int>::from_data(TensorData::new(numbers, shape), &device)
@@ -378,8 +402,16 @@ mod tests {
             let generation = config.generation();
             let answers =
                 [&[7, 8, 9][..], &[], &[4]].map(|tokens| Forced::answer(tokens, &generation));
-            let (together, _) =
-                token_log_probs(&generator, &memory, &answers, config.pad(), Precision::F32);
+            let pad = config.pad();
+            let (together, _) = token_log_probs(
+                &generator,
+                &memory,
+                &answers,
+                &|_, _| None,
+                pad,
+                Precision::F32,
+            )
+            .unwrap();
             let [candidates, n_docs, longest] = together.dims();
             assert_eq!((candidates, n_docs), (3, 2));
             let together = numbers(together);
@@ -425,8 +457,10 @@ mod tests {
             let nodes = tree.tokens.len();
             assert!(NODES < nodes && nodes < read, "{nodes} of {read}");
             let pad = config.pad();
-            let score =
-                |answers| token_log_probs(&generator, &memory, answers, pad, Precision::F32);
+            let score = |answers| {
+                let given = |_, _| None;
+                token_log_probs(&generator, &memory, answers, &given, pad, Precision::F32).unwrap()
+            };
             let (together, _) = score(&answers);
             let longest = together.dims()[2];
             let together = numbers(together);

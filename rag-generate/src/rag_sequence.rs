@@ -10,7 +10,7 @@ use crate::{
     Result,
     decode::{Control, GenerationConfig, Hypothesis},
     generator::GeneratorConfig,
-    likelihood::Forced,
+    likelihood::{Forced, Given},
     plain,
     reader::{Reader, numbers},
 };
@@ -86,12 +86,26 @@ fn thorough(
     by_document: Vec<Vec<Hypothesis>>,
 ) -> Result<Vec<Proposal>> {
     let mut seen = std::collections::HashSet::new();
-    let candidates: Vec<Vec<u32>> = by_document
-        .into_iter()
+    let candidates: Vec<&[u32]> = by_document
+        .iter()
         .flatten()
-        .map(|hypothesis| hypothesis.tokens)
-        .filter(|tokens| !settings.deduplicate || seen.insert(tokens.clone()))
+        .map(|hypothesis| hypothesis.tokens.as_slice())
+        .filter(|tokens| !settings.deduplicate || seen.insert(*tokens))
         .collect();
+    // A document has said what it thinks of its own proposals.
+    let said: Vec<HashMap<&[u32], &[f32]>> = by_document
+        .iter()
+        .map(|proposals| {
+            let proposals = proposals.iter();
+            proposals
+                .map(|proposal| (&*proposal.tokens, &*proposal.log_probs))
+                .collect()
+        })
+        .collect();
+    let given = |document: usize, candidate: usize| {
+        let known: &HashMap<&[u32], &[f32]> = &said[document];
+        known.get(candidates[candidate]).copied()
+    };
     let scores = match settings.compat {
         Compat::Paper => {
             let answers: Vec<_> = candidates
@@ -99,22 +113,29 @@ fn thorough(
                 .map(|tokens| Forced::decoded(tokens, generation))
                 .collect();
             reader
-                .likelihoods(RagModel::Sequence, &answers)?
+                .likelihoods_given(RagModel::Sequence, &answers, &given)?
                 .into_iter()
                 .map(|likelihood| likelihood.log_likelihood)
                 .collect()
         }
-        Compat::HuggingFace => transformers_scores(reader, &candidates)?,
+        Compat::HuggingFace => transformers_scores(reader, &candidates, &given)?,
     };
     Ok(candidates
         .into_iter()
         .zip(scores)
-        .map(|(tokens, score)| Proposal { tokens, score })
+        .map(|(tokens, score)| Proposal {
+            tokens: tokens.to_vec(),
+            score,
+        })
         .collect())
 }
 
 /// transformers scores what was decoded as if it were labels, and leaves out a leading start-of-text.
-fn transformers_scores(reader: &Reader<'_>, candidates: &[Vec<u32>]) -> Result<Vec<f32>> {
+fn transformers_scores(
+    reader: &Reader<'_>,
+    candidates: &[&[u32]],
+    given: &Given<'_>,
+) -> Result<Vec<f32>> {
     let bos = match reader.config {
         GeneratorConfig::Bart(config) => Some(config.bos_token_id),
         GeneratorConfig::T5(_) => None,
@@ -124,7 +145,7 @@ fn transformers_scores(reader: &Reader<'_>, candidates: &[Vec<u32>]) -> Result<V
         .iter()
         .map(|tokens| Forced::transformers(tokens, pad))
         .collect();
-    let (by_document, mut targets) = reader.token_log_probs(&answers);
+    let (by_document, mut targets) = reader.token_log_probs(&answers, given)?;
     targets.exclude_bos_score = bos.is_some()
         && answers
             .iter()

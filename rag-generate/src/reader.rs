@@ -11,7 +11,7 @@ use rag_core::{
 use crate::{
     Error, Result,
     generator::{Generator, GeneratorConfig, Memory},
-    likelihood::{Forced, token_log_probs},
+    likelihood::{Forced, Given, token_log_probs},
 };
 
 /// The generator with the contexts of a question, or of several, before it, encoded once for all that is asked of
@@ -112,6 +112,16 @@ impl<'a> Reader<'a> {
     /// # Panics
     /// If the reader has several questions before it; see [`Reader::question`].
     pub fn likelihoods(&self, model: RagModel, answers: &[Forced]) -> Result<Vec<Likelihood>> {
+        self.likelihoods_given(model, answers, &|_, _| None)
+    }
+
+    /// The same, where documents have given log-probabilities already.
+    pub(crate) fn likelihoods_given(
+        &self,
+        model: RagModel,
+        answers: &[Forced],
+        given: &Given<'_>,
+    ) -> Result<Vec<Likelihood>> {
         self.expect_one();
         if answers.is_empty() {
             return Err(Error::NoCandidates);
@@ -119,7 +129,7 @@ impl<'a> Reader<'a> {
         for answer in answers {
             writable(self.config, answer.inputs.len())?;
         }
-        let (by_document, _) = self.token_log_probs(answers);
+        let (by_document, _) = self.token_log_probs(answers, given)?;
         let [candidates, n_docs, length] = by_document.dims();
         let prior = self.log_prior.clone().expand([candidates, n_docs]);
         let posterior = document_log_posterior(prior.clone(), by_document.clone()).exp();
@@ -162,10 +172,15 @@ impl<'a> Reader<'a> {
     }
 
     /// log P(y_i|x,z,y_<i) `[answers, n_docs, length]` and the targets.
-    pub(crate) fn token_log_probs(&self, answers: &[Forced]) -> (Tensor<3>, Targets) {
+    pub(crate) fn token_log_probs(
+        &self,
+        answers: &[Forced],
+        given: &Given<'_>,
+    ) -> Result<(Tensor<3>, Targets)> {
         let pad = self.config.pad();
-        among_workers(&self.generator.device(), || {
-            token_log_probs(self.generator, &self.memory, answers, pad, self.precision)
+        let (generator, precision) = (self.generator, self.precision);
+        among_workers(&generator.device(), || {
+            token_log_probs(generator, &self.memory, answers, given, pad, precision)
         })
     }
 }

@@ -1,5 +1,6 @@
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rayon::prelude::*;
 
 use super::processors::Processors;
 use super::sample::draw;
@@ -11,6 +12,8 @@ struct Beam {
     tokens: Vec<u32>,
     /// Sum of log-probabilities.
     score: f32,
+    /// Those of the model itself.
+    log_probs: Vec<f32>,
     /// Which beam of the step before it continues.
     parent: usize,
 }
@@ -20,6 +23,8 @@ struct Candidate {
     beam: usize,
     token: u32,
     score: f32,
+    /// That of the model itself.
+    log_prob: f32,
     ending: Option<Ending>,
 }
 
@@ -52,6 +57,7 @@ pub(super) fn beam_search(
             running: vec![Beam {
                 tokens: vec![start],
                 score: 0.0,
+                log_probs: Vec::new(),
                 parent: 0,
             }],
             finished: Vec::new(),
@@ -63,26 +69,39 @@ pub(super) fn beam_search(
 
     while !parents.is_empty() && !control.is_cancelled() {
         let mut scores = ask(model, &parents, &tokens)?;
-        let mut first_row = 0;
-        parents.clear();
-        tokens.clear();
-        for (batch, search) in searches.iter_mut().enumerate() {
-            let rows = search.running.len();
-            let log_probs = &mut scores[first_row * vocabulary..][..rows * vocabulary];
-            for (beam, row) in search
-                .running
-                .iter()
-                .zip(log_probs.chunks_exact_mut(vocabulary))
-            {
-                log_softmax(row);
+        scores
+            .par_chunks_exact_mut(vocabulary)
+            .for_each(log_softmax);
+        let log_probs = scores.clone();
+        let mut rows = scores.chunks_exact_mut(vocabulary);
+        for (batch, search) in searches.iter().enumerate() {
+            for (beam, row) in search.running.iter().zip(&mut rows) {
                 processors.apply(batch, &beam.tokens, row)?;
             }
-            search.advance(log_probs, vocabulary, config);
+        }
+        let mut of_searches = Vec::with_capacity(batch);
+        let mut first_rows = vec![0];
+        let (mut scores, mut log_probs) = (&mut *scores, &*log_probs);
+        for search in &mut searches {
+            let rows = search.running.len();
+            let (own, others) = scores.split_at_mut(rows * vocabulary);
+            let (own_log_probs, other_log_probs) = log_probs.split_at(rows * vocabulary);
+            of_searches.push((search, own, own_log_probs));
+            (scores, log_probs) = (others, other_log_probs);
+            first_rows.push(first_rows[first_rows.len() - 1] + rows);
+        }
+        of_searches
+            .into_par_iter()
+            .for_each(|(search, scores, log_probs)| {
+                search.advance(scores, log_probs, vocabulary, config);
+            });
+        parents.clear();
+        tokens.clear();
+        for (search, first) in searches.iter().zip(first_rows) {
             for beam in &search.running {
-                parents.push(first_row + beam.parent);
+                parents.push(first + beam.parent);
                 tokens.extend(beam.tokens.last());
             }
-            first_row += rows;
         }
     }
 
@@ -94,29 +113,33 @@ pub(super) fn beam_search(
 }
 
 impl Search {
-    /// One step, from the processed log-probabilities `[running beams, V]` of the next token.
-    fn advance(&mut self, log_probs: &mut [f32], vocabulary: usize, config: &GenerationConfig) {
+    /// One step, from log-probabilities `[running beams, V]` of the next token: processed, and the model's own.
+    fn advance(
+        &mut self,
+        scores: &mut [f32],
+        log_probs: &[f32],
+        vocabulary: usize,
+        config: &GenerationConfig,
+    ) {
         let Some(first) = self.running.first() else {
             return;
         };
         let generated = first.tokens.len();
 
-        for (beam, row) in self
-            .running
-            .iter()
-            .zip(log_probs.chunks_exact_mut(vocabulary))
-        {
-            row.iter_mut().for_each(|log_prob| *log_prob += beam.score);
+        for (beam, row) in self.running.iter().zip(scores.chunks_exact_mut(vocabulary)) {
+            row.iter_mut().for_each(|score| *score += beam.score);
         }
-        let candidates = self.candidates(log_probs, vocabulary, config);
+        let candidates = self.candidates(scores, log_probs, vocabulary, config);
 
         // Only the first num_beams may end here; the others are there to have enough that go on.
         for candidate in candidates.iter().take(config.num_beams) {
             if let Some(ending) = candidate.ending {
                 let score = per_length(candidate.score, generated, config);
+                let (tokens, log_probs) = self.continued(candidate);
                 self.finished.push(Hypothesis {
-                    tokens: self.continued(candidate),
+                    tokens,
                     score,
+                    log_probs,
                     ending,
                 });
             }
@@ -132,10 +155,14 @@ impl Search {
         keep_best(&mut ongoing, config.num_beams, |candidate| candidate.score);
         self.running = ongoing
             .into_iter()
-            .map(|candidate| Beam {
-                tokens: self.continued(candidate),
-                score: candidate.score,
-                parent: candidate.beam,
+            .map(|candidate| {
+                let (tokens, log_probs) = self.continued(candidate);
+                Beam {
+                    tokens,
+                    score: candidate.score,
+                    log_probs,
+                    parent: candidate.beam,
+                }
             })
             .collect();
 
@@ -149,6 +176,7 @@ impl Search {
     fn candidates(
         &mut self,
         scores: &[f32],
+        log_probs: &[f32],
         vocabulary: usize,
         config: &GenerationConfig,
     ) -> Vec<Candidate> {
@@ -176,16 +204,21 @@ impl Search {
                     beam,
                     token,
                     score: scores[place],
+                    log_prob: log_probs[place],
                     ending,
                 }
             })
             .collect()
     }
 
-    fn continued(&self, candidate: &Candidate) -> Vec<u32> {
-        let mut tokens = self.running[candidate.beam].tokens.clone();
+    /// Tokens, and the model's log-probabilities of those after the start token.
+    fn continued(&self, candidate: &Candidate) -> (Vec<u32>, Vec<f32>) {
+        let beam = &self.running[candidate.beam];
+        let mut tokens = beam.tokens.clone();
         tokens.push(candidate.token);
-        tokens
+        let mut log_probs = beam.log_probs.clone();
+        log_probs.push(candidate.log_prob);
+        (tokens, log_probs)
     }
 
     /// Whether the search may stop, `generated` tokens after the start token.
@@ -213,6 +246,7 @@ impl Search {
         let cancelled = self.running.into_iter().map(|beam| Hypothesis {
             score: per_length(beam.score, beam.tokens.len() - 1, config),
             tokens: beam.tokens,
+            log_probs: beam.log_probs,
             ending: Ending::Cancelled,
         });
         self.finished.extend(cancelled);

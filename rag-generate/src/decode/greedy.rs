@@ -10,6 +10,7 @@ use super::{Control, DecodeError, Ending, GenerationConfig, Hypothesis, NextToke
 struct Sequence {
     tokens: Vec<u32>,
     log_probability: f64,
+    log_probs: Vec<f32>,
     /// Its row in the last call of the model.
     row: usize,
     /// Its own random numbers, so that no sequence depends on what is drawn for others.
@@ -35,6 +36,7 @@ pub(super) fn greedy(
         .map(|place| Sequence {
             tokens: vec![start],
             log_probability: 0.0,
+            log_probs: Vec::new(),
             row: place / samples,
             random: StdRng::from_rng(&mut seeds),
             ending: None,
@@ -63,7 +65,9 @@ pub(super) fn greedy(
             };
             let token = chosen.ok_or(DecodeError::DeadEnd { batch: search })?;
 
-            sequence.log_probability += f64::from(row[token]) - log_sum_exp(row);
+            let log_probability = f64::from(row[token]) - log_sum_exp(row);
+            sequence.log_probability += log_probability;
+            sequence.log_probs.push(log_probability as f32);
             sequence.tokens.push(token as u32);
             if config.eos_token_id.contains(&(token as u32)) {
                 sequence.ending = Some(Ending::EndOfSequence);
@@ -83,6 +87,7 @@ pub(super) fn greedy(
     let mut hypotheses = sequences.into_iter().map(|sequence| Hypothesis {
         tokens: sequence.tokens,
         score: sequence.log_probability as f32,
+        log_probs: sequence.log_probs,
         ending: sequence.ending.unwrap_or(Ending::Cancelled),
     });
     Ok((0..batch)

@@ -65,6 +65,9 @@ pub struct Hypothesis {
     /// Greedy and sampling: the sum of log-probabilities that the model itself gave the tokens (the softmax of its
     /// scores before any penalty, ban, temperature or top-k), not divided by the length.
     pub score: f32,
+    /// Of each token after the start token, the log-probability that the model itself gave it: the softmax of its scores
+    /// before any penalty, ban, forced token, temperature or top-k.
+    pub log_probs: Vec<f32>,
     /// Why it ended.
     pub ending: Ending,
 }

@@ -1,3 +1,5 @@
+use rayon::prelude::*;
+
 use super::{DecodeError, NextToken};
 
 /// Asks the model for the scores `[rows, V]` of the next tokens, and checks that they are scores.
@@ -15,14 +17,20 @@ pub(super) fn ask(
             found: scores.len(),
         });
     }
-    match scores
-        .iter()
-        .position(|score| score.is_nan() || *score == f32::INFINITY)
-    {
-        Some(at) => Err(DecodeError::InvalidScore {
-            row: at / vocabulary,
-            token: at % vocabulary,
-            value: scores[at],
+    let rows = scores.par_chunks_exact(vocabulary).enumerate();
+    let invalid = rows.find_map_first(|(row, scores)| {
+        // All of them without a branch first: as a rule there is none.
+        let sound = scores
+            .iter()
+            .fold(true, |sound, &score| sound & (score < f32::INFINITY));
+        let token = || scores.iter().position(|&score| !(score < f32::INFINITY));
+        if sound { None } else { Some((row, token()?)) }
+    });
+    match invalid {
+        Some((row, token)) => Err(DecodeError::InvalidScore {
+            row,
+            token,
+            value: scores[row * vocabulary + token],
         }),
         None => Ok(scores),
     }
@@ -30,15 +38,15 @@ pub(super) fn ask(
 
 /// ln Σ exp of the scores, summed in f64; -inf where all scores are.
 pub(super) fn log_sum_exp(scores: &[f32]) -> f64 {
-    let largest = f64::from(scores.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    if largest == f64::NEG_INFINITY {
-        return largest;
+    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if largest == f32::NEG_INFINITY {
+        return f64::NEG_INFINITY;
     }
     let sum: f64 = scores
         .iter()
-        .map(|&score| (f64::from(score) - largest).exp())
+        .map(|&score| f64::from((score - largest).exp()))
         .sum();
-    largest + sum.ln()
+    f64::from(largest) + sum.ln()
 }
 
 /// Turns scores into log-probabilities in place. Scores that are all -inf stay so.

@@ -53,6 +53,34 @@ fn enumerate(seed: u64, longest: usize, length_penalty: f64) -> Vec<(Vec<u32>, f
 }
 
 #[test]
+fn log_probabilities_are_the_models_own() {
+    for config in [
+        GenerationConfig::default(),
+        GenerationConfig::sampling(5).with_temperature(0.5),
+        GenerationConfig::beams(3).with_num_return_sequences(3),
+    ] {
+        let config = with_tokens(config)
+            .with_repetition_penalty(2.0)
+            .with_forced_bos_token_id(2)
+            .with_min_length(4)
+            .with_max_length(8);
+        for seed in 0..10 {
+            for found in run(seed, 1, &config).remove(0) {
+                assert_eq!(found.log_probs.len(), found.tokens.len() - 1);
+                let mut model = markov(seed, 1);
+                let given = found.tokens[1..].iter().zip(&found.log_probs);
+                for (&read, (&next, &log_prob)) in found.tokens.iter().zip(given) {
+                    let scores = model.next(&[0], &[read]).unwrap();
+                    let total: f32 = scores.iter().map(|score| score.exp()).sum();
+                    let expected = scores[next as usize] - total.ln();
+                    assert!((log_prob - expected).abs() < 1e-5, "{found:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn enough_beams_are_exhaustive() {
     let longest = 5;
     let beams = VOCABULARY.pow(longest as u32 - 1);
