@@ -43,9 +43,12 @@ cargo bench --no-run
             echo '```'
         done
     fi
-    printf '\n### A step of training\n\n```text\n'
-    "$python" benches/peers/train.py --rounds 2 --steps 2
-    echo '```'
+    for settings in "adam_w kept" "adam_w_bf16 recomputed"; do
+        read -r optimizer activations <<<"$settings"
+        printf '\n### A step of training: %s, activations %s\n\n```text\n' "$optimizer" "$activations"
+        "$python" benches/peers/train.py --rounds 2 --steps 2 --optimizer "$optimizer" --activations "$activations"
+        echo '```'
+    done
 } | tee "$found"
 
 # What stands between the marks is replaced.
