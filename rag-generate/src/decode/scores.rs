@@ -23,7 +23,10 @@ pub(super) fn ask(
         let sound = scores
             .iter()
             .fold(true, |sound, &score| sound & (score < f32::INFINITY));
-        let token = || scores.iter().position(|&score| !(score < f32::INFINITY));
+        let token = || {
+            let mut scores = scores.iter();
+            scores.position(|score| score.is_nan() || *score == f32::INFINITY)
+        };
         if sound { None } else { Some((row, token()?)) }
     });
     match invalid {
