@@ -133,7 +133,7 @@ def compare(arguments):
             command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
             printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             turns[side].append(json.loads(printed.strip().splitlines()[-1]))
-            print(json.dumps(turns[side][-1]), flush=True)
+            print(json.dumps(turns[side][-1]), file=sys.stderr, flush=True)
 
     def median(side, field):
         return statistics.median(turn[field] for turn in turns[side])
@@ -147,6 +147,9 @@ def compare(arguments):
     for field, name, unit in rows:
         theirs, ours = (median(side, field) for side in sides)
         print(f"{name:<20}{theirs / unit:>14.3f}{ours / unit:>14.3f}{ours / theirs:>8.2f}")
+    spreads = [[second for turn in turns[side] for second in turn["all"]] for side in sides]
+    spreads = [f"{min(seconds):.2f} to {max(seconds):.2f}" for seconds in spreads]
+    print(f"{'single steps, s':<20}{spreads[0]:>14}{spreads[1]:>14}")
 
 
 if __name__ == "__main__":

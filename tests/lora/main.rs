@@ -18,7 +18,7 @@ use burn_rag::{
     generate::generator::{Generator, GeneratorConfig},
     prelude::*,
     train::{
-        Error, gradients,
+        Activations, Error, gradients,
         lora::{self, Lora, LoraConfig, Scaling},
     },
 };
@@ -284,6 +284,37 @@ fn the_loss_falls_and_the_base_keeps_every_bit() {
                 !base.contains_key(id),
                 "{kind:?}: {id} has {} values",
                 bits.len()
+            );
+        }
+    }
+}
+
+/// Weights that are sums of a frozen one and its factors' product are computed again, too.
+#[test]
+fn recomputed_activations_change_nothing() {
+    for kind in KINDS {
+        let losses = [Activations::Kept, Activations::Recomputed].map(|activations| {
+            let config = TrainConfig {
+                batch_size: 3,
+                learning_rate: 2e-2,
+                warmup: 0.0,
+                activations,
+                ..TrainConfig::default()
+            };
+            let applied = adapted(&everywhere(kind), rag(kind));
+            let pairs = pairs();
+            let mut trainer = Trainer::new(applied, config, pairs.len()).unwrap();
+            let pairs: Vec<_> = pairs.iter().collect();
+            (0..4)
+                .map(|_| trainer.step(&pairs).unwrap().loss)
+                .collect::<Vec<_>>()
+        });
+        let [kept, recomputed] = &losses;
+        assert!(kept[3] < kept[0], "{kind:?} {losses:?}");
+        for (kept, recomputed) in kept.iter().zip(recomputed) {
+            assert!(
+                (kept - recomputed).abs() < 1e-4 * kept,
+                "{kind:?} {losses:?}"
             );
         }
     }

@@ -16,6 +16,7 @@ use burn::{
     tensor::{Bytes, DType, Device, Tensor, TensorData},
 };
 use numkong::{Dots, PackedMatrix, StorageElement, bf16, cap};
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
@@ -237,17 +238,41 @@ impl<N: Number> Pieces<N> {
         let bias = bias.map(|bias| &bias[columns.clone()]);
         let rows = y.chunks_exact_mut(self.scales.len());
         let products = products.as_slice().chunks_exact(scales.len());
-        vectorised(|| {
-            for ((y, products), row_scale) in rows.zip(products).zip(row_scales) {
-                let y = &mut y[columns.clone()];
-                for ((y, &product), scale) in y.iter_mut().zip(products).zip(scales) {
-                    *y = N::product(product) * (row_scale * scale);
-                }
-                for (y, bias) in zip(y, bias.unwrap_or_default()) {
-                    *y += bias;
-                }
-            }
-        });
+        for ((y, products), row_scale) in rows.zip(products).zip(row_scales) {
+            let y = &mut y[columns.clone()];
+            Arch::new().dispatch(Scaled::<N> {
+                products,
+                row_scale: *row_scale,
+                scales,
+                bias,
+                y,
+            });
+        }
+    }
+}
+
+/// What products of a row stand for: each times the scales of its row and its column, with its bias. (A closure of this size
+/// is not inlined, and then compiled without the processor's vectors.)
+struct Scaled<'a, N: Number> {
+    products: &'a [N::Accumulator],
+    row_scale: f32,
+    scales: &'a [f32],
+    bias: Option<&'a [f32]>,
+    y: &'a mut [f32],
+}
+
+impl<N: Number> WithSimd for Scaled<'_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let scaled = zip(self.products, self.scales);
+        for (y, (&product, scale)) in zip(&mut *self.y, scaled) {
+            *y = N::product(product) * (self.row_scale * scale);
+        }
+        for (y, bias) in zip(self.y, self.bias.unwrap_or_default()) {
+            *y += bias;
+        }
     }
 }
 
@@ -276,6 +301,7 @@ impl Number for bf16 {
         }
     }
 
+    #[inline(always)]
     fn product(sum: f32) -> f32 {
         sum
     }
@@ -300,6 +326,7 @@ impl Number for i8 {
         }
     }
 
+    #[inline(always)]
     fn product(sum: i32) -> f32 {
         sum as f32
     }
