@@ -21,6 +21,7 @@ use burn_rag::{
     core::{
         TokenBatch,
         marginal::{RagModel, Targets},
+        nn::LinearConfig,
     },
     generate::{
         RagConfig,
@@ -386,6 +387,25 @@ fn a_backward_pass_that_recomputes_is_as_planned() {
         error(&config, &settings)
     });
     assert!(errors.fold(0.0, f64::max) < TOLERANCE);
+}
+
+/// A pass without gradients, as those that weigh documents, leaves nothing behind.
+#[test]
+fn what_has_no_gradient_is_not_kept() {
+    let _alone = alone();
+    let device = cpu().autodiff().gradient_checkpointing();
+    let layer = LinearConfig::new(64, 64).init(&device);
+    let layer = layer.set_require_grad(false);
+    let states = Tensor::<2>::ones([512, 64], &device);
+    let forward = || {
+        let layers = 0..20;
+        layers.fold(states.clone(), |states, _| {
+            layer.forward(states, Precision::F32)
+        })
+    };
+    drop(forward());
+    let peak = peak_of(|| drop(forward()));
+    assert!(peak < 4 * 512 * 64 * 4, "{peak} bytes");
 }
 
 /// With a part of the documents at a time, the graph of a part is made while the gradients of the

@@ -139,7 +139,8 @@ pub enum Activations {
     #[default]
     Kept,
     /// What is costly to compute; the rest is computed again (Chen et al. 2016). On the CPU in f32, what attention and
-    /// norms give: the products of linear layers are computed again too, for a third more time.
+    /// layer norms give, and the sums of sublayers where norms stand before them: the products of linear layers are
+    /// computed again too, for a third more time.
     Recomputed,
 }
 

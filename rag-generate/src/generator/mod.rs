@@ -138,7 +138,11 @@ impl Generator {
                 return found.reshape([rows, length, asked]);
             }
         }
-        let at_once = (ROWS / rows).max(1);
+        // Where there are gradients, the logits of every piece would be kept anyway.
+        let at_once = match states.device().is_autodiff() {
+            true => length,
+            false => (ROWS / rows).max(1),
+        };
         let found = (0..length).step_by(at_once).map(|first| {
             let count = at_once.min(length - first);
             let logits = self.head(states.clone().narrow(1, first, count), precision);

@@ -362,15 +362,17 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
 
         let operands = [&x, &weight, &bias];
         let again = LinearAgain(operands.map(Operand::of));
-        let tracked = operands.into_iter().filter(|operand| operand.is_tracked());
+        let tracked: Vec<_> = (operands.into_iter())
+            .filter(|operand| operand.is_tracked())
+            .collect();
         let weight_trains = weight.is_tracked();
-        match Step
-            .prepare::<C>([x.node(), weight.node(), bias.node()])
-            .memory_bound()
-            .retro_forward(again)
-            .parents(tracked)
-            .stateful()
-        {
+        let step = Step.prepare::<C>([x.node(), weight.node(), bias.node()]);
+        let step = match tracked.is_empty() {
+            // What nobody will compute again must not be remembered.
+            true => step.compute_bound(),
+            false => step.memory_bound().retro_forward(again).parents(tracked),
+        };
+        match step.stateful() {
             OpsKind::Tracked(mut step) => {
                 let input = weight_trains.then(|| step.checkpoint(&x));
                 let weight = weight.into_primitive();

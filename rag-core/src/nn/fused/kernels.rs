@@ -15,7 +15,7 @@ pub fn vectorised<R>(kernel: impl FnOnce() -> R) -> R {
 /// less; numbers below 1e-38 lose digits, and processors take a hundred times longer to multiply them. Of a gradient
 /// below 1e-30 an optimiser sees nothing, its square being 0.
 #[inline(always)]
-fn flushed(x: f32) -> f32 {
+pub fn flushed(x: f32) -> f32 {
     if x.abs() < 1e-30 { 0.0 } else { x }
 }
 

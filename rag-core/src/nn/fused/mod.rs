@@ -140,6 +140,9 @@ pub const LOGITS_AT_ONCE: [usize; 2] = [1024, 4096];
 /// log softmax(x Wᵀ + b) of some words: of `states` `[rows, d_input]`, `weight` `[vocabulary, d_input]` and `words`
 /// `[rows, asked]`, `[rows, asked]`. The logits of the whole vocabulary are never there at once, in either direction.
 /// `None` where the device or the format wants Burn's own operations.
+///
+/// # Panics
+/// If a word is beyond the vocabulary.
 #[cfg_attr(not(feature = "flex"), expect(unused_variables))]
 pub fn word_log_probs(
     states: &Tensor<2>,
@@ -383,6 +386,12 @@ mod tests {
                 .unwrap();
             assert!(dx.iter().all(|&dx| dx == 0.0), "{dx:?}");
         }
+        let states = scattered([4, 5]).autodiff().require_grad();
+        let words = Tensor::<2, Int>::zeros([4, 1], &device("cpu").unwrap()).autodiff();
+        let found = word_log_probs(&states, &scattered([7, 5]).autodiff(), None, &words);
+        let gradients = (found.unwrap() * 1e-36).sum().backward();
+        let dx = states.grad(&gradients).unwrap().into_data();
+        assert!(dx.iter::<f32>().all(|dx| dx == 0.0), "{dx}");
     }
 
     #[test]
@@ -529,6 +538,23 @@ mod tests {
             let [ours, burns] = [true, false].map(|ours| found(inputs.clone(), false, ours));
             assert_all_close(vec![ours.into_data()], &[burns.into_data()]);
         }
+    }
+
+    #[test]
+    fn words_that_are_ruled_out_count_for_nothing() {
+        let device = device("cpu").unwrap();
+        let possible = LOGITS_AT_ONCE[1];
+        let states = scattered([3, 2]);
+        let weight: Tensor<2> = scattered([possible + 1, 2]);
+        let never = Tensor::<1>::from_floats([f32::NEG_INFINITY], &device);
+        let bias = Tensor::cat(vec![Tensor::zeros([possible], &device), never], 0);
+        let words = Tensor::<2, Int>::from_ints([[0, 5], [1, 6], [2, 7]], &device);
+        let found = |weight: &Tensor<2>, bias: Option<&Tensor<1>>| {
+            let found = word_log_probs(&states, weight, bias, &words).unwrap();
+            found.into_data()
+        };
+        let without = weight.clone().narrow(0, 0, possible);
+        assert_all_close(vec![found(&weight, Some(&bias))], &[found(&without, None)]);
     }
 
     #[test]

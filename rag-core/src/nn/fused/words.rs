@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::{
     LOGITS_AT_ONCE,
     cpu::{add_rows, contiguous, of_elements, slice},
-    kernels::{log_total, logit_gradient, vectorised},
+    kernels::{flushed, log_total, logit_gradient, vectorised},
     product::{Cores, Matrix, multiply_add},
 };
 
@@ -76,7 +76,12 @@ impl Head {
                 .zip(found[of_rows.clone()].par_chunks_mut(asked))
                 .zip(self.asked.words[of_rows].par_chunks(asked));
             rows.for_each(|(((logits, total), found), asked)| {
-                *total = vectorised(|| log_total(&[*total, log_total(logits)]));
+                let more = vectorised(|| log_total(logits));
+                // Words that are all ruled out add nothing.
+                let ruled_out = |logit: &f32| *logit == f32::NEG_INFINITY;
+                if !more.is_nan() || !logits.iter().all(ruled_out) {
+                    *total = log_total(&[*total, more]);
+                }
                 for (found, i) in found.iter_mut().zip(places(asked, &piece.words)) {
                     *found = i.map_or(*found, |i| logits[i]);
                 }
@@ -111,7 +116,7 @@ impl Head {
                 vectorised(|| logit_gradient(logits, *total, dy.iter().sum()));
                 for (dy, i) in dy.iter().zip(places(asked, &piece.words)) {
                     if let Some(i) = i {
-                        logits[i] += dy;
+                        logits[i] = flushed(logits[i] + dy);
                     }
                 }
             });
