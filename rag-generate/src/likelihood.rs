@@ -10,10 +10,9 @@ use rag_core::{
 };
 
 use crate::{
-    Result,
+    Error, Result,
     decode::GenerationConfig,
     generator::{Generator, Memory, Places},
-    reader::numbers,
 };
 
 /// An answer on both sides of the decoder.
@@ -273,6 +272,13 @@ fn tree_log_probs(
     let targets = ints(targets.collect(), [nodes, most]);
     let targets = targets.unsqueeze_dim::<3>(0).expand([n_docs, nodes, most]);
     (generator.word_log_probs(states, targets, precision)).reshape([n_docs, nodes * most])
+}
+
+/// The numbers of a tensor, row-major.
+pub(crate) fn numbers<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    tensor
+        .try_into_vec_as()
+        .map_err(|error| Error::Execution(Box::new(error)))
 }
 
 #[cfg(test)]

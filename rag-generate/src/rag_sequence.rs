@@ -10,9 +10,9 @@ use crate::{
     Result,
     decode::{Control, GenerationConfig, Hypothesis},
     generator::GeneratorConfig,
-    likelihood::{Forced, Given},
+    likelihood::{Forced, Given, numbers},
     plain,
-    reader::{Reader, numbers},
+    reader::Reader,
 };
 
 /// How proposals are compared.

@@ -11,7 +11,7 @@ use rag_core::{
 use crate::{
     Error, Result,
     generator::{Generator, GeneratorConfig, Memory},
-    likelihood::{Forced, Given, token_log_probs},
+    likelihood::{Forced, Given, numbers, token_log_probs},
 };
 
 /// The generator with the contexts of a question, or of several, before it, encoded once for all that is asked of
@@ -191,11 +191,4 @@ pub(crate) fn writable(config: &GeneratorConfig, tokens: usize) -> Result<()> {
         Some(longest) if tokens > longest => Err(Error::AnswerTooLong { tokens, longest }),
         _ => Ok(()),
     }
-}
-
-/// The numbers of a tensor, row-major.
-pub(crate) fn numbers<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    tensor
-        .try_into_vec_as()
-        .map_err(|error| Error::Execution(Box::new(error)))
 }
