@@ -104,13 +104,10 @@ pub fn log_probs(
     precision: Precision,
 ) -> Tensor<4> {
     let [batch, length] = inputs.dims();
-    let n_docs = memory.contexts() / batch;
-    let inputs = for_each_document(inputs, n_docs);
-    let places = Places::after(0, length, &inputs.device());
-    let states = generator.states(inputs, &places, memory, None, precision);
+    let states = states(generator, memory, inputs, precision);
     let logits = generator.head(states, precision);
-    let vocabulary = logits.dims()[2];
-    log_softmax(logits).reshape([batch, n_docs, length, vocabulary])
+    let [rows, _, vocabulary] = logits.dims();
+    log_softmax(logits).reshape([batch, rows / batch, length, vocabulary])
 }
 
 /// log P(y_i|x,z,y_<i) of the targets, 0 at padding: `[batch, n_docs, length]`, as [`Targets::token_log_probs`] takes
@@ -124,12 +121,23 @@ pub fn target_log_probs(
 ) -> Tensor<3> {
     let [batch, length] = inputs.dims();
     let n_docs = memory.contexts() / batch;
-    let inputs = for_each_document(inputs, n_docs);
-    let places = Places::after(0, length, &inputs.device());
-    let states = generator.states(inputs, &places, memory, None, precision);
+    let states = states(generator, memory, inputs, precision);
     let words = for_each_document(targets.ids.clone(), n_docs).unsqueeze_dim(2);
     let found = generator.word_log_probs(states, words, precision);
     found.reshape([batch, n_docs, length]) * targets.mask_by_document()
+}
+
+/// What the decoder makes of `inputs` `[batch, length]` under each document, `[batch · n_docs, length, d_model]`.
+fn states(
+    generator: &Generator,
+    memory: &Memory,
+    inputs: Tensor<2, Int>,
+    precision: Precision,
+) -> Tensor<3> {
+    let [batch, length] = inputs.dims();
+    let inputs = for_each_document(inputs, memory.contexts() / batch);
+    let places = Places::after(0, length, &inputs.device());
+    generator.states(inputs, &places, memory, None, precision)
 }
 
 /// `[batch, length]` to `[batch · n_docs, length]`.
