@@ -5,14 +5,17 @@ use std::ops::Range;
 
 use gemm::{Parallelism, gemm};
 
+#[cfg(target_arch = "x86_64")]
+use super::tiles;
+
 /// Numbers of a matrix, which has all of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
-    numbers: &'a [f32],
+    pub numbers: &'a [f32],
     rows: usize,
     columns: usize,
-    /// From a row to the next, and from a column to the next.
-    strides: [usize; 2],
+    /// From a row to the next, and from a column to the next: one of them is 1.
+    pub strides: [usize; 2],
 }
 
 /// Who works on a product.
@@ -60,8 +63,10 @@ impl<'a> Matrix<'a> {
     /// Some of its rows.
     pub fn some(self, rows: Range<usize>) -> Self {
         assert!(rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
+        let first = rows.start * self.strides[0];
         Self {
-            numbers: &self.numbers[rows.start * self.strides[0]..],
+            // Of no rows there may be none before them.
+            numbers: self.numbers.get(first..).unwrap_or_default(),
             rows: rows.len(),
             ..self
         }
@@ -107,6 +112,10 @@ pub fn multiply_add(
             .take(if added { 0 } else { rows });
         rows.for_each(|y| y[..columns].fill(0.0));
         return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if tiles::serve(a, b) {
+        return tiles::multiply_add(a, b, y, apart, added, cores);
     }
     let parallelism = match cores == Cores::All && rows * inner * columns >= SHARED {
         true => Parallelism::Rayon(0),

@@ -1,0 +1,477 @@
+//! f32 products on matrix units for bf16 (AMX). The 24 bits of a number are those of three bf16, whose sum it is; of
+//! the products of these parts, the six that reach into the digits of an f32 are summed, in f32 (Henry, Tang and
+//! Heinecke 2019, arXiv 1904.06376). That is faster than the processor's vectors are, and nearer to the exact sum.
+//!
+//! What is not finite becomes NaN, and numbers below 1e-33 lose digits.
+
+// SAFETY, of all that is unsafe here: [`serve`] has found what the processor has to have, slices are as long as what
+// is read from them and written to them, and tasks write to different rows, or different columns, of the product.
+#![allow(unsafe_code)]
+
+use std::{
+    arch::{asm, x86_64::*},
+    array::from_fn,
+    cell::Cell,
+    ops::Range,
+    slice,
+    sync::LazyLock,
+};
+
+use numkong::cap;
+use rayon::prelude::*;
+
+use super::product::{Cores, Matrix};
+
+/// That a number is split into.
+const PARTS: usize = 3;
+
+/// Rows of a tile, and pairs of numbers in each.
+const SIDE: usize = 16;
+
+/// Columns of a matrix that its tiles hold: pairs of those that are `SIDE` apart.
+const WIDTH: usize = 2 * SIDE;
+
+/// Rows of either matrix that are multiplied at once, two tiles of each.
+const STRIPE: usize = 2 * SIDE;
+
+/// Tiles of a stripe and `WIDTH` columns.
+const BOTH: usize = 2 * PARTS;
+
+/// Columns whose products are summed up before they are added to others.
+const COLUMNS: usize = 1024;
+
+/// Rows of the smaller matrix that all tasks read: what they need of it stays in the last cache.
+const SHARED: usize = 1024;
+
+/// Rows of the larger matrix in a task: they stay in the second-level cache.
+const OWN: usize = 128;
+
+/// Fewer rows or columns are multiplied faster where they are.
+const FEWEST: usize = 32;
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Tile([[u32; SIDE]; SIDE]);
+
+#[repr(C, align(64))]
+struct Sums([[f32; STRIPE]; STRIPE]);
+
+thread_local! {
+    static SHARED_TILES: Cell<Vec<Tile>> = const { Cell::new(Vec::new()) };
+    static OWN_TILES: Cell<Vec<Tile>> = const { Cell::new(Vec::new()) };
+}
+
+/// Whether `a b` is multiplied here.
+pub fn serve(a: Matrix<'_>, b: Matrix<'_>) -> bool {
+    static FOUND: LazyLock<bool> = LazyLock::new(|| {
+        let amx = numkong::available() & (cap::SAPPHIREAMX | cap::GRANITEAMX) != 0;
+        let vectors = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+        // A system lends matrix units to a program that asks for them.
+        amx && vectors && numkong::configure_thread()
+    });
+    let least = a.rows().min(a.columns()).min(b.columns());
+    least >= FEWEST && *FOUND
+}
+
+/// See [`super::product::multiply_add`], which has checked that `y` has room.
+pub fn multiply_add(
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    y: &mut [f32],
+    apart: usize,
+    added: bool,
+    cores: Cores,
+) {
+    let (inner, b) = (a.columns(), b.transposed());
+    let b_is_smaller = b.rows() < a.rows();
+    let (smaller, larger) = match b_is_smaller {
+        true => (b, a),
+        false => (a, b),
+    };
+    let (tasks, at_least) = match cores {
+        Cores::One => (1, usize::MAX),
+        Cores::All => (4 * rayon::current_num_threads(), 1),
+    };
+    let own = larger.rows().div_ceil(tasks).next_multiple_of(STRIPE);
+    let own = own.min(OWN);
+    let mut memory = SHARED_TILES.take();
+    for first in (0..inner).step_by(COLUMNS) {
+        let columns = first..inner.min(first + COLUMNS);
+        let of_stripe = BOTH * columns.len().div_ceil(WIDTH);
+        for row in (0..smaller.rows()).step_by(SHARED) {
+            let rows = row..smaller.rows().min(row + SHARED);
+            let tiles = room(&mut memory, rows.len(), of_stripe);
+            (tiles.par_chunks_exact_mut(of_stripe).enumerate())
+                .with_min_len(at_least)
+                .for_each(|(i, tiles)| {
+                    let rows = rows.start + i * STRIPE..rows.end;
+                    pack(smaller, rows, columns.clone(), b_is_smaller, tiles);
+                });
+            let task = Task {
+                shared: tiles,
+                shared_rows: rows,
+                of_stripe,
+                b_is_smaller,
+                y: y.as_mut_ptr(),
+                apart,
+                added: added || first > 0,
+            };
+            (0..larger.rows().div_ceil(own))
+                .into_par_iter()
+                .with_min_len(at_least)
+                .for_each(|i| {
+                    let rows = i * own..larger.rows().min((i + 1) * own);
+                    let mut memory = OWN_TILES.take();
+                    let tiles = room(&mut memory, rows.len(), of_stripe);
+                    for (i, tiles) in tiles.chunks_exact_mut(of_stripe).enumerate() {
+                        let rows = rows.start + i * STRIPE..rows.end;
+                        pack(larger, rows, columns.clone(), !b_is_smaller, tiles);
+                    }
+                    unsafe { task.multiply(tiles, rows) };
+                    OWN_TILES.set(memory);
+                });
+        }
+    }
+    SHARED_TILES.set(memory);
+}
+
+/// Tiles for so many rows.
+fn room(memory: &mut Vec<Tile>, rows: usize, of_stripe: usize) -> &mut [Tile] {
+    let needed = rows.div_ceil(STRIPE) * of_stripe;
+    if memory.len() < needed {
+        memory.resize(needed, Tile([[0; SIDE]; SIDE]));
+    }
+    &mut memory[..needed]
+}
+
+/// What all tasks know: the smaller matrix, and where the product goes.
+struct Task<'a> {
+    shared: &'a [Tile],
+    shared_rows: Range<usize>,
+    of_stripe: usize,
+    b_is_smaller: bool,
+    y: *mut f32,
+    apart: usize,
+    added: bool,
+}
+
+unsafe impl Sync for Task<'_> {}
+
+impl Task<'_> {
+    /// Multiplies with some rows of the larger matrix.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn multiply(&self, own: &[Tile], own_rows: Range<usize>) {
+        unsafe { configure() };
+        let mut sums = Sums([[0.0; STRIPE]; STRIPE]);
+        let stripe = |rows: &Range<usize>, i: usize| {
+            let first = rows.start + i * STRIPE;
+            first..rows.end.min(first + STRIPE)
+        };
+        for (i, shared) in self.shared.chunks_exact(self.of_stripe).enumerate() {
+            let shared_rows = stripe(&self.shared_rows, i);
+            for (j, own) in own.chunks_exact(self.of_stripe).enumerate() {
+                let own_rows = stripe(&own_rows, j);
+                match self.b_is_smaller {
+                    true => unsafe {
+                        sum(own, shared, &mut sums);
+                        self.put(&sums, own_rows, shared_rows.clone());
+                    },
+                    false => unsafe {
+                        sum(shared, own, &mut sums);
+                        self.put(&sums, shared_rows.clone(), own_rows);
+                    },
+                }
+            }
+        }
+        unsafe { asm!("tilerelease", options(nomem, nostack)) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn put(&self, sums: &Sums, rows: Range<usize>, columns: Range<usize>) {
+        for (row, sums) in rows.zip(&sums.0) {
+            let first = row * self.apart + columns.start;
+            let y = unsafe { slice::from_raw_parts_mut(self.y.add(first), columns.len()) };
+            match (<&mut [f32; STRIPE]>::try_from(&mut *y), self.added) {
+                (Ok(y), true) => *y = from_fn(|i| y[i] + sums[i]),
+                (Ok(y), false) => *y = *sums,
+                (Err(_), true) => y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum),
+                (Err(_), false) => y.copy_from_slice(&sums[..y.len()]),
+            }
+        }
+    }
+}
+
+/// A stripe of a matrix, zeros where it ends: for each `WIDTH` columns and each part the two tiles, `turned` for what
+/// is multiplied from the right.
+fn pack(
+    matrix: Matrix<'_>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    turned: bool,
+    tiles: &mut [Tile],
+) {
+    for (tiles, first) in (tiles.chunks_exact_mut(BOTH)).zip(columns.clone().step_by(WIDTH)) {
+        for half in 0..2 {
+            let rows = (rows.start + half * SIDE).min(rows.end)..rows.end;
+            let block = matrix.some(rows).transposed().some(first..columns.end);
+            unsafe { pack_tiles(block.transposed(), turned, &mut tiles[half..]) };
+        }
+    }
+}
+
+/// The first `SIDE` rows and `WIDTH` columns, to every second tile.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn pack_tiles(block: Matrix<'_>, turned: bool, tiles: &mut [Tile]) {
+    let (rows, columns) = (block.rows().min(SIDE), block.columns().min(WIDTH));
+    let [row, column] = block.strides;
+    let mut copy = [0.0; SIDE * WIDTH];
+    let (numbers, [row, column]) = match rows * columns == copy.len() {
+        true => (block.numbers, [row, column]),
+        false => {
+            for i in 0..rows {
+                for j in 0..columns {
+                    copy[i * WIDTH + j] = block.numbers[i * row + j * column];
+                }
+            }
+            (&copy[..], [WIDTH, 1])
+        }
+    };
+    let vector = |first: usize| unsafe { _mm512_loadu_ps(numbers[first..][..SIDE].as_ptr()) };
+    let by_rows = column == 1;
+    let mut parts = [[_mm512_setzero_si512(); SIDE]; PARTS];
+    for i in 0..SIDE {
+        let pairs = match by_rows {
+            true => split(vector(i * row), vector(i * row + SIDE)),
+            false => split(vector(i * column), vector((i + SIDE) * column)),
+        };
+        for part in 0..PARTS {
+            parts[part][i] = pairs[part];
+        }
+    }
+    for (part, tile) in parts.iter_mut().zip(tiles.iter_mut().step_by(2)) {
+        if by_rows == turned {
+            transpose(part);
+        }
+        for (vector, row) in part.iter().zip(&mut tile.0) {
+            unsafe { _mm512_store_si512(row.as_mut_ptr().cast(), *vector) };
+        }
+    }
+}
+
+/// The parts of two numbers side by side. Without its last 16 bits a number is a bf16; what is left of it has as many
+/// bits less.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn split(x: __m512, y: __m512) -> [__m512i; PARTS] {
+    let bits = |x| _mm512_castps_si512(x);
+    let rest = |x| {
+        let part = _mm512_and_si512(bits(x), _mm512_set1_epi32(!0xFFFF));
+        _mm512_sub_ps(x, _mm512_castsi512_ps(part))
+    };
+    let pairs = |x, y| {
+        let low = _mm512_srli_epi32::<16>(bits(x));
+        _mm512_mask_blend_epi16(0xAAAA_AAAA, low, bits(y))
+    };
+    let (x1, y1) = (rest(x), rest(y));
+    let (x2, y2) = (rest(x1), rest(y1));
+    [pairs(x, y), pairs(x1, y1), pairs(x2, y2)]
+}
+
+/// Rows to columns: of pairs of rows, of fours, of eights, of all.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn transpose(rows: &mut [__m512i; SIDE]) {
+    let x = *rows;
+    let twos: [_; SIDE] = from_fn(|i| match i % 2 {
+        0 => _mm512_unpacklo_epi32(x[i], x[i + 1]),
+        _ => _mm512_unpackhi_epi32(x[i - 1], x[i]),
+    });
+    let fours: [_; SIDE] = from_fn(|i| {
+        let (first, x) = (i / 4 * 4, &twos);
+        let from = first + i % 4 / 2;
+        match i % 2 {
+            0 => _mm512_unpacklo_epi64(x[from], x[from + 2]),
+            _ => _mm512_unpackhi_epi64(x[from], x[from + 2]),
+        }
+    });
+    let quarters = |x: &[__m512i; SIDE], distance: usize| -> [_; SIDE] {
+        from_fn(|i| {
+            let from = i / (2 * distance) * 2 * distance + i % distance;
+            let (x, y) = (x[from], x[from + distance]);
+            match i / distance % 2 {
+                0 => _mm512_shuffle_i32x4::<0x88>(x, y),
+                _ => _mm512_shuffle_i32x4::<0xDD>(x, y),
+            }
+        })
+    };
+    *rows = quarters(&quarters(&fours, 4), 8);
+}
+
+/// Lays out the tile registers: all of them `SIDE` rows of 64 bytes.
+unsafe fn configure() {
+    #[repr(C, align(64))]
+    struct Configuration([u8; 64]);
+    let mut configuration = Configuration([0; 64]);
+    configuration.0[0] = 1;
+    for tile in 0..8 {
+        configuration.0[16 + 2 * tile] = 64;
+        configuration.0[48 + tile] = SIDE as u8;
+    }
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &configuration, options(readonly, nostack)) };
+}
+
+/// The products of a stripe's rows with another's: of parts 2·0, 1·0, 1·1, 0·1, 0·2 and 0·0, each with an operand of
+/// the one before.
+#[inline]
+unsafe fn sum(a: &[Tile], b: &[Tile], sums: &mut Sums) {
+    assert_eq!(a.len(), b.len());
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            "tileloadd tmm4, [{a} + {row} + 4096]",
+            "tileloadd tmm6, [{b} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {row} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{a} + {row} + 5120]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm4, [{a} + {row} + 2048]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{a} + {row} + 3072]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm6, [{b} + {row} + 2048]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tileloadd tmm7, [{b} + {row} + 3072]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm4, [{a} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{a} + {row} + 1024]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm6, [{b} + {row} + 4096]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tileloadd tmm7, [{b} + {row} + 5120]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm6, [{b} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tileloadd tmm7, [{b} + {row} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {a}, 6144",
+            "add {b}, 6144",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{sums} + {sums_row}], tmm0",
+            "tilestored [{sums} + {sums_row} + 64], tmm1",
+            "tilestored [{sums} + {sums_row} + 2048], tmm2",
+            "tilestored [{sums} + {sums_row} + 2112], tmm3",
+            a = inout(reg) a.as_ptr() => _,
+            b = inout(reg) b.as_ptr() => _,
+            steps = inout(reg) a.len() / BOTH => _,
+            sums = in(reg) sums,
+            row = in(reg) size_of::<[u32; SIDE]>(),
+            sums_row = in(reg) size_of::<[f32; STRIPE]>(),
+            options(nostack),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+        let number = |i: usize| ((i * 7919 + seed) as f32 * 0.618_034).fract() - 0.5;
+        (0..count).map(number).collect()
+    }
+
+    /// Root mean square of what differs from exact sums, over theirs.
+    fn error(y: &[f32], a: &[f32], b: &[f32], [rows, inner, columns]: [usize; 3]) -> f64 {
+        let (mut errors, mut squares) = (0.0, 0.0);
+        for i in 0..rows {
+            for j in 0..columns {
+                let product = |k| f64::from(a[i * inner + k]) * f64::from(b[j * inner + k]);
+                let exact: f64 = (0..inner).map(product).sum();
+                errors += (f64::from(y[i * columns + j]) - exact).powi(2);
+                squares += exact * exact;
+            }
+        }
+        (errors / squares).sqrt()
+    }
+
+    #[test]
+    fn products_are_as_exact_as_f32() {
+        for shape in [[32, 32, 32], [33, 100, 70], [1100, 37, 40], [45, 1100, 150]] {
+            let [rows, inner, columns] = shape;
+            let (a, b) = (numbers(rows * inner, 1), numbers(columns * inner, 2));
+            let turned = |x: &[f32]| -> Vec<f32> {
+                let lines = x.len() / inner;
+                let of = |i| x[i % lines * inner + i / lines];
+                (0..x.len()).map(of).collect()
+            };
+            let (a_turned, b_turned) = (turned(&a), turned(&b));
+            let a_rows = Matrix::new(&a, [rows, inner]);
+            let b_rows = Matrix::new(&b, [columns, inner]).transposed();
+            if !serve(a_rows, b_rows) {
+                return;
+            }
+            let a_columns = Matrix::new(&a_turned, [inner, rows]).transposed();
+            let b_columns = Matrix::new(&b_turned, [inner, columns]);
+            let mut found = vec![0.0; rows * columns];
+            multiply_add(a_rows, b_rows, &mut found, columns, false, Cores::All);
+            let error = error(&found, &a, &b, shape);
+            assert!(error < 5e-7, "{shape:?}: {error}");
+            for (a, b, cores) in [
+                (a_columns, b_rows, Cores::One),
+                (a_rows, b_columns, Cores::All),
+                (a_columns, b_columns, Cores::One),
+            ] {
+                let apart = columns + 3;
+                let mut y = vec![2.0; rows * apart];
+                multiply_add(a, b, &mut y, apart, false, cores);
+                for (y, found) in y.chunks(apart).zip(found.chunks(columns)) {
+                    assert_eq!(&y[..columns], found);
+                    assert_eq!(&y[columns..], [2.0; 3]);
+                }
+                multiply_add(a, b, &mut y, apart, true, cores);
+                for (y, found) in y.chunks(apart).zip(found.chunks(columns)) {
+                    for (y, found) in y[..columns].iter().zip(found) {
+                        assert!((y - 2.0 * found).abs() <= 1e-6 * found.abs().max(1.0));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_is_seen() {
+        let (mut a, b) = (numbers(40 * 50, 1), numbers(60 * 50, 2));
+        a[7 * 50 + 3] = f32::INFINITY;
+        a[9 * 50 + 4] = f32::NAN;
+        let a = Matrix::new(&a, [40, 50]);
+        let b = Matrix::new(&b, [60, 50]).transposed();
+        if !serve(a, b) {
+            return;
+        }
+        let mut y = vec![0.0; 40 * 60];
+        multiply_add(a, b, &mut y, 60, false, Cores::All);
+        for (row, y) in y.chunks(60).enumerate() {
+            let finite = ![7, 9].contains(&row);
+            assert!(y.iter().all(|y| y.is_finite() == finite), "row {row}");
+        }
+    }
+}
