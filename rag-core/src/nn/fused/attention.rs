@@ -8,7 +8,7 @@ use super::{
     super::attend::View,
     cpu::{contiguous, of_elements, slice},
     kernels::{drop_some, softmax_row, softmax_row_gradient, vectorised},
-    product::{Cores, Matrix, multiply_add},
+    product::{Cores, Matrix, Start, multiply},
 };
 
 /// What attention needs to know beside its tensors.
@@ -187,7 +187,7 @@ impl Operands {
             true => Cores::One,
             false => Cores::All,
         };
-        multiply_add(a, b, y, apart, false, cores);
+        multiply(a, b, y, apart, Start::Nothing, cores);
     }
 
     /// The weights of a head's values, before any of them is dropped.

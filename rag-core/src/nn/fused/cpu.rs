@@ -31,7 +31,7 @@ use super::{
         Moment, adamw_update, drop_some, gelu, gelu_gradient, layer_norm_gradient, log_softmax_row,
         log_softmax_row_gradient, softmax_row, softmax_row_gradient, vectorised,
     },
-    product::{Cores, Matrix, multiply_add},
+    product::{Matrix, Start, product},
     words::{Asked, Head},
 };
 
@@ -202,16 +202,7 @@ impl FusedOps for Flex {
             bias.len(),
             shape[1]
         );
-        let mut y = vec![0.0; shape[0] * shape[1]];
-        if !bias.is_empty() {
-            let (_, task) = tasks(y.len(), bias.len());
-            y.par_chunks_mut(task).for_each(|y| {
-                let rows = y.chunks_exact_mut(bias.len());
-                rows.for_each(|y| y.copy_from_slice(bias));
-            });
-        }
-        let added = !bias.is_empty();
-        multiply_add(x, weight, &mut y, shape[1], added, Cores::All);
+        let y = product(x, weight, Start::bias(bias));
         of_elements(y, shape.into())
     }
 
@@ -515,23 +506,18 @@ fn linear_gradients(
     let numbers = contiguous(dy);
     let dy = Matrix::of(&numbers);
     let product = |a: Matrix<'_>, b: Matrix<'_>| {
-        let mut y = vec![0.0; a.rows() * b.columns()];
-        multiply_add(a, b, &mut y, b.columns(), false, Cores::All);
-        y
+        let shape = [a.rows(), b.columns()];
+        of_elements(product(a, b, Start::Nothing), shape.into())
     };
     let [dx, _, dbias] = wanted;
     let dx = dx.then(|| {
         let weight = contiguous(weight);
         let weight = Matrix::of(&weight);
-        of_elements(product(dy, weight), [dy.rows(), weight.columns()].into())
+        product(dy, weight)
     });
     let dweight = x.map(|x| {
         let x = contiguous(x);
-        let x = Matrix::of(&x);
-        of_elements(
-            product(dy.transposed(), x),
-            [dy.columns(), x.columns()].into(),
-        )
+        product(dy.transposed(), Matrix::of(&x))
     });
     let dbias = dbias.then(|| {
         let mut sums = vec![0.0; dy.columns()];

@@ -92,31 +92,98 @@ fn check(numbers: &[f32], [rows, columns]: [usize; 2], apart: usize) {
     );
 }
 
-/// `y`, whose rows are so far `apart`, becomes `a b`, or `y + a b` where that is `added`.
+/// What a product is added to.
+#[derive(Clone, Copy, Debug)]
+pub enum Start<'a> {
+    Nothing,
+    /// The same in each row.
+    Row(&'a [f32]),
+    /// What is where it goes.
+    Before,
+}
+
+impl<'a> Start<'a> {
+    /// Of a linear layer, with no numbers for no bias.
+    pub fn bias(numbers: &'a [f32]) -> Self {
+        match numbers {
+            [] => Self::Nothing,
+            _ => Self::Row(numbers),
+        }
+    }
+}
+
+/// `start + a b`, row after row.
 #[allow(unsafe_code)]
-pub fn multiply_add(
+pub fn product(a: Matrix<'_>, b: Matrix<'_>, start: Start<'_>) -> Vec<f32> {
+    assert!(!matches!(start, Start::Before), "there is nothing before");
+    let count = a.rows * b.columns;
+    let mut y = Vec::with_capacity(count);
+    // SAFETY: there is room for all numbers, and all are written.
+    unsafe {
+        write(a, b, y.as_mut_ptr(), b.columns, start, Cores::All);
+        y.set_len(count);
+    }
+    y
+}
+
+/// `y`, whose rows are so far `apart`, becomes `start + a b`.
+#[allow(unsafe_code)]
+pub fn multiply(
     a: Matrix<'_>,
     b: Matrix<'_>,
     y: &mut [f32],
     apart: usize,
-    added: bool,
+    start: Start<'_>,
+    cores: Cores,
+) {
+    check(y, [a.rows, b.columns], apart);
+    assert!(
+        a.rows <= 1 || b.columns <= apart,
+        "rows of the product overlap"
+    );
+    // SAFETY: there is room for the product, which nobody else holds.
+    unsafe { write(a, b, y.as_mut_ptr(), apart, start, cores) };
+}
+
+/// Writes all numbers of the product, and reads them first from where they go if they [start](Start::Before) there.
+#[allow(unsafe_code)]
+unsafe fn write(
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    y: *mut f32,
+    apart: usize,
+    start: Start<'_>,
     cores: Cores,
 ) {
     let (rows, inner, columns) = (a.rows, a.columns, b.columns);
     assert_eq!(inner, b.rows, "columns of a, rows of b");
-    check(y, [rows, columns], apart);
-    assert!(rows <= 1 || columns <= apart, "rows of the product overlap");
-    if inner == 0 {
-        let rows = y
-            .chunks_mut(apart.max(1))
-            .take(if added { 0 } else { rows });
-        rows.for_each(|y| y[..columns].fill(0.0));
-        return;
+    if let Start::Row(row) = start {
+        assert_eq!(row.len(), columns, "as many numbers as columns");
     }
     #[cfg(target_arch = "x86_64")]
     if tiles::serve(a, b) {
-        return tiles::multiply_add(a, b, y, apart, added, cores);
+        // SAFETY: the caller's.
+        return unsafe { tiles::write(a, b, y, apart, start, cores) };
     }
+    let zeros;
+    let before = match start {
+        Start::Row(row) => Some(row),
+        Start::Nothing if inner == 0 => {
+            zeros = vec![0.0; columns];
+            Some(zeros.as_slice())
+        }
+        _ => None,
+    };
+    if let Some(before) = before {
+        for row in 0..rows {
+            // SAFETY: there is room for the row.
+            unsafe { y.add(row * apart).copy_from(before.as_ptr(), columns) };
+        }
+    }
+    if inner == 0 {
+        return;
+    }
+    let added = before.is_some() || matches!(start, Start::Before);
     let parallelism = match cores == Cores::All && rows * inner * columns >= SHARED {
         true => Parallelism::Rayon(0),
         false => Parallelism::None,
@@ -132,7 +199,7 @@ pub fn multiply_add(
                     PIECE.min(rows - row),
                     PIECE.min(columns - column),
                     inner,
-                    y.as_mut_ptr().add(row * apart + column),
+                    y.add(row * apart + column),
                     1,
                     apart as isize,
                     added,
@@ -182,12 +249,24 @@ mod tests {
                 .collect();
             let matrix = Matrix::new(&a, [rows, inner]);
             let other = Matrix::new(&turned, [columns, inner]).transposed();
-            for (b, added) in [(Matrix::new(&b, [inner, columns]), false), (other, true)] {
+            let row: Vec<f32> = (0..columns).map(number).collect();
+            for (b, start) in [
+                (Matrix::new(&b, [inner, columns]), Start::Nothing),
+                (other, Start::Before),
+                (other, Start::Row(&row)),
+            ] {
                 let mut y = vec![3.0; rows * columns];
-                multiply_add(matrix, b, &mut y, columns, added, Cores::All);
-                for (i, y) in y.iter().enumerate() {
-                    let before = if added { 3.0 } else { 0.0 };
-                    assert_eq!(*y, before + expected(i / columns, i % columns));
+                multiply(matrix, b, &mut y, columns, start, Cores::All);
+                for (i, found) in y.iter().enumerate() {
+                    let before = match start {
+                        Start::Nothing => 0.0,
+                        Start::Row(row) => row[i % columns],
+                        Start::Before => 3.0,
+                    };
+                    assert_eq!(*found, before + expected(i / columns, i % columns));
+                }
+                if !matches!(start, Start::Before) {
+                    assert_eq!(product(matrix, b, start), y);
                 }
             }
         }

@@ -7,20 +7,20 @@
 // SAFETY, of all that is unsafe here: [`serve`] has found what the processor has to have, slices are as long as what
 // is read from them and written to them, and tasks write to different rows, or different columns, of the product.
 #![allow(unsafe_code)]
+// What is in registers goes by number: closures are compiled for a processor without its vectors.
+#![allow(clippy::needless_range_loop)]
 
 use std::{
     arch::{asm, x86_64::*},
-    array::from_fn,
     cell::Cell,
     ops::Range,
-    slice,
     sync::LazyLock,
 };
 
 use numkong::cap;
 use rayon::prelude::*;
 
-use super::product::{Cores, Matrix};
+use super::product::{Cores, Matrix, Start};
 
 /// That a number is split into.
 const PARTS: usize = 3;
@@ -73,18 +73,19 @@ pub fn serve(a: Matrix<'_>, b: Matrix<'_>) -> bool {
     least >= FEWEST && *FOUND
 }
 
-/// See [`super::product::multiply_add`], which has checked that `y` has room.
-pub fn multiply_add(
+/// See [`super::product::write`], which has checked that there is room at `y`.
+pub unsafe fn write(
     a: Matrix<'_>,
     b: Matrix<'_>,
-    y: &mut [f32],
+    y: *mut f32,
     apart: usize,
-    added: bool,
+    start: Start<'_>,
     cores: Cores,
 ) {
     let (inner, b) = (a.columns(), b.transposed());
-    let b_is_smaller = b.rows() < a.rows();
-    let (smaller, larger) = match b_is_smaller {
+    // What is multiplied from the right is transposed in packing: the smaller matrix.
+    let turned = a.rows() < b.rows();
+    let (larger, smaller) = match turned {
         true => (b, a),
         false => (a, b),
     };
@@ -105,16 +106,16 @@ pub fn multiply_add(
                 .with_min_len(at_least)
                 .for_each(|(i, tiles)| {
                     let rows = rows.start + i * STRIPE..rows.end;
-                    pack(smaller, rows, columns.clone(), b_is_smaller, tiles);
+                    pack(smaller, rows, columns.clone(), true, tiles);
                 });
             let task = Task {
                 shared: tiles,
                 shared_rows: rows,
                 of_stripe,
-                b_is_smaller,
-                y: y.as_mut_ptr(),
+                turned,
+                y,
                 apart,
-                added: added || first > 0,
+                start: if first > 0 { Start::Before } else { start },
             };
             (0..larger.rows().div_ceil(own))
                 .into_par_iter()
@@ -125,7 +126,7 @@ pub fn multiply_add(
                     let tiles = room(&mut memory, rows.len(), of_stripe);
                     for (i, tiles) in tiles.chunks_exact_mut(of_stripe).enumerate() {
                         let rows = rows.start + i * STRIPE..rows.end;
-                        pack(larger, rows, columns.clone(), !b_is_smaller, tiles);
+                        pack(larger, rows, columns.clone(), false, tiles);
                     }
                     unsafe { task.multiply(tiles, rows) };
                     OWN_TILES.set(memory);
@@ -149,80 +150,93 @@ struct Task<'a> {
     shared: &'a [Tile],
     shared_rows: Range<usize>,
     of_stripe: usize,
-    b_is_smaller: bool,
+    /// Whether rows of the smaller matrix are those of the product.
+    turned: bool,
     y: *mut f32,
     apart: usize,
-    added: bool,
+    start: Start<'a>,
 }
 
 unsafe impl Sync for Task<'_> {}
 
 impl Task<'_> {
-    /// Multiplies with some rows of the larger matrix.
+    /// Multiplies some rows of the larger matrix.
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn multiply(&self, own: &[Tile], own_rows: Range<usize>) {
         unsafe { configure() };
         let mut sums = Sums([[0.0; STRIPE]; STRIPE]);
-        let stripe = |rows: &Range<usize>, i: usize| {
-            let first = rows.start + i * STRIPE;
-            first..rows.end.min(first + STRIPE)
-        };
         for (i, shared) in self.shared.chunks_exact(self.of_stripe).enumerate() {
-            let shared_rows = stripe(&self.shared_rows, i);
+            let columns = self.shared_rows.start + i * STRIPE..self.shared_rows.end;
             for (j, own) in own.chunks_exact(self.of_stripe).enumerate() {
-                let own_rows = stripe(&own_rows, j);
-                match self.b_is_smaller {
-                    true => unsafe {
-                        sum(own, shared, &mut sums);
-                        self.put(&sums, own_rows, shared_rows.clone());
-                    },
-                    false => unsafe {
-                        sum(shared, own, &mut sums);
-                        self.put(&sums, shared_rows.clone(), own_rows);
-                    },
+                let rows = own_rows.start + j * STRIPE..own_rows.end;
+                unsafe {
+                    sum(own, shared, &mut sums);
+                    self.put(&sums, rows, columns.clone());
                 }
             }
         }
         unsafe { asm!("tilerelease", options(nomem, nostack)) };
     }
 
+    /// Puts sums to the first of these rows and columns, or columns and rows.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn put(&self, sums: &Sums, rows: Range<usize>, columns: Range<usize>) {
-        for (row, sums) in rows.zip(&sums.0) {
-            let first = row * self.apart + columns.start;
-            let y = unsafe { slice::from_raw_parts_mut(self.y.add(first), columns.len()) };
-            match (<&mut [f32; STRIPE]>::try_from(&mut *y), self.added) {
-                (Ok(y), true) => *y = from_fn(|i| y[i] + sums[i]),
-                (Ok(y), false) => *y = *sums,
-                (Err(_), true) => y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum),
-                (Err(_), false) => y.copy_from_slice(&sums[..y.len()]),
+        for (row, column) in [(0, 0), (0, SIDE), (SIDE, 0), (SIDE, SIDE)] {
+            let mut quarter = [_mm512_setzero_si512(); SIDE];
+            for i in 0..SIDE {
+                quarter[i] = unsafe { _mm512_loadu_si512(sums.0[row + i][column..].as_ptr().cast()) };
+            }
+            let mut rows = rows.start + row..rows.end;
+            let mut columns = columns.start + column..columns.end;
+            if self.turned {
+                transpose(&mut quarter);
+                (rows, columns) = (columns, rows);
+            }
+            let width = columns.len().min(SIDE);
+            if width == 0 {
+                continue;
+            }
+            let mask = (1_u32 << width).wrapping_sub(1) as u16;
+            for (row, sums) in rows.zip(quarter) {
+                unsafe {
+                    let y = self.y.add(row * self.apart + columns.start);
+                    let start = match self.start {
+                        Start::Nothing => _mm512_setzero_ps(),
+                        Start::Row(numbers) => {
+                            _mm512_maskz_loadu_ps(mask, numbers.as_ptr().add(columns.start))
+                        }
+                        Start::Before => _mm512_maskz_loadu_ps(mask, y),
+                    };
+                    let sums = _mm512_add_ps(_mm512_castsi512_ps(sums), start);
+                    _mm512_mask_storeu_ps(y, mask, sums);
+                }
             }
         }
     }
 }
 
-/// A stripe of a matrix, zeros where it ends: for each `WIDTH` columns and each part the two tiles, `turned` for what
-/// is multiplied from the right.
+/// A stripe of a matrix, zeros where it ends: for each `WIDTH` columns and each part the two tiles, transposed for what
+/// is multiplied from the `right`.
 fn pack(
     matrix: Matrix<'_>,
     rows: Range<usize>,
     columns: Range<usize>,
-    turned: bool,
+    right: bool,
     tiles: &mut [Tile],
 ) {
     for (tiles, first) in (tiles.chunks_exact_mut(BOTH)).zip(columns.clone().step_by(WIDTH)) {
         for half in 0..2 {
             let rows = (rows.start + half * SIDE).min(rows.end)..rows.end;
             let block = matrix.some(rows).transposed().some(first..columns.end);
-            unsafe { pack_tiles(block.transposed(), turned, &mut tiles[half..]) };
+            unsafe { pack_tiles(block.transposed(), right, &mut tiles[half..]) };
         }
     }
 }
 
 /// The first `SIDE` rows and `WIDTH` columns, to every second tile.
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn pack_tiles(block: Matrix<'_>, turned: bool, tiles: &mut [Tile]) {
+unsafe fn pack_tiles(block: Matrix<'_>, right: bool, tiles: &mut [Tile]) {
     let (rows, columns) = (block.rows().min(SIDE), block.columns().min(WIDTH));
     let [row, column] = block.strides;
     let mut copy = [0.0; SIDE * WIDTH];
@@ -237,24 +251,29 @@ unsafe fn pack_tiles(block: Matrix<'_>, turned: bool, tiles: &mut [Tile]) {
             (&copy[..], [WIDTH, 1])
         }
     };
-    let vector = |first: usize| unsafe { _mm512_loadu_ps(numbers[first..][..SIDE].as_ptr()) };
     let by_rows = column == 1;
-    let mut parts = [[_mm512_setzero_si512(); SIDE]; PARTS];
     for i in 0..SIDE {
-        let pairs = match by_rows {
-            true => split(vector(i * row), vector(i * row + SIDE)),
-            false => split(vector(i * column), vector((i + SIDE) * column)),
+        let (first, second) = match by_rows {
+            true => (i * row, i * row + SIDE),
+            false => (i * column, (i + SIDE) * column),
         };
+        let (x, y) = (&numbers[first..][..SIDE], &numbers[second..][..SIDE]);
+        let pairs = unsafe { split(_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(y.as_ptr())) };
         for part in 0..PARTS {
-            parts[part][i] = pairs[part];
+            let row = tiles[2 * part].0[i].as_mut_ptr();
+            unsafe { _mm512_store_si512(row.cast(), pairs[part]) };
         }
     }
-    for (part, tile) in parts.iter_mut().zip(tiles.iter_mut().step_by(2)) {
-        if by_rows == turned {
-            transpose(part);
-        }
-        for (vector, row) in part.iter().zip(&mut tile.0) {
-            unsafe { _mm512_store_si512(row.as_mut_ptr().cast(), *vector) };
+    if by_rows == right {
+        for tile in tiles.iter_mut().step_by(2) {
+            let mut rows = [_mm512_setzero_si512(); SIDE];
+            for i in 0..SIDE {
+                rows[i] = unsafe { _mm512_load_si512(tile.0[i].as_ptr().cast()) };
+            }
+            transpose(&mut rows);
+            for i in 0..SIDE {
+                unsafe { _mm512_store_si512(tile.0[i].as_mut_ptr().cast(), rows[i]) };
+            }
         }
     }
 }
@@ -264,48 +283,48 @@ unsafe fn pack_tiles(block: Matrix<'_>, turned: bool, tiles: &mut [Tile]) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn split(x: __m512, y: __m512) -> [__m512i; PARTS] {
-    let bits = |x| _mm512_castps_si512(x);
-    let rest = |x| {
-        let part = _mm512_and_si512(bits(x), _mm512_set1_epi32(!0xFFFF));
-        _mm512_sub_ps(x, _mm512_castsi512_ps(part))
-    };
-    let pairs = |x, y| {
-        let low = _mm512_srli_epi32::<16>(bits(x));
-        _mm512_mask_blend_epi16(0xAAAA_AAAA, low, bits(y))
-    };
-    let (x1, y1) = (rest(x), rest(y));
-    let (x2, y2) = (rest(x1), rest(y1));
+    let [x1, y1] = [rest(x), rest(y)];
+    let [x2, y2] = [rest(x1), rest(y1)];
     [pairs(x, y), pairs(x1, y1), pairs(x2, y2)]
 }
 
-/// Rows to columns: of pairs of rows, of fours, of eights, of all.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn transpose(rows: &mut [__m512i; SIDE]) {
-    let x = *rows;
-    let twos: [_; SIDE] = from_fn(|i| match i % 2 {
-        0 => _mm512_unpacklo_epi32(x[i], x[i + 1]),
-        _ => _mm512_unpackhi_epi32(x[i - 1], x[i]),
-    });
-    let fours: [_; SIDE] = from_fn(|i| {
-        let (first, x) = (i / 4 * 4, &twos);
-        let from = first + i % 4 / 2;
-        match i % 2 {
-            0 => _mm512_unpacklo_epi64(x[from], x[from + 2]),
-            _ => _mm512_unpackhi_epi64(x[from], x[from + 2]),
+fn rest(x: __m512) -> __m512 {
+    let part = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(!0xFFFF));
+    _mm512_sub_ps(x, _mm512_castsi512_ps(part))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn pairs(x: __m512, y: __m512) -> __m512i {
+    let low = _mm512_srli_epi32::<16>(_mm512_castps_si512(x));
+    _mm512_mask_blend_epi16(0xAAAA_AAAA, low, _mm512_castps_si512(y))
+}
+
+/// Rows to columns: of every two numbers, four, eight, and all.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn transpose(x: &mut [__m512i; SIDE]) {
+    let mut y = *x;
+    for i in (0..SIDE).step_by(2) {
+        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+    }
+    for i in (0..SIDE).step_by(4) {
+        for j in 0..2 {
+            x[i + 2 * j] = _mm512_unpacklo_epi64(y[i + j], y[i + j + 2]);
+            x[i + 2 * j + 1] = _mm512_unpackhi_epi64(y[i + j], y[i + j + 2]);
         }
-    });
-    let quarters = |x: &[__m512i; SIDE], distance: usize| -> [_; SIDE] {
-        from_fn(|i| {
-            let from = i / (2 * distance) * 2 * distance + i % distance;
-            let (x, y) = (x[from], x[from + distance]);
-            match i / distance % 2 {
-                0 => _mm512_shuffle_i32x4::<0x88>(x, y),
-                _ => _mm512_shuffle_i32x4::<0xDD>(x, y),
-            }
-        })
-    };
-    *rows = quarters(&quarters(&fours, 4), 8);
+    }
+    for i in [0, 1, 2, 3, 8, 9, 10, 11] {
+        y[i] = _mm512_shuffle_i32x4::<0x88>(x[i], x[i + 4]);
+        y[i + 4] = _mm512_shuffle_i32x4::<0xDD>(x[i], x[i + 4]);
+    }
+    for i in 0..8 {
+        x[i] = _mm512_shuffle_i32x4::<0x88>(y[i], y[i + 8]);
+        x[i + 8] = _mm512_shuffle_i32x4::<0xDD>(y[i], y[i + 8]);
+    }
 }
 
 /// Lays out the tile registers: all of them `SIDE` rows of 64 bytes.
@@ -394,6 +413,11 @@ unsafe fn sum(a: &[Tile], b: &[Tile], sums: &mut Sums) {
 mod tests {
     use super::*;
 
+    fn multiply(a: Matrix<'_>, b: Matrix<'_>, y: &mut [f32], apart: usize, start: Start<'_>, cores: Cores) {
+        assert!(y.len() >= a.rows() * apart);
+        unsafe { write(a, b, y.as_mut_ptr(), apart, start, cores) };
+    }
+
     fn numbers(count: usize, seed: usize) -> Vec<f32> {
         let number = |i: usize| ((i * 7919 + seed) as f32 * 0.618_034).fract() - 0.5;
         (0..count).map(number).collect()
@@ -432,7 +456,7 @@ mod tests {
             let a_columns = Matrix::new(&a_turned, [inner, rows]).transposed();
             let b_columns = Matrix::new(&b_turned, [inner, columns]);
             let mut found = vec![0.0; rows * columns];
-            multiply_add(a_rows, b_rows, &mut found, columns, false, Cores::All);
+            multiply(a_rows, b_rows, &mut found, columns, Start::Nothing, Cores::All);
             let error = error(&found, &a, &b, shape);
             assert!(error < 5e-7, "{shape:?}: {error}");
             for (a, b, cores) in [
@@ -442,15 +466,23 @@ mod tests {
             ] {
                 let apart = columns + 3;
                 let mut y = vec![2.0; rows * apart];
-                multiply_add(a, b, &mut y, apart, false, cores);
+                multiply(a, b, &mut y, apart, Start::Nothing, cores);
                 for (y, found) in y.chunks(apart).zip(found.chunks(columns)) {
                     assert_eq!(&y[..columns], found);
                     assert_eq!(&y[columns..], [2.0; 3]);
                 }
-                multiply_add(a, b, &mut y, apart, true, cores);
-                for (y, found) in y.chunks(apart).zip(found.chunks(columns)) {
-                    for (y, found) in y[..columns].iter().zip(found) {
-                        assert!((y - 2.0 * found).abs() <= 1e-6 * found.abs().max(1.0));
+                let row = numbers(columns, 3);
+                let starts = [(Start::Before, found.as_slice()), (Start::Row(&row), &row)];
+                for (start, before) in starts {
+                    multiply(a, b, &mut y, apart, start, cores);
+                    for (i, y) in y.chunks(apart).enumerate() {
+                        let of_row = i * columns..(i + 1) * columns;
+                        let before = before.get(of_row.clone()).unwrap_or(&row);
+                        for ((y, found), before) in y.iter().zip(&found[of_row]).zip(before) {
+                            let expected = found + before;
+                            assert!((y - expected).abs() <= 1e-6 * expected.abs().max(1.0));
+                        }
+                        assert_eq!(&y[columns..], [2.0; 3]);
                     }
                 }
             }
@@ -468,7 +500,7 @@ mod tests {
             return;
         }
         let mut y = vec![0.0; 40 * 60];
-        multiply_add(a, b, &mut y, 60, false, Cores::All);
+        multiply(a, b, &mut y, 60, Start::Nothing, Cores::All);
         for (row, y) in y.chunks(60).enumerate() {
             let finite = ![7, 9].contains(&row);
             assert!(y.iter().all(|y| y.is_finite() == finite), "row {row}");

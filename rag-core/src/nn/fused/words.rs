@@ -10,7 +10,7 @@ use super::{
     LOGITS_AT_ONCE,
     cpu::{add_rows, contiguous, of_elements, slice},
     kernels::{flushed, log_total, logit_gradient, vectorised},
-    product::{Cores, Matrix, multiply_add},
+    product::{Cores, Matrix, Start, multiply},
 };
 
 /// The words that are asked for, the same number of each row.
@@ -121,18 +121,19 @@ impl Head {
                 }
             });
             let by_logit = Matrix::new(piece.logits, [piece.rows.len(), piece.words.len()]);
-            let product = |a, b, y: &mut [f32], added| {
-                multiply_add(a, b, y, width, added, Cores::All);
+            let product = |a, b, y: &mut [f32], first| {
+                let start = if first == 0 { Start::Nothing } else { Start::Before };
+                multiply(a, b, y, width, start, Cores::All);
             };
             if let Some(by_state) = &mut by_state {
                 let y = &mut by_state[piece.rows.start * width..];
                 let weight = self.weight().some(piece.words.clone());
-                product(by_logit, weight, y, piece.words.start > 0);
+                product(by_logit, weight, y, piece.words.start);
             }
             if let Some(by_weight) = &mut by_weight {
                 let y = &mut by_weight[piece.words.start * width..];
                 let states = self.states().some(piece.rows.clone());
-                product(by_logit.transposed(), states, y, piece.rows.start > 0);
+                product(by_logit.transposed(), states, y, piece.rows.start);
             }
             if let Some(by_bias) = &mut by_bias {
                 add_rows(piece.logits, &mut by_bias[piece.words.clone()]);
@@ -158,16 +159,12 @@ impl Head {
             for first in (0..words).step_by(most_words) {
                 let words = first..words.min(first + most_words);
                 let logits = &mut logits[..rows.len() * words.len()];
-                if let Some(bias) = bias.get(words.clone()) {
-                    let rows = logits.par_chunks_mut(words.len());
-                    rows.for_each(|logits| logits.copy_from_slice(bias));
-                }
-                multiply_add(
+                multiply(
                     self.states().some(rows.clone()),
                     self.weight().some(words.clone()).transposed(),
                     logits,
                     words.len(),
-                    !bias.is_empty(),
+                    Start::bias(bias.get(words.clone()).unwrap_or_default()),
                     Cores::All,
                 );
                 visit(Piece {
