@@ -21,10 +21,13 @@ use rayon::prelude::*;
 
 use super::{
     Precision,
-    fused::{elements, flex, largest, tensor, vectorised},
+    fused::{Matrix, Start, elements, flex, largest, tensor, vectorised},
     fuses,
     linear::by_rows,
 };
+
+#[cfg(target_arch = "x86_64")]
+use super::fused::tiles;
 
 /// `[d_output, d_input]`, packed.
 pub struct Packed {
@@ -36,6 +39,9 @@ pub struct Packed {
 }
 
 enum Weights {
+    /// For matrix units, which NumKong keeps busy for a part of the time only.
+    #[cfg(target_arch = "x86_64")]
+    Tiles(tiles::Weights),
     Bf16(Pieces<bf16>),
     Int8(Pieces<i8>),
 }
@@ -81,6 +87,11 @@ impl Packed {
         let numbers = elements(weight.clone().cast(DType::F32))?;
         let numbers = numbers.as_slice()?;
         let weights = match precision {
+            #[cfg(target_arch = "x86_64")]
+            Precision::Bf16 if tiles::available() => {
+                let weight = Matrix::new(numbers, [d_output, d_input]);
+                Weights::Tiles(tiles::Weights::new(weight))
+            }
             Precision::Bf16 => Weights::Bf16(Pieces::new(numbers, d_input)),
             Precision::Int8 => Weights::Int8(Pieces::new(numbers, d_input)),
             Precision::F32 | Precision::F16 => return None,
@@ -151,19 +162,26 @@ impl Packed {
     }
 
     fn multiply(&self, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-        let mut y = vec![0.0; x.len() / self.d_input * self.d_output];
+        let rows = x.len() / self.d_input;
+        let zeros = || vec![0.0; rows * self.d_output];
         match &self.weights {
-            _ if x.is_empty() => {}
-            Weights::Bf16(pieces) => pieces.multiply(x, self.d_input, bias, &mut y),
-            Weights::Int8(pieces) => pieces.multiply(x, self.d_input, bias, &mut y),
+            _ if x.is_empty() => Vec::new(),
+            #[cfg(target_arch = "x86_64")]
+            Weights::Tiles(weights) => {
+                let x = Matrix::new(x, [rows, self.d_input]);
+                weights.multiply(x, Start::bias(bias.unwrap_or_default()))
+            }
+            Weights::Bf16(pieces) => pieces.multiply(x, self.d_input, bias, zeros()),
+            Weights::Int8(pieces) => pieces.multiply(x, self.d_input, bias, zeros()),
         }
-        y
     }
 }
 
 impl fmt::Debug for Packed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let precision = match self.weights {
+            #[cfg(target_arch = "x86_64")]
+            Weights::Tiles(_) => Precision::Bf16,
             Weights::Bf16(_) => Precision::Bf16,
             Weights::Int8(_) => Precision::Int8,
         };
@@ -190,7 +208,14 @@ impl<N: Number> Pieces<N> {
         }
     }
 
-    fn multiply(&self, x: &[f32], d_input: usize, bias: Option<&[f32]>, y: &mut [f32]) {
+    /// Fills `y`.
+    fn multiply(
+        &self,
+        x: &[f32],
+        d_input: usize,
+        bias: Option<&[f32]>,
+        mut y: Vec<f32>,
+    ) -> Vec<f32> {
         let (rows, d_output) = (x.len() / d_input, self.scales.len());
         if rows > SHARED {
             let share = rows.div_ceil(rayon::current_num_threads());
@@ -219,9 +244,10 @@ impl<N: Number> Pieces<N> {
             });
             let products: Vec<_> = pieces.collect();
             for (i, product) in products.iter().enumerate() {
-                self.place(i, &x.scales, product, bias, y);
+                self.place(i, &x.scales, product, bias, &mut y);
             }
         }
+        y
     }
 
     /// Scales the products with piece `i`, and puts them to their columns of `y`.

@@ -15,7 +15,7 @@ mod mixture;
 #[cfg(feature = "flex")]
 mod product;
 #[cfg(all(feature = "flex", target_arch = "x86_64"))]
-mod tiles;
+pub mod tiles;
 #[cfg(feature = "flex")]
 mod words;
 
@@ -35,7 +35,10 @@ use {
 use super::KeysValues;
 
 #[cfg(feature = "flex")]
-pub(super) use kernels::{largest, softmax_row, vectorised};
+pub(super) use {
+    kernels::{largest, softmax_row, vectorised},
+    product::{Matrix, Start},
+};
 
 /// Whether the functions here are one pass each on a device.
 #[cfg(feature = "flex")]
@@ -461,7 +464,9 @@ mod tests {
     fn assert_all_close(found: Vec<TensorData>, expected: &[TensorData]) {
         assert_eq!(found.len(), expected.len());
         for (found, expected) in found.iter().zip(expected) {
-            let largest = expected.iter::<f32>().fold(1.0, |most, x| x.abs().max(most));
+            let largest = expected
+                .iter::<f32>()
+                .fold(1.0, |most, x| x.abs().max(most));
             let tolerance = Tolerance::<f32>::absolute(5e-6 * largest);
             found.assert_approx_eq(expected, tolerance);
         }

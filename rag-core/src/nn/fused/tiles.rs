@@ -1,11 +1,12 @@
-//! f32 products on matrix units for bf16 (AMX). The 24 bits of a number are those of three bf16, whose sum it is; of
-//! the products of these parts, the six that reach into the digits of an f32 are summed, in f32 (Henry, Tang and
-//! Heinecke 2019, arXiv 1904.06376). That is faster than the processor's vectors are, and nearer to the exact sum.
+//! Products on matrix units for bf16 (AMX). The 24 bits of an f32 are those of three bf16, whose sum it is; of the
+//! products of these parts, the six that reach into the digits of an f32 are summed, in f32 (Henry, Tang and Heinecke
+//! 2019, arXiv 1904.06376). That is faster than the processor's vectors are, and nearer to the exact sum. With one
+//! part, numbers are rounded to bf16.
 //!
-//! What is not finite becomes NaN, and numbers below 1e-33 lose digits.
+//! What is not finite becomes NaN in f32, and numbers below 1e-33 lose digits.
 
-// SAFETY, of all that is unsafe here: [`serve`] has found what the processor has to have, slices are as long as what
-// is read from them and written to them, and tasks write to different rows, or different columns, of the product.
+// SAFETY, of all that is unsafe here: [`available`] has found what the processor has to have, slices are as long as
+// what is read from them and written to them, and tasks write to different rows, or different columns, of the product.
 #![allow(unsafe_code)]
 // What is in registers goes by number: closures are compiled for a processor without its vectors.
 #![allow(clippy::needless_range_loop)]
@@ -22,9 +23,6 @@ use rayon::prelude::*;
 
 use super::product::{Cores, Matrix, Start};
 
-/// That a number is split into.
-const PARTS: usize = 3;
-
 /// Rows of a tile, and pairs of numbers in each.
 const SIDE: usize = 16;
 
@@ -34,20 +32,20 @@ const WIDTH: usize = 2 * SIDE;
 /// Rows of either matrix that are multiplied at once, two tiles of each.
 const STRIPE: usize = 2 * SIDE;
 
-/// Tiles of a stripe and `WIDTH` columns.
-const BOTH: usize = 2 * PARTS;
-
 /// Columns whose products are summed up before they are added to others.
 const COLUMNS: usize = 1024;
 
 /// Rows of the smaller matrix that all tasks read: what they need of it stays in the last cache.
 const SHARED: usize = 1024;
 
-/// Rows of the larger matrix in a task: they stay in the second-level cache.
-const OWN: usize = 128;
+/// Rows of a task, times the parts of their numbers: they stay in the second-level cache.
+const OWN: usize = 384;
 
-/// Fewer rows or columns are multiplied faster where they are.
+/// Fewer rows or columns in f32 are multiplied faster where they are.
 const FEWEST: usize = 32;
+
+/// Rows up to which tasks share the weights instead of the rows.
+const FEW: usize = 64;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -61,16 +59,138 @@ thread_local! {
     static OWN_TILES: Cell<Vec<Tile>> = const { Cell::new(Vec::new()) };
 }
 
-/// Whether `a b` is multiplied here.
-pub fn serve(a: Matrix<'_>, b: Matrix<'_>) -> bool {
+/// Whether the processor has matrix units.
+pub fn available() -> bool {
     static FOUND: LazyLock<bool> = LazyLock::new(|| {
         let amx = numkong::available() & (cap::SAPPHIREAMX | cap::GRANITEAMX) != 0;
         let vectors = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
         // A system lends matrix units to a program that asks for them.
         amx && vectors && numkong::configure_thread()
     });
+    *FOUND
+}
+
+/// Whether the f32 product `a b` is faster here.
+pub fn serve(a: Matrix<'_>, b: Matrix<'_>) -> bool {
     let least = a.rows().min(a.columns()).min(b.columns());
-    least >= FEWEST && *FOUND
+    least >= FEWEST && available()
+}
+
+/// Weights `[d_output, d_input]` in bf16.
+pub struct Weights {
+    tiles: Vec<Tile>,
+    d_output: usize,
+    d_input: usize,
+}
+
+impl Weights {
+    /// Where matrix units are [`available`].
+    pub fn new(weight: Matrix<'_>) -> Self {
+        assert!(available(), "there are no matrix units");
+        let (d_output, d_input) = (weight.rows(), weight.columns());
+        let mut tiles = Vec::new();
+        let all = d_output.div_ceil(STRIPE) * tiles_of_stripe::<1>(&(0..d_input));
+        room(&mut tiles, all);
+        for columns in chunks(d_input) {
+            let tiles = &mut tiles[chunk(d_output, &columns)];
+            pack_all::<1>(weight, 0..d_output, columns, true, tiles);
+        }
+        Self {
+            tiles,
+            d_output,
+            d_input,
+        }
+    }
+
+    /// `start + x Wᵀ`.
+    pub fn multiply(&self, x: Matrix<'_>, start: Start<'_>) -> Vec<f32> {
+        assert_eq!(x.columns(), self.d_input, "inputs for these weights");
+        let count = x.rows() * self.d_output;
+        let mut y = Vec::with_capacity(count);
+        let output = Output {
+            y: y.as_mut_ptr(),
+            apart: self.d_output,
+            start,
+            turned: false,
+        };
+        match x.rows() <= FEW {
+            true => self.multiply_few(x, output),
+            false => self.multiply_many(x, output),
+        }
+        unsafe { y.set_len(count) };
+        y
+    }
+
+    /// Tasks share the rows.
+    fn multiply_many(&self, x: Matrix<'_>, output: Output<'_>) {
+        let stripes = x.rows().div_ceil(STRIPE);
+        let threads = rayon::current_num_threads();
+        let tasks = x
+            .rows()
+            .div_ceil(OWN)
+            .next_multiple_of(threads)
+            .min(stripes);
+        (0..tasks).into_par_iter().for_each(|i| {
+            let first = i * stripes / tasks * STRIPE;
+            let rows = first..x.rows().min((i + 1) * stripes / tasks * STRIPE);
+            let mut memory = OWN_TILES.take();
+            for columns in chunks(self.d_input) {
+                let of_stripe = tiles_of_stripe::<1>(&columns);
+                let tiles = room(&mut memory, rows.len().div_ceil(STRIPE) * of_stripe);
+                pack_all::<1>(x, rows.clone(), columns.clone(), false, tiles);
+                let output = output.from(columns.start);
+                let weights = &self.tiles[chunk(self.d_output, &columns)];
+                let weights = (weights, 0..self.d_output);
+                unsafe { output.multiply::<1>((tiles, rows.clone()), weights, of_stripe) };
+            }
+            OWN_TILES.set(memory);
+        });
+    }
+
+    /// Tasks share the weights.
+    fn multiply_few(&self, x: Matrix<'_>, output: Output<'_>) {
+        let stripes_of_x = x.rows().div_ceil(STRIPE);
+        let mut memory = SHARED_TILES.take();
+        let all = stripes_of_x * tiles_of_stripe::<1>(&(0..self.d_input));
+        let x_tiles = room(&mut memory, all);
+        for columns in chunks(self.d_input) {
+            let tiles = &mut x_tiles[chunk(x.rows(), &columns)];
+            pack_all::<1>(x, 0..x.rows(), columns, false, tiles);
+        }
+        let stripes = self.d_output.div_ceil(STRIPE);
+        let tasks = stripes.min(4 * rayon::current_num_threads());
+        (0..tasks).into_par_iter().for_each(|i| {
+            let stripes = i * stripes / tasks..(i + 1) * stripes / tasks;
+            let outputs = stripes.start * STRIPE..self.d_output.min(stripes.end * STRIPE);
+            for columns in chunks(self.d_input) {
+                let of_stripe = tiles_of_stripe::<1>(&columns);
+                let weights = &self.tiles[chunk(self.d_output, &columns)];
+                let weights = &weights[stripes.start * of_stripe..stripes.end * of_stripe];
+                let x_tiles = &x_tiles[chunk(x.rows(), &columns)];
+                let output = output.from(columns.start);
+                let (left, right) = ((x_tiles, 0..x.rows()), (weights, outputs.clone()));
+                unsafe { output.multiply::<1>(left, right, of_stripe) };
+            }
+        });
+        SHARED_TILES.set(memory);
+    }
+}
+
+/// Columns that are summed up at once.
+fn chunks(columns: usize) -> impl Iterator<Item = Range<usize>> {
+    let firsts = (0..columns).step_by(COLUMNS);
+    firsts.map(move |first| first..columns.min(first + COLUMNS))
+}
+
+/// Where tiles for these columns are, after those for columns before.
+fn chunk(rows: usize, columns: &Range<usize>) -> Range<usize> {
+    let stripes = rows.div_ceil(STRIPE);
+    let before = stripes * tiles_of_stripe::<1>(&(0..columns.start));
+    before..before + stripes * tiles_of_stripe::<1>(columns)
+}
+
+fn tiles_of_stripe<const P: usize>(columns: &Range<usize>) -> usize {
+    2 * P * columns.len().div_ceil(WIDTH)
 }
 
 /// See [`super::product::write`], which has checked that there is room at `y`.
@@ -94,41 +214,37 @@ pub unsafe fn write(
         Cores::All => (4 * rayon::current_num_threads(), 1),
     };
     let own = larger.rows().div_ceil(tasks).next_multiple_of(STRIPE);
-    let own = own.min(OWN);
+    let own = own.min(OWN / 3);
+    let output = Output {
+        y,
+        apart,
+        start,
+        turned,
+    };
     let mut memory = SHARED_TILES.take();
-    for first in (0..inner).step_by(COLUMNS) {
-        let columns = first..inner.min(first + COLUMNS);
-        let of_stripe = BOTH * columns.len().div_ceil(WIDTH);
+    for columns in chunks(inner) {
+        let output = output.from(columns.start);
+        let of_stripe = tiles_of_stripe::<3>(&columns);
         for row in (0..smaller.rows()).step_by(SHARED) {
-            let rows = row..smaller.rows().min(row + SHARED);
-            let tiles = room(&mut memory, rows.len(), of_stripe);
+            let shared = row..smaller.rows().min(row + SHARED);
+            let tiles = room(&mut memory, shared.len().div_ceil(STRIPE) * of_stripe);
             (tiles.par_chunks_exact_mut(of_stripe).enumerate())
                 .with_min_len(at_least)
                 .for_each(|(i, tiles)| {
-                    let rows = rows.start + i * STRIPE..rows.end;
-                    pack(smaller, rows, columns.clone(), true, tiles);
+                    let rows = shared.start + i * STRIPE..shared.end;
+                    pack::<3>(smaller, rows, columns.clone(), true, tiles);
                 });
-            let task = Task {
-                shared: tiles,
-                shared_rows: rows,
-                of_stripe,
-                turned,
-                y,
-                apart,
-                start: if first > 0 { Start::Before } else { start },
-            };
+            let right = &*tiles;
             (0..larger.rows().div_ceil(own))
                 .into_par_iter()
                 .with_min_len(at_least)
                 .for_each(|i| {
                     let rows = i * own..larger.rows().min((i + 1) * own);
                     let mut memory = OWN_TILES.take();
-                    let tiles = room(&mut memory, rows.len(), of_stripe);
-                    for (i, tiles) in tiles.chunks_exact_mut(of_stripe).enumerate() {
-                        let rows = rows.start + i * STRIPE..rows.end;
-                        pack(larger, rows, columns.clone(), false, tiles);
-                    }
-                    unsafe { task.multiply(tiles, rows) };
+                    let left = room(&mut memory, rows.len().div_ceil(STRIPE) * of_stripe);
+                    pack_all::<3>(larger, rows.clone(), columns.clone(), false, left);
+                    let right = (right, shared.clone());
+                    unsafe { output.multiply::<3>((left, rows), right, of_stripe) };
                     OWN_TILES.set(memory);
                 });
         }
@@ -136,41 +252,51 @@ pub unsafe fn write(
     SHARED_TILES.set(memory);
 }
 
-/// Tiles for so many rows.
-fn room(memory: &mut Vec<Tile>, rows: usize, of_stripe: usize) -> &mut [Tile] {
-    let needed = rows.div_ceil(STRIPE) * of_stripe;
-    if memory.len() < needed {
-        memory.resize(needed, Tile([[0; SIDE]; SIDE]));
+fn room(memory: &mut Vec<Tile>, tiles: usize) -> &mut [Tile] {
+    if memory.len() < tiles {
+        memory.resize(tiles, Tile([[0; SIDE]; SIDE]));
     }
-    &mut memory[..needed]
+    &mut memory[..tiles]
 }
 
-/// What all tasks know: the smaller matrix, and where the product goes.
-struct Task<'a> {
-    shared: &'a [Tile],
-    shared_rows: Range<usize>,
-    of_stripe: usize,
-    /// Whether rows of the smaller matrix are those of the product.
-    turned: bool,
+/// Where a product goes.
+#[derive(Clone, Copy)]
+struct Output<'a> {
     y: *mut f32,
     apart: usize,
     start: Start<'a>,
+    /// Whether rows of what is multiplied from the right are those of the product.
+    turned: bool,
 }
 
-unsafe impl Sync for Task<'_> {}
+unsafe impl Sync for Output<'_> {}
 
-impl Task<'_> {
-    /// Multiplies some rows of the larger matrix.
+impl Output<'_> {
+    /// For products with columns from here on.
+    fn from(self, column: usize) -> Self {
+        let start = match column {
+            0 => self.start,
+            _ => Start::Before,
+        };
+        Self { start, ..self }
+    }
+
+    /// Multiplies stripes of these rows.
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn multiply(&self, own: &[Tile], own_rows: Range<usize>) {
+    unsafe fn multiply<const P: usize>(
+        &self,
+        (left, left_rows): (&[Tile], Range<usize>),
+        (right, right_rows): (&[Tile], Range<usize>),
+        of_stripe: usize,
+    ) {
         unsafe { configure() };
         let mut sums = Sums([[0.0; STRIPE]; STRIPE]);
-        for (i, shared) in self.shared.chunks_exact(self.of_stripe).enumerate() {
-            let columns = self.shared_rows.start + i * STRIPE..self.shared_rows.end;
-            for (j, own) in own.chunks_exact(self.of_stripe).enumerate() {
-                let rows = own_rows.start + j * STRIPE..own_rows.end;
+        for (i, right) in right.chunks_exact(of_stripe).enumerate() {
+            let columns = right_rows.start + i * STRIPE..right_rows.end;
+            for (j, left) in left.chunks_exact(of_stripe).enumerate() {
+                let rows = left_rows.start + j * STRIPE..left_rows.end;
                 unsafe {
-                    sum(own, shared, &mut sums);
+                    sum::<P>(left, right, &mut sums);
                     self.put(&sums, rows, columns.clone());
                 }
             }
@@ -185,7 +311,8 @@ impl Task<'_> {
         for (row, column) in [(0, 0), (0, SIDE), (SIDE, 0), (SIDE, SIDE)] {
             let mut quarter = [_mm512_setzero_si512(); SIDE];
             for i in 0..SIDE {
-                quarter[i] = unsafe { _mm512_loadu_si512(sums.0[row + i][column..].as_ptr().cast()) };
+                quarter[i] =
+                    unsafe { _mm512_loadu_si512(sums.0[row + i][column..].as_ptr().cast()) };
             }
             let mut rows = rows.start + row..rows.end;
             let mut columns = columns.start + column..columns.end;
@@ -216,27 +343,42 @@ impl Task<'_> {
     }
 }
 
-/// A stripe of a matrix, zeros where it ends: for each `WIDTH` columns and each part the two tiles, transposed for what
-/// is multiplied from the `right`.
-fn pack(
+/// Stripes of these rows.
+fn pack_all<const P: usize>(
     matrix: Matrix<'_>,
     rows: Range<usize>,
     columns: Range<usize>,
     right: bool,
     tiles: &mut [Tile],
 ) {
-    for (tiles, first) in (tiles.chunks_exact_mut(BOTH)).zip(columns.clone().step_by(WIDTH)) {
+    let of_stripe = tiles_of_stripe::<P>(&columns);
+    for (i, tiles) in tiles.chunks_exact_mut(of_stripe).enumerate() {
+        let rows = rows.start + i * STRIPE..rows.end;
+        pack::<P>(matrix, rows, columns.clone(), right, tiles);
+    }
+}
+
+/// The first stripe of these rows, zeros where they end: for each `WIDTH` columns and each part two tiles, transposed
+/// for what is multiplied from the `right`.
+fn pack<const P: usize>(
+    matrix: Matrix<'_>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    right: bool,
+    tiles: &mut [Tile],
+) {
+    for (tiles, first) in (tiles.chunks_exact_mut(2 * P)).zip(columns.clone().step_by(WIDTH)) {
         for half in 0..2 {
             let rows = (rows.start + half * SIDE).min(rows.end)..rows.end;
             let block = matrix.some(rows).transposed().some(first..columns.end);
-            unsafe { pack_tiles(block.transposed(), right, &mut tiles[half..]) };
+            unsafe { pack_tiles::<P>(block.transposed(), right, &mut tiles[half..]) };
         }
     }
 }
 
 /// The first `SIDE` rows and `WIDTH` columns, to every second tile.
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn pack_tiles(block: Matrix<'_>, right: bool, tiles: &mut [Tile]) {
+unsafe fn pack_tiles<const P: usize>(block: Matrix<'_>, right: bool, tiles: &mut [Tile]) {
     let (rows, columns) = (block.rows().min(SIDE), block.columns().min(WIDTH));
     let [row, column] = block.strides;
     let mut copy = [0.0; SIDE * WIDTH];
@@ -258,14 +400,15 @@ unsafe fn pack_tiles(block: Matrix<'_>, right: bool, tiles: &mut [Tile]) {
             false => (i * column, (i + SIDE) * column),
         };
         let (x, y) = (&numbers[first..][..SIDE], &numbers[second..][..SIDE]);
-        let pairs = unsafe { split(_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(y.as_ptr())) };
-        for part in 0..PARTS {
+        let parts: [_; P] =
+            unsafe { split(_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(y.as_ptr())) };
+        for part in 0..P {
             let row = tiles[2 * part].0[i].as_mut_ptr();
-            unsafe { _mm512_store_si512(row.cast(), pairs[part]) };
+            unsafe { _mm512_store_si512(row.cast(), parts[part]) };
         }
     }
     if by_rows == right {
-        for tile in tiles.iter_mut().step_by(2) {
+        for tile in tiles.iter_mut().step_by(2).take(P) {
             let mut rows = [_mm512_setzero_si512(); SIDE];
             for i in 0..SIDE {
                 rows[i] = unsafe { _mm512_load_si512(tile.0[i].as_ptr().cast()) };
@@ -279,13 +422,29 @@ unsafe fn pack_tiles(block: Matrix<'_>, right: bool, tiles: &mut [Tile]) {
 }
 
 /// The parts of two numbers side by side. Without its last 16 bits a number is a bf16; what is left of it has as many
-/// bits less.
+/// bits less. One part is rounded.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn split(x: __m512, y: __m512) -> [__m512i; PARTS] {
-    let [x1, y1] = [rest(x), rest(y)];
-    let [x2, y2] = [rest(x1), rest(y1)];
-    [pairs(x, y), pairs(x1, y1), pairs(x2, y2)]
+fn split<const P: usize>(mut x: __m512, mut y: __m512) -> [__m512i; P] {
+    if P == 1 {
+        return [pairs(rounded(x), rounded(y)); P];
+    }
+    let mut parts = [_mm512_setzero_si512(); P];
+    for part in 0..P {
+        parts[part] = pairs(x, y);
+        (x, y) = (rest(x), rest(y));
+    }
+    parts
+}
+
+/// To the nearest number whose last 16 bits do not count, or to the even one of two.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn rounded(x: __m512) -> __m512 {
+    let bits = _mm512_castps_si512(x);
+    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+    let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF));
+    _mm512_castsi512_ps(_mm512_add_epi32(bits, half))
 }
 
 #[inline]
@@ -340,17 +499,65 @@ unsafe fn configure() {
     unsafe { asm!("ldtilecfg [{}]", in(reg) &configuration, options(readonly, nostack)) };
 }
 
-/// The products of a stripe's rows with another's: of parts 2·0, 1·0, 1·1, 0·1, 0·2 and 0·0, each with an operand of
-/// the one before.
+/// The products of a stripe's rows with another's, in tile registers 0 to 3, which are four quarters of them.
 #[inline]
-unsafe fn sum(a: &[Tile], b: &[Tile], sums: &mut Sums) {
-    assert_eq!(a.len(), b.len());
+unsafe fn sum<const P: usize>(left: &[Tile], right: &[Tile], sums: &mut Sums) {
+    assert_eq!(left.len(), right.len());
     unsafe {
         asm!(
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
             "tilezero tmm3",
+            options(nomem, nostack),
+        );
+        match P {
+            1 => add_products(left, right),
+            _ => add_products_of_parts(left, right),
+        }
+        asm!(
+            "tilestored [{sums} + {sums_row}], tmm0",
+            "tilestored [{sums} + {sums_row} + 64], tmm1",
+            "tilestored [{sums} + {sums_row} + 2048], tmm2",
+            "tilestored [{sums} + {sums_row} + 2112], tmm3",
+            sums = in(reg) sums,
+            sums_row = in(reg) size_of::<[f32; STRIPE]>(),
+            options(nostack),
+        );
+    }
+}
+
+#[inline]
+unsafe fn add_products(left: &[Tile], right: &[Tile]) {
+    unsafe {
+        asm!(
+            "2:",
+            "tileloadd tmm4, [{a} + {row}]",
+            "tileloadd tmm6, [{b} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {row} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{a} + {row} + 1024]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {a}, 2048",
+            "add {b}, 2048",
+            "dec {steps}",
+            "jnz 2b",
+            a = inout(reg) left.as_ptr() => _,
+            b = inout(reg) right.as_ptr() => _,
+            steps = inout(reg) left.len() / 2 => _,
+            row = in(reg) size_of::<[u32; SIDE]>(),
+            options(nostack),
+        );
+    }
+}
+
+/// Of parts 2·0, 1·0, 1·1, 0·1, 0·2 and 0·0, each with an operand of the one before.
+#[inline]
+unsafe fn add_products_of_parts(left: &[Tile], right: &[Tile]) {
+    unsafe {
+        asm!(
             "2:",
             "tileloadd tmm4, [{a} + {row} + 4096]",
             "tileloadd tmm6, [{b} + {row}]",
@@ -394,16 +601,10 @@ unsafe fn sum(a: &[Tile], b: &[Tile], sums: &mut Sums) {
             "add {b}, 6144",
             "dec {steps}",
             "jnz 2b",
-            "tilestored [{sums} + {sums_row}], tmm0",
-            "tilestored [{sums} + {sums_row} + 64], tmm1",
-            "tilestored [{sums} + {sums_row} + 2048], tmm2",
-            "tilestored [{sums} + {sums_row} + 2112], tmm3",
-            a = inout(reg) a.as_ptr() => _,
-            b = inout(reg) b.as_ptr() => _,
-            steps = inout(reg) a.len() / BOTH => _,
-            sums = in(reg) sums,
+            a = inout(reg) left.as_ptr() => _,
+            b = inout(reg) right.as_ptr() => _,
+            steps = inout(reg) left.len() / 6 => _,
             row = in(reg) size_of::<[u32; SIDE]>(),
-            sums_row = in(reg) size_of::<[f32; STRIPE]>(),
             options(nostack),
         );
     }
@@ -413,7 +614,14 @@ unsafe fn sum(a: &[Tile], b: &[Tile], sums: &mut Sums) {
 mod tests {
     use super::*;
 
-    fn multiply(a: Matrix<'_>, b: Matrix<'_>, y: &mut [f32], apart: usize, start: Start<'_>, cores: Cores) {
+    fn multiply(
+        a: Matrix<'_>,
+        b: Matrix<'_>,
+        y: &mut [f32],
+        apart: usize,
+        start: Start<'_>,
+        cores: Cores,
+    ) {
         assert!(y.len() >= a.rows() * apart);
         unsafe { write(a, b, y.as_mut_ptr(), apart, start, cores) };
     }
@@ -456,7 +664,14 @@ mod tests {
             let a_columns = Matrix::new(&a_turned, [inner, rows]).transposed();
             let b_columns = Matrix::new(&b_turned, [inner, columns]);
             let mut found = vec![0.0; rows * columns];
-            multiply(a_rows, b_rows, &mut found, columns, Start::Nothing, Cores::All);
+            multiply(
+                a_rows,
+                b_rows,
+                &mut found,
+                columns,
+                Start::Nothing,
+                Cores::All,
+            );
             let error = error(&found, &a, &b, shape);
             assert!(error < 5e-7, "{shape:?}: {error}");
             for (a, b, cores) in [

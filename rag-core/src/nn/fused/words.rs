@@ -122,7 +122,11 @@ impl Head {
             });
             let by_logit = Matrix::new(piece.logits, [piece.rows.len(), piece.words.len()]);
             let product = |a, b, y: &mut [f32], first| {
-                let start = if first == 0 { Start::Nothing } else { Start::Before };
+                let start = if first == 0 {
+                    Start::Nothing
+                } else {
+                    Start::Before
+                };
                 multiply(a, b, y, width, start, Cores::All);
             };
             if let Some(by_state) = &mut by_state {
