@@ -16,6 +16,9 @@ use super::{
     fused::{primitive, softmax_row, tensor},
 };
 
+#[cfg(target_arch = "x86_64")]
+use super::fused::{Matrix, tiles};
+
 /// Queries that are worked on at once, at most.
 const QUERIES: usize = 128;
 
@@ -24,13 +27,16 @@ const MANY: usize = 8;
 
 /// softmax(scale · Q Kᵀ + bias) V of every head, for `queries` `[rows, length, heads · d_head]`: in the same shape.
 /// `bias` is `[rows | 1, heads | 1, length | 1, memory length]`. `None` where they are not f32 on the CPU, or want
-/// gradients.
+/// gradients. Products of many queries may be `rounded` to bf16.
 pub fn attend(
     queries: &Tensor<3>,
     memory: &KeysValues,
     bias: Option<&Tensor<4>>,
     scale: f64,
+    rounded: bool,
 ) -> Option<Tensor<3>> {
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = rounded;
     let [rows, length, inner] = queries.dims();
     let [_, heads, memory_length, d_head] = memory.keys.dims();
     if [rows, length, memory_length].contains(&0) {
@@ -60,12 +66,20 @@ pub fn attend(
         .for_each(|(row, y)| {
             let tasks = y.par_chunks_mut(at_once * inner).enumerate();
             tasks.for_each(|(task, y)| {
-                Arch::new().dispatch(Task {
+                let task = Task {
                     of: &heads_of,
                     row,
                     first: task * at_once,
                     y,
-                });
+                };
+                #[cfg(target_arch = "x86_64")]
+                if at_once.min(memory_length) >= MANY && tiles::available() {
+                    return match rounded {
+                        true => task.tiled::<1>(),
+                        false => task.tiled::<3>(),
+                    };
+                }
+                Arch::new().dispatch(task);
             });
         });
     Some(tensor(y, [rows, length, inner]))
@@ -136,6 +150,72 @@ struct Task<'a> {
 /// registers.
 const X: usize = 5;
 const W: usize = 4;
+
+#[cfg(target_arch = "x86_64")]
+impl Task<'_> {
+    /// On matrix units, numbers in so many parts.
+    fn tiled<const P: usize>(self) {
+        let Self { of, row, first, y } = self;
+        let (length, d) = (of.memory_length, of.d_head);
+        let inner = of.heads * d;
+        let shape = [length, d];
+        for head in 0..of.heads {
+            let queries = &of.queries.from([row, first, 0])[head * d..];
+            let count = y.len() / inner;
+            let operands = [
+                Matrix::apart(queries, [count, d], of.queries.strides[1]),
+                Matrix::apart(of.keys.from([row, head, 0, 0]), shape, of.keys.strides[2]),
+                Matrix::apart(
+                    of.values.from([row, head, 0, 0]),
+                    shape,
+                    of.values.strides[2],
+                ),
+            ];
+            let weigh = |from: usize, scores: &mut [f32]| {
+                Arch::new().dispatch(Weigh {
+                    of,
+                    row,
+                    head,
+                    first: first + from,
+                    scores,
+                });
+            };
+            tiles::attend::<P>(operands, weigh, &mut y[head * d..], inner);
+        }
+    }
+}
+
+/// Scores of a head's queries from `first` on, before they are scaled, to weights.
+#[cfg(target_arch = "x86_64")]
+struct Weigh<'a> {
+    of: &'a Heads,
+    row: usize,
+    head: usize,
+    first: usize,
+    scores: &'a mut [f32],
+}
+
+#[cfg(target_arch = "x86_64")]
+impl WithSimd for Weigh<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let rows = self.scores.chunks_exact_mut(self.of.memory_length);
+        for (i, scores) in rows.enumerate() {
+            for score in scores.iter_mut() {
+                *score *= self.of.scale;
+            }
+            if let Some(bias) = &self.of.bias {
+                let bias = bias.from([self.row, self.head, self.first + i, 0]);
+                for (score, bias) in scores.iter_mut().zip(bias) {
+                    *score += bias;
+                }
+            }
+            softmax_row(scores);
+        }
+    }
+}
 
 impl WithSimd for Task<'_> {
     type Output = ();
@@ -382,12 +462,14 @@ pub mod tests {
                 Some(scattered([1, 1, length, memory_length])),
             ];
             for bias in biases {
-                let found = attend(&queries, &memory, bias.as_ref(), 0.125).unwrap();
+                let found = attend(&queries, &memory, bias.as_ref(), 0.125, false).unwrap();
+                let rounded = attend(&queries, &memory, bias.as_ref(), 0.125, true).unwrap();
                 let expected = expected(queries.clone(), &memory, bias, 0.125, |weights| weights);
-                let tolerance = Tolerance::<f32>::rel_abs(1e-4, 1e-5);
-                found
-                    .into_data()
-                    .assert_approx_eq(&expected.into_data(), tolerance);
+                let expected = expected.into_data();
+                for (found, tolerance) in [(found, 1e-5), (rounded, 3e-2)] {
+                    let tolerance = Tolerance::<f32>::rel_abs(10.0 * tolerance, tolerance);
+                    found.into_data().assert_approx_eq(&expected, tolerance);
+                }
             }
         }
     }
@@ -399,6 +481,15 @@ pub mod tests {
             keys: Tensor::zeros([1, 1, 2, 4], &device),
             values: Tensor::zeros([1, 1, 2, 4], &device),
         };
-        assert!(attend(&Tensor::zeros([1, 2, 4], &device), &memory, None, 1.0).is_none());
+        assert!(
+            attend(
+                &Tensor::zeros([1, 2, 4], &device),
+                &memory,
+                None,
+                1.0,
+                false
+            )
+            .is_none()
+        );
     }
 }

@@ -107,7 +107,13 @@ impl Attention {
         let [rows, length, _] = states.dims();
         let queries = self.query.forward(states, precision);
         #[cfg(feature = "flex")]
-        if let Some(heads) = super::attend::attend(&queries, memory, bias.as_ref(), self.scale) {
+        if let Some(heads) = super::attend::attend(
+            &queries,
+            memory,
+            bias.as_ref(),
+            self.scale,
+            self.query.is_packed(),
+        ) {
             return self.output.forward(heads, precision).cast(FloatDType::F32);
         }
         let bias_of = bias.as_ref();

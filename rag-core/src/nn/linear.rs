@@ -65,6 +65,11 @@ impl Linear {
         flat_linear(input, self.weight.val(), bias, precision)
     }
 
+    #[cfg(feature = "flex")]
+    pub(super) fn is_packed(&self) -> bool {
+        self.packed.is_some()
+    }
+
     /// The weight, where nothing is multiplied instead of it.
     pub fn unpacked_weight(&self) -> Option<Tensor<2>> {
         self.packed.is_none().then(|| self.weight.val())

@@ -21,13 +21,13 @@ use rayon::prelude::*;
 
 use super::{
     Precision,
-    fused::{Matrix, Start, elements, flex, largest, tensor, vectorised},
+    fused::{elements, flex, largest, tensor, vectorised},
     fuses,
     linear::by_rows,
 };
 
 #[cfg(target_arch = "x86_64")]
-use super::fused::tiles;
+use super::fused::{Matrix, Start, tiles};
 
 /// `[d_output, d_input]`, packed.
 pub struct Packed {

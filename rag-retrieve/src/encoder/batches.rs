@@ -2,8 +2,8 @@ use burn::tensor::{Device, Int, Tensor};
 use ndarray::Array2;
 use rag_core::{Encoding, TokenBatch, padded};
 
-/// Texts that are read in one forward pass.
-const BATCH: usize = 32;
+/// Tokens that are read in one forward pass, with padding: what a layer makes of them stays near the processor.
+const TOKENS: usize = 2048;
 
 /// What `forward` makes of texts, `[texts, width]`. It is given batches of like length, so that little is
 /// padded, each with the segments of its tokens, and gives `[rows, width]`.
@@ -17,7 +17,12 @@ pub(crate) fn by_length(
     let mut order: Vec<usize> = (0..texts.len()).collect();
     order.sort_by_key(|&i| texts[i].ids.len());
     let mut found = Array2::zeros((texts.len(), width));
-    for batch in order.chunks(BATCH) {
+    let mut rest = order.as_slice();
+    while !rest.is_empty() {
+        let fit = |&(i, &text): &(usize, &usize)| (i + 1) * texts[text].ids.len() <= TOKENS;
+        let count = rest.iter().enumerate().take_while(fit).count().max(1);
+        let (batch, others) = rest.split_at(count);
+        rest = others;
         let ids: Vec<_> = batch.iter().map(|&i| &texts[i].ids).collect();
         let segments: Vec<_> = batch.iter().map(|&i| &texts[i].segments).collect();
         let tokens = TokenBatch::new(&ids, pad, device);

@@ -176,6 +176,61 @@ impl Weights {
     }
 }
 
+/// What `weigh` makes of the scores Q Kᵀ, times V, of `queries` `[length, d]`, `keys` and `values` `[memory length, d]`.
+/// It is given the number of the first of some queries and their scores, row after row, and leaves weights there. Rows
+/// of `y` are so far `apart`.
+pub fn attend<const P: usize>(
+    [queries, keys, values]: [Matrix<'_>; 3],
+    weigh: impl Fn(usize, &mut [f32]),
+    y: &mut [f32],
+    apart: usize,
+) {
+    let (length, memory, d) = (queries.rows(), keys.rows(), queries.columns());
+    assert_eq!(
+        [keys.columns(), values.columns()],
+        [d, d],
+        "heads of a size"
+    );
+    assert_eq!(values.rows(), memory, "a value for each key");
+    assert!(d <= apart && y.len() >= length.saturating_sub(1) * apart + d);
+    let (of_d, of_memory) = (
+        tiles_of_stripe::<P>(&(0..d)),
+        tiles_of_stripe::<P>(&(0..memory)),
+    );
+    let (key_tiles, value_tiles) = (
+        memory.div_ceil(STRIPE) * of_d,
+        d.div_ceil(STRIPE) * of_memory,
+    );
+    let mut tiles = OWN_TILES.take();
+    let all = room(&mut tiles, key_tiles + value_tiles + of_d + of_memory);
+    let (key_tiles, all) = all.split_at_mut(key_tiles);
+    let (value_tiles, all) = all.split_at_mut(value_tiles);
+    let (query_tiles, weight_tiles) = all.split_at_mut(of_d);
+    pack_all::<P>(keys, 0..memory, 0..d, true, key_tiles);
+    pack_all::<P>(values.transposed(), 0..d, 0..memory, true, value_tiles);
+    let mut scores = vec![0.0; STRIPE.min(length) * memory];
+    for first in (0..length).step_by(STRIPE) {
+        let count = STRIPE.min(length - first);
+        let scores = &mut scores[..count * memory];
+        let output = |y, apart| Output {
+            y,
+            apart,
+            start: Start::Nothing,
+            turned: false,
+        };
+        pack::<P>(queries, first..length, 0..d, false, query_tiles);
+        let (left, right) = ((&*query_tiles, 0..count), (&*key_tiles, 0..memory));
+        unsafe { output(scores.as_mut_ptr(), memory).multiply::<P>(left, right, of_d) };
+        weigh(first, scores);
+        let weights = Matrix::new(scores, [count, memory]);
+        pack::<P>(weights, 0..count, 0..memory, false, weight_tiles);
+        let (left, right) = ((&*weight_tiles, 0..count), (&*value_tiles, 0..d));
+        let y = y[first * apart..].as_mut_ptr();
+        unsafe { output(y, apart).multiply::<P>(left, right, of_memory) };
+    }
+    OWN_TILES.set(tiles);
+}
+
 /// Columns that are summed up at once.
 fn chunks(columns: usize) -> impl Iterator<Item = Range<usize>> {
     let firsts = (0..columns).step_by(COLUMNS);
