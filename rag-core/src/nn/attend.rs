@@ -35,8 +35,6 @@ pub fn attend(
     scale: f64,
     rounded: bool,
 ) -> Option<Tensor<3>> {
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = rounded;
     let [rows, length, inner] = queries.dims();
     let [_, heads, memory_length, d_head] = memory.keys.dims();
     if [rows, length, memory_length].contains(&0) {
@@ -60,6 +58,15 @@ pub fn attend(
     // Enough tasks for all cores, of queries that share keys and values.
     let tasks_of_row = (4 * rayon::current_num_threads()).div_ceil(rows);
     let at_once = length.div_ceil(tasks_of_row).min(QUERIES);
+    #[cfg(target_arch = "x86_64")]
+    let tiled = length.min(memory_length) >= tiles::STRIPE && tiles::available();
+    #[cfg(target_arch = "x86_64")]
+    let at_once = match tiled {
+        true => at_once.next_multiple_of(tiles::STRIPE),
+        false => at_once,
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = rounded;
     let mut y = vec![0.0; rows * length * inner];
     y.par_chunks_mut(length * inner)
         .enumerate()
@@ -73,7 +80,7 @@ pub fn attend(
                     y,
                 };
                 #[cfg(target_arch = "x86_64")]
-                if at_once.min(memory_length) >= MANY && tiles::available() {
+                if tiled {
                     return match rounded {
                         true => task.tiled::<1>(),
                         false => task.tiled::<3>(),

@@ -105,15 +105,13 @@ impl Attention {
         precision: Precision,
     ) -> Tensor<3> {
         let [rows, length, _] = states.dims();
+        #[cfg(feature = "flex")]
+        let rounded = self.query.is_packed(&states);
         let queries = self.query.forward(states, precision);
         #[cfg(feature = "flex")]
-        if let Some(heads) = super::attend::attend(
-            &queries,
-            memory,
-            bias.as_ref(),
-            self.scale,
-            self.query.is_packed(),
-        ) {
+        if let Some(heads) =
+            super::attend::attend(&queries, memory, bias.as_ref(), self.scale, rounded)
+        {
             return self.output.forward(heads, precision).cast(FloatDType::F32);
         }
         let bias_of = bias.as_ref();

@@ -65,9 +65,11 @@ impl Linear {
         flat_linear(input, self.weight.val(), bias, precision)
     }
 
+    /// Whether packed weights are multiplied with this input.
     #[cfg(feature = "flex")]
-    pub(super) fn is_packed(&self) -> bool {
-        self.packed.is_some()
+    pub(super) fn is_packed<const D: usize>(&self, input: &Tensor<D>) -> bool {
+        let packed = self.packed.as_ref();
+        packed.is_some_and(|packed| packed.serves(input, &self.weight))
     }
 
     /// The weight, where nothing is multiplied instead of it.

@@ -1,6 +1,7 @@
 //! Weights of a linear layer laid out once for the processor's matrix units: bf16 or int8 for answering on the CPU.
 //!
-//! NumKong picks the kernel when the program runs: AMX, AVX-512, AVX2, NEON or plain loops. What it multiplies is
+//! bf16 is multiplied as [`tiles`](super::fused::tiles) where there is AMX. For all else NumKong picks the kernel when
+//! the program runs: AMX, AVX-512, AVX2, NEON or plain loops. What it multiplies is
 //! rounded (bf16), or divided by the largest of its row and rounded to an integer (int8, LLM.int8()'s vector-wise
 //! quantisation, Dettmers et al. 2022, without its outlier columns); sums are f32, or exact in i32.
 
@@ -27,7 +28,7 @@ use super::{
 };
 
 #[cfg(target_arch = "x86_64")]
-use super::fused::{Matrix, Start, tiles};
+use super::fused::{Matrix, tiles};
 
 /// `[d_output, d_input]`, packed.
 pub struct Packed {
@@ -169,7 +170,7 @@ impl Packed {
             #[cfg(target_arch = "x86_64")]
             Weights::Tiles(weights) => {
                 let x = Matrix::new(x, [rows, self.d_input]);
-                weights.multiply(x, Start::bias(bias.unwrap_or_default()))
+                weights.multiply(x, bias.unwrap_or_default())
             }
             Weights::Bf16(pieces) => pieces.multiply(x, self.d_input, bias, zeros()),
             Weights::Int8(pieces) => pieces.multiply(x, self.d_input, bias, zeros()),
@@ -396,12 +397,14 @@ mod tests {
     }
 
     /// Rows that are shared and outputs that are, whole pieces and less.
-    const SHAPES: [[usize; 3]; 5] = [
+    const SHAPES: [[usize; 3]; 7] = [
         [1, 1, 1],
         [5, 300, 64],
         [20, 2 * PIECE, 100],
         [SHARED + 1, 7, 37],
         [200, PIECE + 1, 96],
+        [5, 70, 1100],
+        [100, 70, 2100],
     ];
 
     #[test]
@@ -459,10 +462,16 @@ mod tests {
     fn what_is_not_a_number_stays_so() {
         for precision in [Precision::Bf16, Precision::Int8] {
             let packed = Packed::new(&scattered([3, 5]), precision).unwrap();
-            let x = scattered([2, 5]).slice_fill([1..2, 2..3], f32::NAN);
-            let found: Vec<f32> = packed.linear(x, None).into_data().iter().collect();
-            assert!(found[..3].iter().all(|y| y.is_finite()));
-            assert!(found[3..].iter().all(|y| y.is_nan()), "{found:?}");
+            for nan in [
+                f32::NAN,
+                f32::from_bits(0x7FFF_FFFF),
+                f32::from_bits(0xFF80_0001),
+            ] {
+                let x = scattered([2, 5]).slice_fill([1..2, 2..3], nan);
+                let found: Vec<f32> = packed.linear(x, None).into_data().iter().collect();
+                assert!(found[..3].iter().all(|y| y.is_finite()));
+                assert!(found[3..].iter().all(|y| y.is_nan()), "{found:?}");
+            }
             let nothing = packed.linear(Tensor::<2>::zeros([0, 5], &device("cpu").unwrap()), None);
             assert_eq!(nothing.dims(), [0, 3]);
         }

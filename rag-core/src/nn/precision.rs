@@ -24,7 +24,7 @@ pub enum Precision {
     /// 16 bits with 10 bits of mantissa and a largest value of 65,504: training wants loss scaling.
     F16,
     /// 8-bit integers, for answering on the CPU only: weights and what meets them are rounded to them, row by
-    /// row. All else is f32.
+    /// row. All else is f32, but products of attention may be bf16.
     Int8,
 }
 

@@ -1,9 +1,11 @@
 use burn::tensor::{Device, Int, Tensor};
 use ndarray::Array2;
-use rag_core::{Encoding, TokenBatch, padded};
+use rag_core::{Encoding, TokenBatch, nn::fuses, padded};
 
-/// Tokens that are read in one forward pass, with padding: what a layer makes of them stays near the processor.
-const TOKENS: usize = 2048;
+/// Tokens that are read in one forward pass, with padding. On the CPU, what a layer makes of them stays near the
+/// processor; other devices want more at once.
+const TOKENS_ON_CPU: usize = 2048;
+const TOKENS: usize = 16_384;
 
 /// What `forward` makes of texts, `[texts, width]`. It is given batches of like length, so that little is
 /// padded, each with the segments of its tokens, and gives `[rows, width]`.
@@ -17,9 +19,10 @@ pub(crate) fn by_length(
     let mut order: Vec<usize> = (0..texts.len()).collect();
     order.sort_by_key(|&i| texts[i].ids.len());
     let mut found = Array2::zeros((texts.len(), width));
+    let most = if fuses(device) { TOKENS_ON_CPU } else { TOKENS };
     let mut rest = order.as_slice();
     while !rest.is_empty() {
-        let fit = |&(i, &text): &(usize, &usize)| (i + 1) * texts[text].ids.len() <= TOKENS;
+        let fit = |&(i, &text): &(usize, &usize)| (i + 1) * texts[text].ids.len() <= most;
         let count = rest.iter().enumerate().take_while(fit).count().max(1);
         let (batch, others) = rest.split_at(count);
         rest = others;

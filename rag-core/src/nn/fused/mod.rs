@@ -37,7 +37,7 @@ use super::KeysValues;
 #[cfg(feature = "flex")]
 pub(super) use kernels::{largest, softmax_row, vectorised};
 #[cfg(all(feature = "flex", target_arch = "x86_64"))]
-pub(super) use product::{Matrix, Start};
+pub(super) use product::Matrix;
 
 /// Whether the functions here are one pass each on a device.
 #[cfg(feature = "flex")]

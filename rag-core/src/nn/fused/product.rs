@@ -160,6 +160,10 @@ unsafe fn write(
     if let Start::Row(row) = start {
         assert_eq!(row.len(), columns, "as many numbers as columns");
     }
+    let cores = match rows * inner * columns >= SHARED {
+        true => cores,
+        false => Cores::One,
+    };
     #[cfg(target_arch = "x86_64")]
     if tiles::serve(a, b) {
         // SAFETY: the caller's.
@@ -184,9 +188,9 @@ unsafe fn write(
         return;
     }
     let added = before.is_some() || matches!(start, Start::Before);
-    let parallelism = match cores == Cores::All && rows * inner * columns >= SHARED {
-        true => Parallelism::Rayon(0),
-        false => Parallelism::None,
+    let parallelism = match cores {
+        Cores::All => Parallelism::Rayon(0),
+        Cores::One => Parallelism::None,
     };
     let signed = |strides: [usize; 2]| strides.map(|stride| stride as isize);
     let ([a_row, a_column], [b_row, b_column]) = (signed(a.strides), signed(b.strides));

@@ -3,7 +3,7 @@
 //! 2019, arXiv 1904.06376). That is faster than the processor's vectors are, and nearer to the exact sum. With one
 //! part, numbers are rounded to bf16.
 //!
-//! What is not finite becomes NaN in f32, and numbers below 1e-33 lose digits.
+//! In three parts, what is not finite becomes NaN, and numbers below 1e-33 lose digits.
 
 // SAFETY, of all that is unsafe here: [`available`] has found what the processor has to have, slices are as long as
 // what is read from them and written to them, and tasks write to different rows, or different columns, of the product.
@@ -30,7 +30,7 @@ const SIDE: usize = 16;
 const WIDTH: usize = 2 * SIDE;
 
 /// Rows of either matrix that are multiplied at once, two tiles of each.
-const STRIPE: usize = 2 * SIDE;
+pub const STRIPE: usize = 2 * SIDE;
 
 /// Columns whose products are summed up before they are added to others.
 const COLUMNS: usize = 1024;
@@ -64,10 +64,32 @@ pub fn available() -> bool {
     static FOUND: LazyLock<bool> = LazyLock::new(|| {
         let amx = numkong::available() & (cap::SAPPHIREAMX | cap::GRANITEAMX) != 0;
         let vectors = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
-        // A system lends matrix units to a program that asks for them.
-        amx && vectors && numkong::configure_thread()
+        amx && vectors && lent()
     });
     *FOUND
+}
+
+/// Asks Linux for the use of tile registers, for the whole process (`arch_prctl`, `ARCH_REQ_XCOMP_PERM`, 18 for
+/// `XTILEDATA`). Other systems lend them by themselves.
+fn lent() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        let error: isize;
+        unsafe {
+            asm!(
+                "syscall",
+                inlateout("rax") 158_isize => error,
+                in("rdi") 0x1023,
+                in("rsi") 18,
+                lateout("rcx") _,
+                lateout("r11") _,
+                options(nostack),
+            );
+        }
+        error == 0
+    }
+    #[cfg(not(target_os = "linux"))]
+    numkong::configure_thread()
 }
 
 /// Whether the f32 product `a b` is faster here.
@@ -88,12 +110,17 @@ impl Weights {
     pub fn new(weight: Matrix<'_>) -> Self {
         assert!(available(), "there are no matrix units");
         let (d_output, d_input) = (weight.rows(), weight.columns());
+        assert!(d_input > 0, "weights have inputs");
         let mut tiles = Vec::new();
         let all = d_output.div_ceil(STRIPE) * tiles_of_stripe::<1>(&(0..d_input));
         room(&mut tiles, all);
         for columns in chunks(d_input) {
-            let tiles = &mut tiles[chunk(d_output, &columns)];
-            pack_all::<1>(weight, 0..d_output, columns, true, tiles);
+            let of_stripe = tiles_of_stripe::<1>(&columns);
+            let tiles = tiles[chunk(d_output, &columns)].par_chunks_exact_mut(of_stripe);
+            tiles.enumerate().for_each(|(i, tiles)| {
+                let rows = i * STRIPE..d_output;
+                pack::<1>(weight, rows, columns.clone(), true, tiles);
+            });
         }
         Self {
             tiles,
@@ -102,15 +129,21 @@ impl Weights {
         }
     }
 
-    /// `start + x Wᵀ`.
-    pub fn multiply(&self, x: Matrix<'_>, start: Start<'_>) -> Vec<f32> {
+    /// `x Wᵀ + bias`, of no numbers for none.
+    pub fn multiply(&self, x: Matrix<'_>, bias: &[f32]) -> Vec<f32> {
         assert_eq!(x.columns(), self.d_input, "inputs for these weights");
+        assert!(
+            bias.is_empty() || bias.len() == self.d_output,
+            "a bias of {} numbers for {} outputs",
+            bias.len(),
+            self.d_output
+        );
         let count = x.rows() * self.d_output;
         let mut y = Vec::with_capacity(count);
         let output = Output {
             y: y.as_mut_ptr(),
             apart: self.d_output,
-            start,
+            start: Start::bias(bias),
             turned: false,
         };
         match x.rows() <= FEW {
@@ -192,6 +225,7 @@ pub fn attend<const P: usize>(
         "heads of a size"
     );
     assert_eq!(values.rows(), memory, "a value for each key");
+    assert!(available(), "there are no matrix units");
     assert!(d <= apart && y.len() >= length.saturating_sub(1) * apart + d);
     let (of_d, of_memory) = (
         tiles_of_stripe::<P>(&(0..d)),
@@ -245,6 +279,7 @@ fn chunk(rows: usize, columns: &Range<usize>) -> Range<usize> {
 }
 
 fn tiles_of_stripe<const P: usize>(columns: &Range<usize>) -> usize {
+    const { assert!(P == 1 || P == 3) };
     2 * P * columns.len().div_ceil(WIDTH)
 }
 
@@ -497,9 +532,13 @@ fn split<const P: usize>(mut x: __m512, mut y: __m512) -> [__m512i; P] {
 #[target_feature(enable = "avx512f,avx512bw")]
 fn rounded(x: __m512) -> __m512 {
     let bits = _mm512_castps_si512(x);
+    // What is not a number stays so, whatever its bits.
+    let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
+    let nan = _mm512_or_si512(bits, _mm512_set1_epi32(0x0040_0000));
     let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
     let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF));
-    _mm512_castsi512_ps(_mm512_add_epi32(bits, half))
+    let nearest = _mm512_add_epi32(bits, half);
+    _mm512_castsi512_ps(_mm512_mask_mov_epi32(nearest, is_nan, nan))
 }
 
 #[inline]
@@ -554,114 +593,112 @@ unsafe fn configure() {
     unsafe { asm!("ldtilecfg [{}]", in(reg) &configuration, options(readonly, nostack)) };
 }
 
-/// The products of a stripe's rows with another's, in tile registers 0 to 3, which are four quarters of them.
-#[inline]
-unsafe fn sum<const P: usize>(left: &[Tile], right: &[Tile], sums: &mut Sums) {
-    assert_eq!(left.len(), right.len());
-    unsafe {
+/// Instructions on tile registers, of which the first four hold a quarter of the sums each; 4 and 5 are for the rows of
+/// the left stripe, 6 and 7 for those of the right.
+macro_rules! tiled {
+    ($left:ident, $right:ident, $sums:ident, $tiles:literal, $($instruction:literal),+ $(,)?) => {
         asm!(
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
             "tilezero tmm3",
-            options(nomem, nostack),
-        );
-        match P {
-            1 => add_products(left, right),
-            _ => add_products_of_parts(left, right),
-        }
-        asm!(
+            $($instruction,)+
             "tilestored [{sums} + {sums_row}], tmm0",
             "tilestored [{sums} + {sums_row} + 64], tmm1",
             "tilestored [{sums} + {sums_row} + 2048], tmm2",
             "tilestored [{sums} + {sums_row} + 2112], tmm3",
-            sums = in(reg) sums,
+            a = inout(reg) $left.as_ptr() => _,
+            b = inout(reg) $right.as_ptr() => _,
+            steps = inout(reg) $left.len() / $tiles => _,
+            sums = in(reg) $sums,
+            row = in(reg) size_of::<[u32; SIDE]>(),
             sums_row = in(reg) size_of::<[f32; STRIPE]>(),
             options(nostack),
-        );
-    }
+        )
+    };
 }
 
+/// The products of a stripe's rows with another's. Of parts they are those of 2·0, 1·0, 1·1, 0·1, 0·2 and 0·0, each with
+/// an operand of the one before.
 #[inline]
-unsafe fn add_products(left: &[Tile], right: &[Tile]) {
-    unsafe {
-        asm!(
-            "2:",
-            "tileloadd tmm4, [{a} + {row}]",
-            "tileloadd tmm6, [{b} + {row}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{b} + {row} + 1024]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{a} + {row} + 1024]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {a}, 2048",
-            "add {b}, 2048",
-            "dec {steps}",
-            "jnz 2b",
-            a = inout(reg) left.as_ptr() => _,
-            b = inout(reg) right.as_ptr() => _,
-            steps = inout(reg) left.len() / 2 => _,
-            row = in(reg) size_of::<[u32; SIDE]>(),
-            options(nostack),
-        );
-    }
-}
-
-/// Of parts 2·0, 1·0, 1·1, 0·1, 0·2 and 0·0, each with an operand of the one before.
-#[inline]
-unsafe fn add_products_of_parts(left: &[Tile], right: &[Tile]) {
-    unsafe {
-        asm!(
-            "2:",
-            "tileloadd tmm4, [{a} + {row} + 4096]",
-            "tileloadd tmm6, [{b} + {row}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{b} + {row} + 1024]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{a} + {row} + 5120]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm4, [{a} + {row} + 2048]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{a} + {row} + 3072]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm6, [{b} + {row} + 2048]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tileloadd tmm7, [{b} + {row} + 3072]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm4, [{a} + {row}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{a} + {row} + 1024]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm6, [{b} + {row} + 4096]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tileloadd tmm7, [{b} + {row} + 5120]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm6, [{b} + {row}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tileloadd tmm7, [{b} + {row} + 1024]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {a}, 6144",
-            "add {b}, 6144",
-            "dec {steps}",
-            "jnz 2b",
-            a = inout(reg) left.as_ptr() => _,
-            b = inout(reg) right.as_ptr() => _,
-            steps = inout(reg) left.len() / 6 => _,
-            row = in(reg) size_of::<[u32; SIDE]>(),
-            options(nostack),
-        );
+unsafe fn sum<const P: usize>(left: &[Tile], right: &[Tile], sums: &mut Sums) {
+    assert!(
+        !left.is_empty() && left.len() == right.len(),
+        "as many tiles"
+    );
+    match P {
+        1 => unsafe {
+            tiled!(
+                left,
+                right,
+                sums,
+                2,
+                "2:",
+                "tileloadd tmm4, [{a} + {row}]",
+                "tileloadd tmm6, [{b} + {row}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {row} + 1024]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{a} + {row} + 1024]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {a}, 2048",
+                "add {b}, 2048",
+                "dec {steps}",
+                "jnz 2b",
+            );
+        },
+        _ => unsafe {
+            tiled!(
+                left,
+                right,
+                sums,
+                6,
+                "2:",
+                "tileloadd tmm4, [{a} + {row} + 4096]",
+                "tileloadd tmm6, [{b} + {row}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {row} + 1024]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{a} + {row} + 5120]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm4, [{a} + {row} + 2048]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{a} + {row} + 3072]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm6, [{b} + {row} + 2048]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tileloadd tmm7, [{b} + {row} + 3072]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm4, [{a} + {row}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{a} + {row} + 1024]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm6, [{b} + {row} + 4096]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tileloadd tmm7, [{b} + {row} + 5120]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm6, [{b} + {row}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tileloadd tmm7, [{b} + {row} + 1024]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {a}, 6144",
+                "add {b}, 6144",
+                "dec {steps}",
+                "jnz 2b",
+            );
+        },
     }
 }
 
@@ -702,7 +739,13 @@ mod tests {
 
     #[test]
     fn products_are_as_exact_as_f32() {
-        for shape in [[32, 32, 32], [33, 100, 70], [1100, 37, 40], [45, 1100, 150]] {
+        for shape in [
+            [32, 32, 32],
+            [33, 100, 70],
+            [1100, 37, 40],
+            [45, 1100, 150],
+            [1100, 40, 1060],
+        ] {
             let [rows, inner, columns] = shape;
             let (a, b) = (numbers(rows * inner, 1), numbers(columns * inner, 2));
             let turned = |x: &[f32]| -> Vec<f32> {
