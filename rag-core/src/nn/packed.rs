@@ -164,7 +164,6 @@ impl Packed {
 
     fn multiply(&self, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
         let rows = x.len() / self.d_input;
-        let zeros = || vec![0.0; rows * self.d_output];
         match &self.weights {
             _ if x.is_empty() => Vec::new(),
             #[cfg(target_arch = "x86_64")]
@@ -172,8 +171,8 @@ impl Packed {
                 let x = Matrix::new(x, [rows, self.d_input]);
                 weights.multiply(x, bias.unwrap_or_default())
             }
-            Weights::Bf16(pieces) => pieces.multiply(x, self.d_input, bias, zeros()),
-            Weights::Int8(pieces) => pieces.multiply(x, self.d_input, bias, zeros()),
+            Weights::Bf16(pieces) => pieces.multiply(x, self.d_input, bias),
+            Weights::Int8(pieces) => pieces.multiply(x, self.d_input, bias),
         }
     }
 }
@@ -209,15 +208,9 @@ impl<N: Number> Pieces<N> {
         }
     }
 
-    /// Fills `y`.
-    fn multiply(
-        &self,
-        x: &[f32],
-        d_input: usize,
-        bias: Option<&[f32]>,
-        mut y: Vec<f32>,
-    ) -> Vec<f32> {
+    fn multiply(&self, x: &[f32], d_input: usize, bias: Option<&[f32]>) -> Vec<f32> {
         let (rows, d_output) = (x.len() / d_input, self.scales.len());
+        let mut y = vec![0.0; rows * d_output];
         if rows > SHARED {
             let share = rows.div_ceil(rayon::current_num_threads());
             let share = share.next_multiple_of(32).min(TASK);
