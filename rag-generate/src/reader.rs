@@ -75,9 +75,7 @@ impl<'a> Reader<'a> {
         let n_docs = scores.first().map_or(0, |scores| scores.len());
         let scores = TensorData::new(scores.concat(), [scores.len(), n_docs]);
         Self {
-            memory: among_workers(&generator.device(), || {
-                generator.encode(contexts, precision)
-            }),
+            memory: generator.encode(contexts, precision),
             log_prior: log_prior(Tensor::from_data(scores, &generator.device())),
             generator,
             config,

@@ -4,7 +4,7 @@
 // What is in registers goes by number: see `dots`.
 #![allow(clippy::needless_range_loop)]
 
-use std::array::from_fn;
+use std::{array::from_fn, ops::Range};
 
 use burn::{backend::flex::FlexTensor, tensor::Tensor};
 use pulp::{Arch, Simd, WithSimd};
@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::{
     KeysValues,
-    few_rows::dots,
+    few_rows::{dots, prefetch},
     fused::{primitive, softmax_row, tensor},
 };
 
@@ -51,23 +51,54 @@ pub fn attend(
         bias,
         queries,
         scale: scale as f32,
-        heads,
         memory_length,
         d_head,
     };
-    // Enough tasks for all cores, of queries that share keys and values.
+    // Enough tasks for all cores: of some heads of few queries, or of queries that share keys and values.
     let tasks_of_row = (4 * rayon::current_num_threads()).div_ceil(rows);
-    let at_once = length.div_ceil(tasks_of_row).min(QUERIES);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = rounded;
+    let mut y = vec![0.0; rows * length * inner];
+    if length < MANY {
+        let heads_each = heads.div_ceil(tasks_of_row);
+        let groups = heads.div_ceil(heads_each);
+        let parts: Vec<Vec<f32>> = (0..rows * groups)
+            .into_par_iter()
+            .map(|task| {
+                let first = task % groups * heads_each;
+                let group = first..(first + heads_each).min(heads);
+                let mut y = vec![0.0; length * group.len() * d_head];
+                Arch::new().dispatch(Task {
+                    of: &heads_of,
+                    row: task / groups,
+                    heads: group,
+                    first: 0,
+                    y: &mut y,
+                });
+                y
+            })
+            .collect();
+        for (y, parts) in y.chunks_exact_mut(length * inner).zip(parts.chunks(groups)) {
+            for (i, part) in parts.iter().enumerate() {
+                let width = part.len() / length;
+                let first = i * heads_each * d_head;
+                for (y, part) in y.chunks_exact_mut(inner).zip(part.chunks_exact(width)) {
+                    y[first..first + width].copy_from_slice(part);
+                }
+            }
+        }
+        return Some(tensor(y, [rows, length, inner]));
+    }
+    let at_once = length.div_ceil(tasks_of_row);
     #[cfg(target_arch = "x86_64")]
     let tiled = length.min(memory_length) >= tiles::STRIPE && tiles::available();
     #[cfg(target_arch = "x86_64")]
     let at_once = match tiled {
         true => at_once.next_multiple_of(tiles::STRIPE),
-        false => at_once,
+        false => at_once.min(QUERIES),
     };
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = rounded;
-    let mut y = vec![0.0; rows * length * inner];
+    let at_once = at_once.min(QUERIES);
     y.par_chunks_mut(length * inner)
         .enumerate()
         .for_each(|(row, y)| {
@@ -76,6 +107,7 @@ pub fn attend(
                 let task = Task {
                     of: &heads_of,
                     row,
+                    heads: 0..heads,
                     first: task * at_once,
                     y,
                 };
@@ -140,15 +172,32 @@ struct Heads {
     values: View<4>,
     bias: Option<View<4>>,
     scale: f32,
-    heads: usize,
     memory_length: usize,
     d_head: usize,
 }
 
-/// The queries of a row from `first` on, as many as `y` has room for.
+impl Heads {
+    /// The keys or values of a head, before those of the `next`.
+    #[inline(always)]
+    fn rows<'a>(&self, of: &'a View<4>, row: usize, head: usize, next: Option<usize>) -> Rows<'a> {
+        Rows {
+            numbers: of.from([row, head, 0, 0]),
+            soon: match next {
+                Some(next) => of.from([row, next, 0, 0]),
+                None => &[],
+            },
+            apart: of.strides[2],
+            count: self.memory_length,
+            width: self.d_head,
+        }
+    }
+}
+
+/// Some heads of the queries of a row from `first` on, as many as `y` `[queries, heads · d_head]` has room for.
 struct Task<'a> {
     of: &'a Heads,
     row: usize,
+    heads: Range<usize>,
     first: usize,
     y: &'a mut [f32],
 }
@@ -162,11 +211,17 @@ const W: usize = 4;
 impl Task<'_> {
     /// On matrix units, numbers in so many parts.
     fn tiled<const P: usize>(self) {
-        let Self { of, row, first, y } = self;
+        let Self {
+            of,
+            row,
+            heads,
+            first,
+            y,
+        } = self;
         let (length, d) = (of.memory_length, of.d_head);
-        let inner = of.heads * d;
+        let inner = heads.len() * d;
         let shape = [length, d];
-        for head in 0..of.heads {
+        for (place, head) in heads.enumerate() {
             let queries = &of.queries.from([row, first, 0])[head * d..];
             let count = y.len() / inner;
             let operands = [
@@ -187,12 +242,12 @@ impl Task<'_> {
                     scores,
                 });
             };
-            tiles::attend::<P>(operands, weigh, &mut y[head * d..], inner);
+            tiles::attend::<P>(operands, weigh, &mut y[place * d..], inner);
         }
     }
 }
 
-/// Scores of a head's queries from `first` on, before they are scaled, to weights.
+/// Scores of a head's queries from `first` on, before they are scaled, to weights. See [`tiles::attend`].
 #[cfg(target_arch = "x86_64")]
 struct Weigh<'a> {
     of: &'a Heads,
@@ -208,18 +263,28 @@ impl WithSimd for Weigh<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let rows = self.scores.chunks_exact_mut(self.of.memory_length);
-        for (i, scores) in rows.enumerate() {
-            for score in scores.iter_mut() {
-                *score *= self.of.scale;
-            }
-            if let Some(bias) = &self.of.bias {
-                let bias = bias.from([self.row, self.head, self.first + i, 0]);
-                for (score, bias) in scores.iter_mut().zip(bias) {
-                    *score += bias;
+        let Heads {
+            memory_length,
+            scale,
+            bias,
+            ..
+        } = self.of;
+        let rows = self
+            .scores
+            .chunks_exact_mut(tiles::row_of_scores(*memory_length));
+        for (i, row) in rows.enumerate() {
+            let (scores, beyond) = row.split_at_mut(*memory_length);
+            beyond.fill(f32::NEG_INFINITY);
+            match bias {
+                Some(bias) => {
+                    let bias = bias.from([self.row, self.head, self.first + i, 0]);
+                    for (score, bias) in scores.iter_mut().zip(bias) {
+                        *score = *score * scale + bias;
+                    }
                 }
+                None => scores.iter_mut().for_each(|score| *score *= scale),
             }
-            softmax_row(scores);
+            softmax_row(row);
         }
     }
 }
@@ -229,9 +294,15 @@ impl WithSimd for Task<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { of, row, first, y } = self;
+        let Self {
+            of,
+            row,
+            heads,
+            first,
+            y,
+        } = self;
         let (length, d) = (of.memory_length, of.d_head);
-        let inner = of.heads * d;
+        let inner = heads.len() * d;
         let count = y.len() / inner;
         let mut queries = vec![0.0; count * d];
         // Rows end with whole vectors.
@@ -239,7 +310,9 @@ impl WithSimd for Task<'_> {
         let padded = length.next_multiple_of(lanes);
         let mut scores = vec![0.0; count * padded];
         let mut turned = vec![0.0; if count < MANY { 0 } else { d * padded }];
-        for head in 0..of.heads {
+        let last = heads.end - 1;
+        for (place, head) in heads.enumerate() {
+            let next = (head < last).then_some(head + 1);
             for (i, scaled) in queries.chunks_exact_mut(d).enumerate() {
                 let query = &of.queries.from([row, first + i, 0])[head * d..][..d];
                 scaled
@@ -247,21 +320,22 @@ impl WithSimd for Task<'_> {
                     .zip(query)
                     .for_each(|(y, x)| *y = x * of.scale);
             }
-            let keys = of.keys.from([row, head, 0, 0]);
-            let stride = of.keys.strides[2];
+            let mut keys = of.rows(&of.keys, row, head, next);
             if count < MANY {
                 let rows = scores.chunks_exact_mut(padded).zip(queries.chunks_exact(d));
                 for (scores, query) in rows {
-                    score(simd, query, keys, stride, &mut scores[..length]);
+                    score(simd, query, keys, &mut scores[..length]);
+                    keys.soon = &[];
                 }
             } else {
                 for j in 0..length {
-                    for (i, key) in keys[j * stride..][..d].iter().enumerate() {
+                    for (i, key) in keys.numbers[j * keys.apart..][..d].iter().enumerate() {
                         turned[i * padded + j] = *key;
                     }
                 }
                 let turned = Rows {
                     numbers: &turned,
+                    soon: &[],
                     apart: padded,
                     count: d,
                     width: padded,
@@ -276,41 +350,54 @@ impl WithSimd for Task<'_> {
                 }
                 softmax_row(scores);
             }
-            let values = Rows {
-                numbers: of.values.from([row, head, 0, 0]),
-                apart: of.values.strides[2],
-                count: length,
-                width: d,
-            };
-            mixed(simd, &scores, padded, &mut y[head * d..], inner, values);
+            let values = of.rows(&of.values, row, head, next);
+            mixed(simd, &scores, padded, &mut y[place * d..], inner, values);
         }
     }
 }
 
-/// Rows of a matrix, some numbers `apart`.
+/// Rows of a matrix, some numbers `apart`, and the rows that are read `soon`.
 #[derive(Clone, Copy)]
 struct Rows<'a> {
     numbers: &'a [f32],
+    soon: &'a [f32],
     apart: usize,
     count: usize,
     width: usize,
 }
 
+impl<'a> Rows<'a> {
+    #[inline(always)]
+    fn row(self, i: usize) -> &'a [f32] {
+        &self.numbers[i * self.apart..][..self.width]
+    }
+
+    /// Brings row i of those that are read soon near: where the heads of a token lie together, the next row of a head is
+    /// in another page of memory, and no processor looks ahead so far.
+    #[inline(always)]
+    fn prefetch(self, i: usize) {
+        if let Some(row) = self.soon.get(i * self.apart..) {
+            let numbers = row.iter().take(self.width);
+            numbers.step_by(64 / size_of::<f32>()).for_each(prefetch);
+        }
+    }
+}
+
 /// The inner products of a query with all keys.
 #[inline(always)]
-fn score<S: Simd>(simd: S, query: &[f32], keys: &[f32], stride: usize, scores: &mut [f32]) {
-    let d = query.len();
+fn score<S: Simd>(simd: S, query: &[f32], keys: Rows<'_>, scores: &mut [f32]) {
     let whole = scores.len() / W * W;
     for j in (0..whole).step_by(W) {
         let mut four = [query; W];
         for (c, key) in four.iter_mut().enumerate() {
-            *key = &keys[(j + c) * stride..][..d];
+            *key = keys.row(j + c);
+            keys.prefetch(j + c);
         }
         let [found] = dots::<S, 1, W>(simd, [query], four);
         scores[j..j + W].copy_from_slice(&found);
     }
     for j in whole..scores.len() {
-        [[scores[j]]] = dots::<S, 1, 1>(simd, [query], [&keys[j * stride..][..d]]);
+        [[scores[j]]] = dots::<S, 1, 1>(simd, [query], [keys.row(j)]);
     }
 }
 
@@ -393,7 +480,10 @@ fn columns<S: Simd, const R: usize, const C: usize>(
     let lanes = size_of::<S::f32s>() / size_of::<f32>();
     let mut sums = [[simd.splat_f32s(0.0); C]; R];
     for j in 0..rows.count {
-        let numbers = &rows.numbers[j * rows.apart + first..][..C * lanes];
+        if first == 0 {
+            rows.prefetch(j);
+        }
+        let numbers = &rows.row(j)[first..][..C * lanes];
         let numbers = S::as_simd_f32s(numbers).0;
         for r in 0..R {
             let weight = simd.splat_f32s(weights[r][j]);

@@ -106,7 +106,7 @@ impl Attention {
     ) -> Tensor<3> {
         let [rows, length, _] = states.dims();
         #[cfg(feature = "flex")]
-        let rounded = self.query.is_packed(&states);
+        let rounded = self.query.packed(&states).is_some();
         let queries = self.query.forward(states, precision);
         #[cfg(feature = "flex")]
         if let Some(heads) =

@@ -8,7 +8,7 @@ use burn::{
     tensor::{Device, FloatDType, Tensor},
 };
 
-use super::{Linear, LinearConfig, Precision, dropout, gelu};
+use super::{Linear, LinearConfig, Precision, dropout, gelu, packed::Packed};
 use crate::{Error, Result};
 
 /// Configuration of a [`FeedForward`] block.
@@ -69,6 +69,16 @@ impl FeedForwardConfig {
 impl FeedForward {
     /// `[rows, length, d_model]` to the same, in f32.
     pub fn forward(&self, states: Tensor<3>, precision: Precision) -> Tensor<3> {
+        if let (Activation::Gelu(exact), None) = (&self.activation, &self.gate)
+            && !exact.approximate
+            && let (Some(up), Some(down)) = (self.up.packed(&states), self.down.packed(&states))
+        {
+            let biases = [&self.up.bias, &self.down.bias];
+            let biases = biases.map(|bias| bias.as_ref().map(|bias| bias.val()));
+            if let Some(found) = Packed::feed_forward([up, down], biases, &states) {
+                return found;
+            }
+        }
         let raised = self.up.forward(states.clone(), precision);
         let mut hidden = match &self.activation {
             Activation::Gelu(exact) if !exact.approximate => gelu(raised),

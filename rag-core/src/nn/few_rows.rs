@@ -184,7 +184,7 @@ fn dots_before<S: Simd, const R: usize, const C: usize>(
 /// Asks for what is around a number to be brought near.
 #[inline(always)]
 #[allow(unsafe_code)]
-fn prefetch(number: &f32) {
+pub fn prefetch(number: &f32) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: it changes no memory, and the address is that of a number.
     unsafe {

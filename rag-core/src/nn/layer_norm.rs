@@ -42,4 +42,9 @@ impl LayerNorm {
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         fused::layer_norm(x, self.gamma.val(), self.beta.val(), self.epsilon)
     }
+
+    /// The norm of `x + y`, of the same shape.
+    pub fn of_sum<const D: usize>(&self, x: Tensor<D>, y: Tensor<D>) -> Tensor<D> {
+        fused::layer_norm_of_sum(x, y, self.gamma.val(), self.beta.val(), self.epsilon)
+    }
 }

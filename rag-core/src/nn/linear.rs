@@ -55,9 +55,7 @@ impl LinearConfig {
 impl Linear {
     /// `[.., d_input]` to `[.., d_output]`, in `precision`.
     pub fn forward<const D: usize>(&self, input: Tensor<D>, precision: Precision) -> Tensor<D> {
-        if let Some(packed) = &self.packed
-            && packed.serves(&input, &self.weight)
-        {
+        if let Some(packed) = self.packed(&input) {
             let bias = self.bias.as_ref().map(|bias| bias.val());
             return packed.linear(input, bias);
         }
@@ -65,11 +63,10 @@ impl Linear {
         flat_linear(input, self.weight.val(), bias, precision)
     }
 
-    /// Whether packed weights are multiplied with this input.
-    #[cfg(feature = "flex")]
-    pub(super) fn is_packed<const D: usize>(&self, input: &Tensor<D>) -> bool {
-        let packed = self.packed.as_ref();
-        packed.is_some_and(|packed| packed.serves(input, &self.weight))
+    /// The packed weights, where they are multiplied with this input.
+    pub(super) fn packed<const D: usize>(&self, input: &Tensor<D>) -> Option<&Packed> {
+        let packed = self.packed.as_deref();
+        packed.filter(|packed| packed.serves(input, &self.weight))
     }
 
     /// The weight, where nothing is multiplied instead of it.

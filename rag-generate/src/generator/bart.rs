@@ -412,7 +412,7 @@ impl Layer {
             keep(states + dropout(&self.dropout, added))
         } else {
             let added = block(states.clone());
-            norm.forward(states + dropout(&self.dropout, added))
+            norm.of_sum(dropout(&self.dropout, added), states)
         }
     }
 

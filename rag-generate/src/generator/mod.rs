@@ -16,8 +16,8 @@ use rag_core::{
     Result, TokenBatch,
     checkpoint::Tensors,
     nn::{
-        Attention, KeysValues, Packed, Precision, flat_linear, log_softmax, padding_bias,
-        store_weights_as, with_precision, word_log_probs,
+        Attention, KeysValues, Packed, Precision, among_workers, flat_linear, log_softmax,
+        padding_bias, store_weights_as, with_precision, word_log_probs,
     },
 };
 
@@ -70,10 +70,10 @@ impl Generator {
 
     /// Encodes contexts `[contexts, length]`.
     pub fn encode(&self, contexts: &TokenBatch, precision: Precision) -> Memory {
-        match self {
+        among_workers(&self.device(), || match self {
             Self::Bart(model) => model.encode(contexts, precision),
             Self::T5(model) => model.encode(contexts, precision),
-        }
+        })
     }
 
     /// Logits `[rows, length, vocabulary]` of the tokens after each of `ids` `[rows, length]`, which

@@ -241,11 +241,10 @@ impl BertLayer {
         let attended = self
             .attention
             .forward(states.clone(), &memory, Some(mask), precision);
-        let states = self
-            .attention_norm
-            .forward(states + dropout(&self.dropout, attended));
+        let attended = dropout(&self.dropout, attended);
+        let states = self.attention_norm.of_sum(attended, states);
         let transformed = self.feed_forward.forward(states.clone(), precision);
         self.norm
-            .forward(states + dropout(&self.dropout, transformed))
+            .of_sum(dropout(&self.dropout, transformed), states)
     }
 }

@@ -158,6 +158,17 @@ impl Encoder {
         segments: Option<Tensor<2, Int>>,
         precision: Precision,
     ) -> Tensor<2> {
+        among_workers(&self.bert.device(), || {
+            self.vectors(tokens, segments, precision)
+        })
+    }
+
+    fn vectors(
+        &self,
+        tokens: &TokenBatch,
+        segments: Option<Tensor<2, Int>>,
+        precision: Precision,
+    ) -> Tensor<2> {
         let states = self.bert.forward(tokens, segments, precision);
         let [rows, _, hidden] = states.dims();
         let pooled = match self.pooling {
@@ -278,17 +289,15 @@ impl TextEncoder {
     pub fn embed(&self, texts: &[Encoding]) -> Array2<f32> {
         let device = self.encoder.bert.device();
         let pad = self.config.bert.pad_token_id;
-        by_length(
-            texts,
-            self.config.dimension(),
-            pad,
-            &device,
-            |tokens, segments| {
-                among_workers(&device, || {
-                    (self.encoder).forward(tokens, Some(segments), self.precision)
-                })
-            },
-        )
+        among_workers(&device, || {
+            by_length(
+                texts,
+                self.config.dimension(),
+                pad,
+                &device,
+                |tokens, segments| (self.encoder).forward(tokens, Some(segments), self.precision),
+            )
+        })
     }
 
     /// The tokens of questions.

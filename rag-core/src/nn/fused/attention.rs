@@ -142,11 +142,15 @@ impl Operands {
                         }
                         self.multiply(dy, self.value(row, head).transposed(), dscores, memory);
                         self.drop(row, head, dscores);
-                        vectorised(|| {
-                            let rows = dscores.chunks_exact_mut(memory);
-                            rows.zip(weights.chunks_exact(memory))
-                                .for_each(|(dy, y)| softmax_row_gradient(dy, y));
-                        });
+                        vectorised(
+                            #[inline(always)]
+                            || {
+                                let rows = dscores.chunks_exact_mut(memory);
+                                for (dy, y) in rows.zip(weights.chunks_exact(memory)) {
+                                    softmax_row_gradient(dy, y);
+                                }
+                            },
+                        );
                         if wanted[3] {
                             self.add_to_bias(head, dscores, dbias);
                         }
@@ -194,26 +198,33 @@ impl Operands {
     fn weigh(&self, row: usize, head: usize, weights: &mut [f32]) {
         let key = self.key(row, head).transposed();
         self.multiply(self.query(row, head), key, weights, self.memory);
-        vectorised(|| {
-            for (i, scores) in weights.chunks_exact_mut(self.memory).enumerate() {
-                let scale = self.settings.scale;
-                match &self.bias {
-                    Some(bias) => {
-                        let bias = bias.from([row, head, i, 0]);
-                        let scores = scores.iter_mut().zip(bias);
-                        scores.for_each(|(score, bias)| *score = *score * scale + bias);
+        vectorised(
+            #[inline(always)]
+            || {
+                for (i, scores) in weights.chunks_exact_mut(self.memory).enumerate() {
+                    let scale = self.settings.scale;
+                    match &self.bias {
+                        Some(bias) => {
+                            let bias = bias.from([row, head, i, 0]);
+                            for (score, bias) in scores.iter_mut().zip(bias) {
+                                *score = *score * scale + bias;
+                            }
+                        }
+                        None => scores.iter_mut().for_each(|score| *score *= scale),
                     }
-                    None => scores.iter_mut().for_each(|score| *score *= scale),
+                    softmax_row(scores);
                 }
-                softmax_row(scores);
-            }
-        });
+            },
+        );
     }
 
     fn drop(&self, row: usize, head: usize, weights: &mut [f32]) {
         if let Some((probability, seed)) = self.settings.dropout {
             let first = (row * self.heads + head) * weights.len();
-            vectorised(|| drop_some(weights, first, probability, seed));
+            vectorised(
+                #[inline(always)]
+                || drop_some(weights, first, probability, seed),
+            );
         }
     }
 

@@ -14,7 +14,6 @@ use burn::{
         },
         backend_extension,
         flex::{FlexTensor, Layout},
-        ops::ModuleOps,
         tensor::FloatTensor,
     },
     tensor::{Bytes, DType, Device, Distribution, Element, Int, Shape, Tensor},
@@ -28,8 +27,8 @@ use super::{
     AdamWStep,
     attention::{Operands, Settings},
     kernels::{
-        Moment, adamw_update, drop_some, gelu, gelu_gradient, layer_norm_gradient, log_softmax_row,
-        log_softmax_row_gradient, softmax_row, softmax_row_gradient, vectorised,
+        Moment, adamw_update, drop_some, gelu, gelu_gradient, layer_norm, layer_norm_gradient,
+        log_softmax_row, log_softmax_row_gradient, softmax_row, softmax_row_gradient, vectorised,
     },
     product::{Matrix, Start, product},
     words::{Asked, Head},
@@ -102,7 +101,7 @@ pub fn pass<const D: usize>(x: Tensor<D>, pass: Pass) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as FusedOps>::pass(x.into_dispatch(), pass))
 }
 
-pub fn layer_norm<const D: usize>(
+pub fn normalised<const D: usize>(
     x: Tensor<D>,
     gamma: Tensor<1>,
     beta: Tensor<1>,
@@ -168,16 +167,40 @@ impl FusedOps for Flex {
     fn pass(x: FlexTensor, pass: Pass) -> FlexTensor {
         let row = x.layout().shape().last().copied().unwrap_or(1);
         match pass {
-            Pass::Gelu => each_task(x, 1, |_, x| gelu(x)),
-            Pass::Softmax => {
-                each_task(x, row, |_, x| x.chunks_exact_mut(row).for_each(softmax_row))
-            }
-            Pass::LogSoftmax => each_task(x, row, |_, x| {
-                x.chunks_exact_mut(row).for_each(log_softmax_row);
-            }),
-            Pass::Dropout(probability, seed) => each_task(x, 1, |first, x| {
-                drop_some(x, first, probability, seed);
-            }),
+            Pass::Gelu => each_task(
+                x,
+                1,
+                #[inline(always)]
+                |_, x| gelu(x),
+            ),
+            Pass::Softmax => each_task(
+                x,
+                row,
+                #[inline(always)]
+                |_, x| {
+                    for row in x.chunks_exact_mut(row) {
+                        softmax_row(row);
+                    }
+                },
+            ),
+            Pass::LogSoftmax => each_task(
+                x,
+                row,
+                #[inline(always)]
+                |_, x| {
+                    for row in x.chunks_exact_mut(row) {
+                        log_softmax_row(row);
+                    }
+                },
+            ),
+            Pass::Dropout(probability, seed) => each_task(
+                x,
+                1,
+                #[inline(always)]
+                |first, x| {
+                    drop_some(x, first, probability, seed);
+                },
+            ),
             Pass::Keep => x,
         }
     }
@@ -188,7 +211,14 @@ impl FusedOps for Flex {
         beta: FlexTensor,
         epsilon: f64,
     ) -> FlexTensor {
-        Flex::layer_norm(x, gamma, Some(beta), epsilon)
+        let [gamma, beta] = [gamma, beta].map(contiguous);
+        let [gamma, beta] = [&gamma, &beta].map(slice);
+        each_task(
+            x,
+            gamma.len(),
+            #[inline(always)]
+            |_, x| layer_norm(x, gamma, beta, epsilon as f32),
+        )
     }
 
     fn fused_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
@@ -591,14 +621,28 @@ fn gradient(pass: Pass, kept: Option<FlexTensor>, dy: FlexTensor) -> FlexTensor 
     let row = dy.layout().shape().last().copied().unwrap_or(1);
     match (pass, kept) {
         (Pass::Gelu, Some(x)) => with(dy, &x, 1, gelu_gradient),
-        (Pass::Softmax, Some(y)) => with(dy, &y, row, |dy, y| {
-            let rows = dy.chunks_exact_mut(row).zip(y.chunks_exact(row));
-            rows.for_each(|(dy, y)| softmax_row_gradient(dy, y));
-        }),
-        (Pass::LogSoftmax, Some(y)) => with(dy, &y, row, |dy, y| {
-            let rows = dy.chunks_exact_mut(row).zip(y.chunks_exact(row));
-            rows.for_each(|(dy, y)| log_softmax_row_gradient(dy, y));
-        }),
+        (Pass::Softmax, Some(y)) => with(
+            dy,
+            &y,
+            row,
+            #[inline(always)]
+            |dy, y| {
+                for (dy, y) in dy.chunks_exact_mut(row).zip(y.chunks_exact(row)) {
+                    softmax_row_gradient(dy, y);
+                }
+            },
+        ),
+        (Pass::LogSoftmax, Some(y)) => with(
+            dy,
+            &y,
+            row,
+            #[inline(always)]
+            |dy, y| {
+                for (dy, y) in dy.chunks_exact_mut(row).zip(y.chunks_exact(row)) {
+                    log_softmax_row_gradient(dy, y);
+                }
+            },
+        ),
         (Pass::Dropout(..) | Pass::Keep, _) => Flex::pass(dy, pass),
         (pass, None) => unreachable!("{pass:?} keeps a tensor"),
     }
@@ -636,9 +680,36 @@ fn adamw_with<M: Moment + Element + Pod + Send + Sync>(
         .zip(slice(&gradient).par_chunks(TASK))
         .enumerate();
     tasks.for_each(|(i, (((parameter, first), second), gradient))| {
-        vectorised(|| adamw_update(parameter, gradient, first, second, step, i * TASK));
+        vectorised(
+            #[inline(always)]
+            || adamw_update(parameter, gradient, first, second, step, i * TASK),
+        );
     });
     [parameter, first, second]
+}
+
+/// Layer norm of x + y without gradients.
+pub fn sum_normalised<const D: usize>(
+    [x, y]: [Tensor<D>; 2],
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<D> {
+    let [gamma, beta] = [gamma, beta].map(|vector| contiguous(primitive(vector)));
+    let [gamma, beta] = [&gamma, &beta].map(slice);
+    let sums = with(
+        primitive(x),
+        &primitive(y),
+        gamma.len(),
+        #[inline(always)]
+        |x, y| {
+            for (x, y) in x.iter_mut().zip(y) {
+                *x += y;
+            }
+            layer_norm(x, gamma, beta, epsilon as f32);
+        },
+    );
+    Tensor::from_primitive::<Flex>(sums)
 }
 
 /// The gradients of layer norm's input, gamma and beta.
@@ -661,7 +732,10 @@ fn layer_norm_gradients(
         .zip(slice(&x).par_chunks(task))
         .map(|(dy, x)| {
             let mut sums = vec![0.0; 2 * width];
-            vectorised(|| layer_norm_gradient(dy, x, gamma, epsilon, &mut sums));
+            vectorised(
+                #[inline(always)]
+                || layer_norm_gradient(dy, x, gamma, epsilon, &mut sums),
+            );
             sums
         })
         .collect();
@@ -680,7 +754,12 @@ fn layer_norm_gradients(
 fn each_task(x: FlexTensor, row: usize, kernel: impl Fn(usize, &mut [f32]) + Sync) -> FlexTensor {
     let mut x = contiguous(x);
     let (several, task) = tasks(x.layout().num_elements(), row);
-    let kernel = |(i, x): (usize, &mut [f32])| vectorised(|| kernel(i * task, x));
+    let kernel = |(i, x): (usize, &mut [f32])| {
+        vectorised(
+            #[inline(always)]
+            || kernel(i * task, x),
+        )
+    };
     if let Some(elements) = whole(&mut x) {
         match several {
             true => elements.par_chunks_mut(task).enumerate().for_each(kernel),
@@ -719,9 +798,14 @@ fn with(
 ) -> FlexTensor {
     let other = other.to_contiguous();
     let other = slice(&other);
-    each_task(x, row, |first, x| {
-        kernel(x, &other[first..first + x.len()]);
-    })
+    each_task(
+        x,
+        row,
+        #[inline(always)]
+        |first, x| {
+            kernel(x, &other[first..first + x.len()]);
+        },
+    )
 }
 
 /// Whether there are several tasks in so many elements, and the size of one: whole rows.

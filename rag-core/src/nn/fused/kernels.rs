@@ -5,7 +5,8 @@ use half::bf16;
 
 use super::AdamWStep;
 
-/// Runs a kernel compiled for this processor's vectors.
+/// Runs a kernel compiled for this processor's vectors: what is inlined into it. A closure that does not say that it is
+/// always inlined may be compiled as a function of its own, without vectors.
 #[inline(always)]
 pub fn vectorised<R>(kernel: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(kernel)
@@ -61,10 +62,7 @@ fn mixed(mut x: u32) -> u32 {
 #[inline(always)]
 pub fn softmax_row(row: &mut [f32]) {
     let highest = highest(row);
-    for x in row.iter_mut() {
-        *x = exp(*x - highest);
-    }
-    let scale = 1.0 / sum(row, |x| x);
+    let scale = 1.0 / sum_of_new(row, |x| exp(x - highest));
     for x in row {
         *x = flushed(*x * scale);
     }
@@ -130,6 +128,20 @@ pub fn log_softmax_row_gradient(dy: &mut [f32], y: &[f32]) {
 pub fn logit_gradient(x: &mut [f32], log_total: f32, sum: f32) {
     for x in x {
         *x = flushed(-sum * exp(*x - log_total));
+    }
+}
+
+/// (x − μ) / √(σ² + ε) · γ + β (Ba et al. 2016).
+#[inline(always)]
+pub fn layer_norm(x: &mut [f32], gamma: &[f32], beta: &[f32], epsilon: f32) {
+    let size = gamma.len() as f32;
+    for x in x.chunks_exact_mut(gamma.len()) {
+        let mean = sum(x, |x| x) / size;
+        let variance = sum(x, |x| (x - mean) * (x - mean)) / size;
+        let scale = 1.0 / (variance + epsilon).sqrt();
+        for ((x, gamma), beta) in x.iter_mut().zip(gamma).zip(beta) {
+            *x = (*x - mean) * scale * gamma + beta;
+        }
     }
 }
 
@@ -221,13 +233,19 @@ pub fn adamw_update<M: Moment>(
     }
 }
 
+/// a b + c, rounded once: an instruction wherever there is AVX2, AVX-512 or Neon.
+#[inline(always)]
+fn fma(a: f32, b: f32, c: f32) -> f32 {
+    a.mul_add(b, c)
+}
+
 /// Φ(x) and φ(x) of the standard normal distribution: Abramowitz and Stegun 26.2.17, off by 7.5e-8 at most.
 #[inline(always)]
 fn normal(x: f32) -> (f32, f32) {
     let density = exp(-0.5 * x * x) * 0.398_942_3;
-    let t = 1.0 / (1.0 + 0.231_641_9 * x.abs());
-    let series = 1.781_477_9 + t * (-1.821_255_9 + t * 1.330_274_5);
-    let tail = density * t * (0.319_381_54 + t * (-0.356_563_78 + t * series));
+    let t = 1.0 / fma(0.231_641_9, x.abs(), 1.0);
+    let series = fma(t, fma(t, 1.330_274_5, -1.821_255_9), 1.781_477_9);
+    let tail = density * t * fma(t, fma(t, series, -0.356_563_78), 0.319_381_54);
     (if x > 0.0 { 1.0 - tail } else { tail }, density)
 }
 
@@ -239,16 +257,17 @@ fn exp(x: f32) -> f32 {
     // ln 2 in two parts, the first short enough that n times it is exact.
     const LN_2_HIGH: f32 = 355.0 / 512.0;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let shifted = fma(x, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = x - n * LN_2_HIGH - n * LN_2_LOW;
-    let series = 1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5_040.0));
-    let series = 0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * series));
+    let r = fma(n, -LN_2_LOW, fma(n, -LN_2_HIGH, x));
+    let series = fma(r, fma(r, 1.0 / 5_040.0, 1.0 / 720.0), 1.0 / 120.0);
+    let series = fma(r, fma(r, series, 1.0 / 24.0), 1.0 / 6.0);
+    let series = fma(r, series, 0.5);
     let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3F80_0000));
     if x < -87.0 {
         0.0
     } else {
-        power * (1.0 + r * (1.0 + r * series))
+        power * fma(r, fma(r, series, 1.0), 1.0)
     }
 }
 
@@ -270,7 +289,36 @@ fn sum_of_both(x: &[f32], y: &[f32], value: impl Fn(f32, f32) -> f32) -> f32 {
             lanes[i] += value(x[i], y[i]);
         }
     }
-    lanes.iter().sum::<f32>() + last
+    of_lanes(lanes, |a, b| a + b) + last
+}
+
+/// Replaces a row by `value` of it, and gives the sum.
+#[inline(always)]
+fn sum_of_new(row: &mut [f32], value: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0; 16];
+    let mut chunks = row.chunks_exact_mut(16);
+    for x in &mut chunks {
+        for i in 0..16 {
+            x[i] = value(x[i]);
+            lanes[i] += x[i];
+        }
+    }
+    let last = chunks.into_remainder().iter_mut().fold(0.0, |sum, x| {
+        *x = value(*x);
+        sum + *x
+    });
+    of_lanes(lanes, |a, b| a + b) + last
+}
+
+/// Halves upon halves, which vectors are faster at than at one number after the other.
+#[inline(always)]
+fn of_lanes(mut lanes: [f32; 16], both: impl Fn(f32, f32) -> f32) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = both(lanes[i], lanes[i + half]);
+        }
+    }
+    lanes[0]
 }
 
 /// The highest of a row, passing over what is not a number.
@@ -297,5 +345,5 @@ fn highest_of(row: &[f32], value: impl Fn(f32) -> f32) -> f32 {
             lanes[i] = higher(lanes[i], value(x[i]));
         }
     }
-    lanes.into_iter().fold(last, higher)
+    higher(of_lanes(lanes, higher), last)
 }

@@ -15,7 +15,13 @@ pub fn log_mixture(
     let shifts: Vec<f32> = logits
         .par_chunks_exact(words)
         .enumerate()
-        .map(|(row, logits)| log_weights[row / hypotheses] - vectorised(|| log_total(logits)))
+        .map(|(row, logits)| {
+            log_weights[row / hypotheses]
+                - vectorised(
+                    #[inline(always)]
+                    || log_total(logits),
+                )
+        })
         .collect();
     let mut mixed = vec![0.0; searches * hypotheses * words];
     let rows = mixed.par_chunks_exact_mut(words).enumerate();
@@ -30,7 +36,10 @@ pub fn log_mixture(
                 (logits, shifts[row])
             };
             let parts: Vec<_> = (0..contexts).map(of_context).collect();
-            vectorised(|| mix(&parts, mixed));
+            vectorised(
+                #[inline(always)]
+                || mix(&parts, mixed),
+            );
         });
     });
     mixed

@@ -29,6 +29,11 @@ use {
     attention::Settings,
     burn::{backend::flex::FlexTensor, tensor::DType},
     cpu::Pass,
+    std::{
+        hint::{black_box, spin_loop},
+        sync::Once,
+        time::{Duration, Instant},
+    },
     words::Asked,
 };
 
@@ -38,6 +43,19 @@ use super::KeysValues;
 pub(super) use kernels::{largest, softmax_row, vectorised};
 #[cfg(all(feature = "flex", target_arch = "x86_64"))]
 pub(super) use product::Matrix;
+
+/// How long a thread looks for work before it sleeps.
+#[cfg(feature = "flex")]
+const AWAKE: Duration = Duration::from_micros(200);
+
+/// Bytes of the largest memory that glibc's allocator keeps for its process, and of which it keeps twice as many.
+#[cfg(feature = "flex")]
+const LARGE: usize = (32 << 20) - (64 << 10);
+
+/// Done once: memory that is given back lets glibc keep as much from then on. Layers give back some ten megabytes each,
+/// of which every page would be cleared again for the next.
+#[cfg(feature = "flex")]
+static KEEP_PAGES: Once = Once::new();
 
 /// Whether the functions here are one pass each on a device.
 #[cfg(feature = "flex")]
@@ -56,10 +74,34 @@ pub fn fuses(_: &Device) -> bool {
 pub fn among_workers<R: Send>(device: &Device, compute: impl FnOnce() -> R + Send) -> R {
     #[cfg(feature = "flex")]
     if fuses(device) && !device.is_autodiff() {
-        return rayon::scope(|_| compute());
+        KEEP_PAGES.call_once(|| drop(black_box(Vec::<u8>::with_capacity(LARGE))));
+        return rayon::scope(|_| {
+            keep_awake();
+            compute()
+        });
     }
     let _ = device;
     compute()
+}
+
+/// Lets the other threads look for work a while longer than they do by themselves. Between the steps of a computation
+/// they would fall asleep a hundred times a token, and waking one up takes longer than such a step.
+///
+/// A thread that looks for work never waits for anything, so that threads cannot wait for each other.
+#[cfg(feature = "flex")]
+fn keep_awake() {
+    let here = rayon::current_thread_index();
+    for _ in 1..rayon::current_num_threads() {
+        rayon::spawn(move || {
+            let mut last = Instant::now();
+            while rayon::current_thread_index() != here && last.elapsed() < AWAKE {
+                match rayon::yield_now() {
+                    Some(rayon::Yield::Executed) => last = Instant::now(),
+                    _ => spin_loop(),
+                }
+            }
+        });
+    }
 }
 
 #[cfg(feature = "flex")]
@@ -249,9 +291,24 @@ pub(super) fn layer_norm<const D: usize>(
 ) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if takes(&x) {
-        return cpu::layer_norm(x, gamma, beta, epsilon);
+        return cpu::normalised(x, gamma, beta, epsilon);
     }
     module::layer_norm(x, gamma, Some(beta), epsilon)
+}
+
+/// Layer norm of x + y over the last dimension.
+pub(super) fn layer_norm_of_sum<const D: usize>(
+    x: Tensor<D>,
+    y: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if takes(&x) && takes(&y) && !x.device().is_autodiff() {
+        return cpu::sum_normalised([x, y], gamma, beta, epsilon);
+    }
+    layer_norm(x + y, gamma, beta, epsilon)
 }
 
 /// The numbers of [`adamw`].
@@ -438,6 +495,52 @@ mod tests {
                 ours.assert_approx_eq(burns, Tolerance::<f32>::rel_abs(1e-4, 1e-4));
             }
         }
+    }
+
+    #[test]
+    fn the_norm_of_a_sum_is_that_of_its_tensor() {
+        let device = device("cpu").unwrap();
+        for width in [5, 400] {
+            let (x, y) = (scattered([7, 30, width]), scattered([7, 30, width]) * 3.0);
+            let (gamma, beta) = (scattered([width]), scattered([width]));
+            let sum = x.clone() + y.clone();
+            let expected = module::layer_norm(sum, gamma.clone(), Some(beta.clone()), 1e-5);
+            // Beside others who hold it, and alone.
+            for x in [
+                x.clone(),
+                x.clone() + Tensor::zeros([7, 30, width], &device),
+            ] {
+                let found = layer_norm_of_sum(x, y.clone(), gamma.clone(), beta.clone(), 1e-5);
+                let tolerance = Tolerance::<f32>::rel_abs(1e-4, 1e-4);
+                found
+                    .into_data()
+                    .assert_approx_eq(&expected.to_data(), tolerance);
+            }
+        }
+    }
+
+    #[test]
+    fn computations_among_workers_wait_for_nobody() {
+        use rayon::prelude::*;
+
+        let device = device("cpu").unwrap();
+        let sum = || -> usize {
+            let steps = (0..200).map(|step| {
+                (0..64_usize)
+                    .into_par_iter()
+                    .map(|i| i + step)
+                    .sum::<usize>()
+            });
+            steps.sum()
+        };
+        let expected = sum();
+        std::thread::scope(|scope| {
+            let within = || among_workers(&device, || among_workers(&device, sum));
+            let askers: Vec<_> = (0..8).map(|_| scope.spawn(within)).collect();
+            for asker in askers {
+                assert_eq!(asker.join().unwrap(), expected);
+            }
+        });
     }
 
     /// The values of `function` of `inputs`, and the gradients of those that are `tracked`.

@@ -21,7 +21,10 @@ use std::{
 use numkong::cap;
 use rayon::prelude::*;
 
-use super::product::{Cores, Matrix, Start};
+use super::{
+    kernels::{gelu, vectorised},
+    product::{Cores, Matrix, Start},
+};
 
 /// Rows of a tile, and pairs of numbers in each.
 const SIDE: usize = 16;
@@ -44,8 +47,11 @@ const OWN: usize = 384;
 /// Fewer rows or columns in f32 are multiplied faster where they are.
 const FEWEST: usize = 32;
 
+/// Rows of a hidden layer that a task makes.
+const BETWEEN: usize = 128;
+
 /// Rows up to which tasks share the weights instead of the rows.
-const FEW: usize = 64;
+pub const FEW: usize = 64;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -57,6 +63,7 @@ struct Sums([[f32; STRIPE]; STRIPE]);
 thread_local! {
     static SHARED_TILES: Cell<Vec<Tile>> = const { Cell::new(Vec::new()) };
     static OWN_TILES: Cell<Vec<Tile>> = const { Cell::new(Vec::new()) };
+    static HIDDEN: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 /// Whether the processor has matrix units.
@@ -132,52 +139,58 @@ impl Weights {
     /// `x Wᵀ + bias`, of no numbers for none.
     pub fn multiply(&self, x: Matrix<'_>, bias: &[f32]) -> Vec<f32> {
         assert_eq!(x.columns(), self.d_input, "inputs for these weights");
-        assert!(
-            bias.is_empty() || bias.len() == self.d_output,
-            "a bias of {} numbers for {} outputs",
-            bias.len(),
-            self.d_output
-        );
-        let count = x.rows() * self.d_output;
-        let mut y = Vec::with_capacity(count);
+        let (mut y, output) = self.output(x.rows(), bias);
+        match x.rows() <= FEW {
+            true => self.multiply_few(x, output),
+            false => self.multiply_many(x, output),
+        }
+        unsafe { y.set_len(x.rows() * self.d_output) };
+        y
+    }
+
+    /// Room for products of so many rows.
+    fn output<'a>(&self, rows: usize, bias: &'a [f32]) -> (Vec<f32>, Output<'a>) {
+        self.check(bias);
+        let mut y = Vec::with_capacity(rows * self.d_output);
         let output = Output {
             y: y.as_mut_ptr(),
             apart: self.d_output,
             start: Start::bias(bias),
             turned: false,
         };
-        match x.rows() <= FEW {
-            true => self.multiply_few(x, output),
-            false => self.multiply_many(x, output),
-        }
-        unsafe { y.set_len(count) };
-        y
+        (y, output)
+    }
+
+    fn check(&self, bias: &[f32]) {
+        assert!(
+            bias.is_empty() || bias.len() == self.d_output,
+            "a bias of {} numbers for {} outputs",
+            bias.len(),
+            self.d_output
+        );
     }
 
     /// Tasks share the rows.
     fn multiply_many(&self, x: Matrix<'_>, output: Output<'_>) {
-        let stripes = x.rows().div_ceil(STRIPE);
-        let threads = rayon::current_num_threads();
-        let tasks = x
-            .rows()
-            .div_ceil(OWN)
-            .next_multiple_of(threads)
-            .min(stripes);
-        (0..tasks).into_par_iter().for_each(|i| {
-            let first = i * stripes / tasks * STRIPE;
-            let rows = first..x.rows().min((i + 1) * stripes / tasks * STRIPE);
-            let mut memory = OWN_TILES.take();
-            for columns in chunks(self.d_input) {
-                let of_stripe = tiles_of_stripe::<1>(&columns);
-                let tiles = room(&mut memory, rows.len().div_ceil(STRIPE) * of_stripe);
-                pack_all::<1>(x, rows.clone(), columns.clone(), false, tiles);
-                let output = output.from(columns.start);
-                let weights = &self.tiles[chunk(self.d_output, &columns)];
-                let weights = (weights, 0..self.d_output);
-                unsafe { output.multiply::<1>((tiles, rows.clone()), weights, of_stripe) };
-            }
-            OWN_TILES.set(memory);
+        tasks(x.rows(), OWN).for_each(|rows| {
+            self.multiply_rows(x.some(rows.clone()), output.below(rows.start));
         });
+    }
+
+    /// On this thread.
+    fn multiply_rows(&self, x: Matrix<'_>, output: Output<'_>) {
+        let rows = x.rows();
+        let mut memory = OWN_TILES.take();
+        for columns in chunks(self.d_input) {
+            let of_stripe = tiles_of_stripe::<1>(&columns);
+            let tiles = room(&mut memory, rows.div_ceil(STRIPE) * of_stripe);
+            pack_all::<1>(x, 0..rows, columns.clone(), false, tiles);
+            let output = output.from(columns.start);
+            let weights = &self.tiles[chunk(self.d_output, &columns)];
+            let weights = (weights, 0..self.d_output);
+            unsafe { output.multiply::<1>((tiles, 0..rows), weights, of_stripe) };
+        }
+        OWN_TILES.set(memory);
     }
 
     /// Tasks share the weights.
@@ -209,9 +222,53 @@ impl Weights {
     }
 }
 
+/// `down(gelu(up x))`, with their biases. Tasks share the rows, and each has as much of the hidden layer as stays in the
+/// second-level cache.
+pub fn feed_forward(
+    [up, down]: [&Weights; 2],
+    [up_bias, down_bias]: [&[f32]; 2],
+    x: Matrix<'_>,
+) -> Vec<f32> {
+    assert_eq!(x.columns(), up.d_input, "inputs for these weights");
+    assert_eq!(up.d_output, down.d_input, "a hidden layer of one size");
+    up.check(up_bias);
+    let (mut y, output) = down.output(x.rows(), down_bias);
+    tasks(x.rows(), BETWEEN).for_each(|rows| {
+        let mut hidden = HIDDEN.take();
+        hidden.resize(rows.len() * up.d_output, 0.0);
+        let to_hidden = Output {
+            y: hidden.as_mut_ptr(),
+            apart: up.d_output,
+            start: Start::bias(up_bias),
+            turned: false,
+        };
+        up.multiply_rows(x.some(rows.clone()), to_hidden);
+        vectorised(
+            #[inline(always)]
+            || gelu(&mut hidden),
+        );
+        let raised = Matrix::new(&hidden, [rows.len(), up.d_output]);
+        down.multiply_rows(raised, output.below(rows.start));
+        HIDDEN.set(hidden);
+    });
+    unsafe { y.set_len(x.rows() * down.d_output) };
+    y
+}
+
+/// Rows of tasks of so many at most, as many tasks for each core.
+fn tasks(rows: usize, most: usize) -> impl ParallelIterator<Item = Range<usize>> {
+    let stripes = rows.div_ceil(STRIPE);
+    let threads = rayon::current_num_threads();
+    let tasks = (rows.div_ceil(most).next_multiple_of(threads)).min(stripes);
+    (0..tasks).into_par_iter().map(move |i| {
+        let [first, end] = [i, i + 1].map(|i| i * stripes / tasks * STRIPE);
+        first..end.min(rows)
+    })
+}
+
 /// What `weigh` makes of the scores Q Kᵀ, times V, of `queries` `[length, d]`, `keys` and `values` `[memory length, d]`.
-/// It is given the number of the first of some queries and their scores, row after row, and leaves weights there. Rows
-/// of `y` are so far `apart`.
+/// It is given the number of the first of some queries and their scores, in rows as long as [`row_of_scores`], and
+/// leaves weights there: 0 after the last key. Rows of `y` are so far `apart`.
 pub fn attend<const P: usize>(
     [queries, keys, values]: [Matrix<'_>; 3],
     weigh: impl Fn(usize, &mut [f32]),
@@ -242,10 +299,11 @@ pub fn attend<const P: usize>(
     let (query_tiles, weight_tiles) = all.split_at_mut(of_d);
     pack_all::<P>(keys, 0..memory, 0..d, true, key_tiles);
     pack_all::<P>(values.transposed(), 0..d, 0..memory, true, value_tiles);
-    let mut scores = vec![0.0; STRIPE.min(length) * memory];
+    let row = row_of_scores(memory);
+    let mut scores = vec![0.0; STRIPE.min(length) * row];
     for first in (0..length).step_by(STRIPE) {
         let count = STRIPE.min(length - first);
-        let scores = &mut scores[..count * memory];
+        let scores = &mut scores[..count * row];
         let output = |y, apart| Output {
             y,
             apart,
@@ -254,15 +312,20 @@ pub fn attend<const P: usize>(
         };
         pack::<P>(queries, first..length, 0..d, false, query_tiles);
         let (left, right) = ((&*query_tiles, 0..count), (&*key_tiles, 0..memory));
-        unsafe { output(scores.as_mut_ptr(), memory).multiply::<P>(left, right, of_d) };
+        unsafe { output(scores.as_mut_ptr(), row).multiply::<P>(left, right, of_d) };
         weigh(first, scores);
-        let weights = Matrix::new(scores, [count, memory]);
-        pack::<P>(weights, 0..count, 0..memory, false, weight_tiles);
+        let weights = Matrix::new(scores, [count, row]);
+        pack::<P>(weights, 0..count, 0..row, false, weight_tiles);
         let (left, right) = ((&*weight_tiles, 0..count), (&*value_tiles, 0..d));
         let y = y[first * apart..].as_mut_ptr();
         unsafe { output(y, apart).multiply::<P>(left, right, of_memory) };
     }
     OWN_TILES.set(tiles);
+}
+
+/// Numbers in a row of scores of so many keys: whole tiles.
+pub fn row_of_scores(memory: usize) -> usize {
+    memory.next_multiple_of(WIDTH)
 }
 
 /// Columns that are summed up at once.
@@ -362,6 +425,12 @@ struct Output<'a> {
 unsafe impl Sync for Output<'_> {}
 
 impl Output<'_> {
+    /// From this row on.
+    fn below(self, row: usize) -> Self {
+        let y = self.y.wrapping_add(row * self.apart);
+        Self { y, ..self }
+    }
+
     /// For products with columns from here on.
     fn from(self, column: usize) -> Self {
         let start = match column {
@@ -471,15 +540,11 @@ fn pack<const P: usize>(
 unsafe fn pack_tiles<const P: usize>(block: Matrix<'_>, right: bool, tiles: &mut [Tile]) {
     let (rows, columns) = (block.rows().min(SIDE), block.columns().min(WIDTH));
     let [row, column] = block.strides;
-    let mut copy = [0.0; SIDE * WIDTH];
-    let (numbers, [row, column]) = match rows * columns == copy.len() {
+    let copy;
+    let (numbers, [row, column]) = match rows * columns == SIDE * WIDTH {
         true => (block.numbers, [row, column]),
         false => {
-            for i in 0..rows {
-                for j in 0..columns {
-                    copy[i * WIDTH + j] = block.numbers[i * row + j * column];
-                }
-            }
+            copy = with_zeros(block, [rows, columns]);
             (&copy[..], [WIDTH, 1])
         }
     };
@@ -509,6 +574,19 @@ unsafe fn pack_tiles<const P: usize>(block: Matrix<'_>, right: bool, tiles: &mut
             }
         }
     }
+}
+
+/// A copy of a block that does not fill its tiles.
+#[cold]
+fn with_zeros(block: Matrix<'_>, [rows, columns]: [usize; 2]) -> [f32; SIDE * WIDTH] {
+    let mut copy = [0.0; SIDE * WIDTH];
+    let [row, column] = block.strides;
+    for i in 0..rows {
+        for j in 0..columns {
+            copy[i * WIDTH + j] = block.numbers[i * row + j * column];
+        }
+    }
+    copy
 }
 
 /// The parts of two numbers side by side. Without its last 16 bits a number is a bf16; what is left of it has as many

@@ -76,7 +76,10 @@ impl Head {
                 .zip(found[of_rows.clone()].par_chunks_mut(asked))
                 .zip(self.asked.words[of_rows].par_chunks(asked));
             rows.for_each(|(((logits, total), found), asked)| {
-                let more = vectorised(|| log_total(logits));
+                let more = vectorised(
+                    #[inline(always)]
+                    || log_total(logits),
+                );
                 // Words that are all ruled out add nothing.
                 let ruled_out = |logit: &f32| *logit == f32::NEG_INFINITY;
                 if !more.is_nan() || !logits.iter().all(ruled_out) {
@@ -113,7 +116,10 @@ impl Head {
                 .zip(slice(&dy)[of_rows.clone()].par_chunks(asked))
                 .zip(self.asked.words[of_rows].par_chunks(asked));
             rows.for_each(|(((logits, total), dy), asked)| {
-                vectorised(|| logit_gradient(logits, *total, dy.iter().sum()));
+                vectorised(
+                    #[inline(always)]
+                    || logit_gradient(logits, *total, dy.iter().sum()),
+                );
                 for (dy, i) in dy.iter().zip(places(asked, &piece.words)) {
                     if let Some(i) = i {
                         logits[i] = flushed(logits[i] + dy);
