@@ -58,37 +58,11 @@ pub fn attend(
     let tasks_of_row = (4 * rayon::current_num_threads()).div_ceil(rows);
     #[cfg(not(target_arch = "x86_64"))]
     let _ = rounded;
-    let mut y = vec![0.0; rows * length * inner];
     if length < MANY {
-        let heads_each = heads.div_ceil(tasks_of_row);
-        let groups = heads.div_ceil(heads_each);
-        let parts: Vec<Vec<f32>> = (0..rows * groups)
-            .into_par_iter()
-            .map(|task| {
-                let first = task % groups * heads_each;
-                let group = first..(first + heads_each).min(heads);
-                let mut y = vec![0.0; length * group.len() * d_head];
-                Arch::new().dispatch(Task {
-                    of: &heads_of,
-                    row: task / groups,
-                    heads: group,
-                    first: 0,
-                    y: &mut y,
-                });
-                y
-            })
-            .collect();
-        for (y, parts) in y.chunks_exact_mut(length * inner).zip(parts.chunks(groups)) {
-            for (i, part) in parts.iter().enumerate() {
-                let width = part.len() / length;
-                let first = i * heads_each * d_head;
-                for (y, part) in y.chunks_exact_mut(inner).zip(part.chunks_exact(width)) {
-                    y[first..first + width].copy_from_slice(part);
-                }
-            }
-        }
+        let y = of_few(&heads_of, [rows, length, heads], tasks_of_row);
         return Some(tensor(y, [rows, length, inner]));
     }
+    let mut y = vec![0.0; rows * length * inner];
     let at_once = length.div_ceil(tasks_of_row);
     #[cfg(target_arch = "x86_64")]
     let tiled = length.min(memory_length) >= tiles::STRIPE && tiles::available();
@@ -122,6 +96,40 @@ pub fn attend(
             });
         });
     Some(tensor(y, [rows, length, inner]))
+}
+
+/// What few queries see, `[rows, length, heads · d_head]`: tasks share the heads.
+fn of_few(of: &Heads, [rows, length, heads]: [usize; 3], tasks_of_row: usize) -> Vec<f32> {
+    let heads_each = heads.div_ceil(tasks_of_row);
+    let groups = heads.div_ceil(heads_each);
+    let parts: Vec<Vec<f32>> = (0..rows * groups)
+        .into_par_iter()
+        .map(|task| {
+            let first = task % groups * heads_each;
+            let heads = first..(first + heads_each).min(heads);
+            let mut y = vec![0.0; length * heads.len() * of.d_head];
+            Arch::new().dispatch(Task {
+                of,
+                row: task / groups,
+                heads,
+                first: 0,
+                y: &mut y,
+            });
+            y
+        })
+        .collect();
+    let inner = heads * of.d_head;
+    let mut y = vec![0.0; rows * length * inner];
+    for (y, parts) in y.chunks_exact_mut(length * inner).zip(parts.chunks(groups)) {
+        for (i, part) in parts.iter().enumerate() {
+            let width = part.len() / length;
+            let first = i * heads_each * of.d_head;
+            for (y, part) in y.chunks_exact_mut(inner).zip(part.chunks_exact(width)) {
+                y[first..first + width].copy_from_slice(part);
+            }
+        }
+    }
+    y
 }
 
 /// A tensor whose last dimension lies together, wherever the others are.
@@ -179,14 +187,20 @@ struct Heads {
 impl Heads {
     /// The keys or values of a head, before those of the `next`.
     #[inline(always)]
-    fn rows<'a>(&self, of: &'a View<4>, row: usize, head: usize, next: Option<usize>) -> Rows<'a> {
+    fn rows<'a>(
+        &self,
+        view: &'a View<4>,
+        row: usize,
+        head: usize,
+        next: Option<usize>,
+    ) -> Rows<'a> {
         Rows {
-            numbers: of.from([row, head, 0, 0]),
+            numbers: view.from([row, head, 0, 0]),
             soon: match next {
-                Some(next) => of.from([row, next, 0, 0]),
+                Some(next) => view.from([row, next, 0, 0]),
                 None => &[],
             },
-            apart: of.strides[2],
+            apart: view.strides[2],
             count: self.memory_length,
             width: self.d_head,
         }
@@ -409,7 +423,7 @@ fn mixed<S: Simd>(
     weights_apart: usize,
     y: &mut [f32],
     y_apart: usize,
-    rows: Rows<'_>,
+    mut rows: Rows<'_>,
 ) {
     let count = weights.len() / weights_apart;
     for i in (0..count).step_by(X) {
@@ -432,6 +446,7 @@ fn mixed<S: Simd>(
                 mix::<S, X>(simd, weights, y, y_apart, rows);
             }
         }
+        rows.soon = &[];
     }
 }
 

@@ -73,8 +73,7 @@ impl FeedForward {
             && !exact.approximate
             && let (Some(up), Some(down)) = (self.up.packed(&states), self.down.packed(&states))
         {
-            let biases = [&self.up.bias, &self.down.bias];
-            let biases = biases.map(|bias| bias.as_ref().map(|bias| bias.val()));
+            let biases = [self.up.bias.as_ref(), self.down.bias.as_ref()];
             if let Some(found) = Packed::feed_forward([up, down], biases, &states) {
                 return found;
             }

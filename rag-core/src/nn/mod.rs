@@ -15,6 +15,7 @@ mod linear;
 #[cfg(feature = "flex")]
 mod packed;
 mod precision;
+mod workers;
 
 /// Only the CPU has packed weights.
 #[cfg(not(feature = "flex"))]
@@ -42,7 +43,7 @@ mod packed {
 
         pub fn feed_forward<const D: usize>(
             [up, _]: [&Self; 2],
-            _: [Option<Tensor<1>>; 2],
+            _: [Option<&Param<Tensor<1>>>; 2],
             _: &Tensor<D>,
         ) -> Option<Tensor<D>> {
             match *up {}
@@ -65,13 +66,14 @@ mod packed {
 pub use attention::{Attention, AttentionConfig, KeysValues, MASKED, padding_bias};
 pub use feed_forward::{FeedForward, FeedForwardConfig, activation};
 pub use fused::{
-    AdamWStep, LOGITS_AT_ONCE, adamw, among_workers, dropout, fuses, gelu, keep, log_mixture,
-    log_softmax, softmax, word_log_probs,
+    AdamWStep, LOGITS_AT_ONCE, adamw, dropout, fuses, gelu, keep, log_mixture, log_softmax,
+    softmax, word_log_probs,
 };
 pub use layer_norm::{LayerNorm, LayerNormConfig};
 pub use linear::{Linear, LinearConfig, flat_linear};
 pub use packed::Packed;
 pub use precision::{Precision, store_weights_as, with_precision};
+pub use workers::among_workers;
 
 /// Numbers from −2 to 2 that look random, others at each call. Burn's random state is one for all tests of a
 /// process, some of which want it for themselves.

@@ -139,30 +139,36 @@ impl Packed {
     }
 
     /// `down(gelu(up x))`, where these weights are multiplied faster without all of the hidden layer in memory.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
     pub fn feed_forward<const D: usize>(
         [up, down]: [&Self; 2],
-        biases: [Option<Tensor<1>>; 2],
+        biases: [Option<&Param<Tensor<1>>>; 2],
         x: &Tensor<D>,
     ) -> Option<Tensor<D>> {
-        match (&up.weights, &down.weights) {
-            #[cfg(target_arch = "x86_64")]
-            (Weights::Tiles(up), Weights::Tiles(down)) => {
-                let shape = x.dims();
-                let rows = shape[..D - 1].iter().product();
-                if rows <= tiles::FEW {
-                    return None;
-                }
-                let x = elements(x.clone())?;
-                let x = Matrix::new(x.as_slice()?, [rows, shape[D - 1]]);
-                let biases = biases.map(|bias| bias.and_then(elements));
-                let biases = biases.each_ref().map(|bias| {
-                    let bias = bias.as_ref().and_then(FlexTensor::as_slice);
-                    bias.unwrap_or_default()
-                });
-                Some(tensor(tiles::feed_forward([up, down], biases, x), shape))
-            }
-            _ => None,
+        #[cfg(target_arch = "x86_64")]
+        if let (Weights::Tiles(up), Weights::Tiles(down)) = (&up.weights, &down.weights) {
+            let rows: usize = x.dims()[..D - 1].iter().product();
+            return (rows > tiles::FEW).then(|| {
+                by_rows(x.clone(), |x| {
+                    let [rows, d_input] = x.dims();
+                    let x = elements(x).expect("packed weights are on the CPU");
+                    let x = x.as_slice().expect("activations are f32");
+                    let biases = biases.map(|bias| {
+                        let bias = elements(bias?.val());
+                        Some(bias.expect("a bias is where its weights are"))
+                    });
+                    let biases = biases.each_ref().map(|bias| {
+                        let bias = bias.as_ref().and_then(FlexTensor::as_slice);
+                        bias.unwrap_or_default()
+                    });
+                    let y =
+                        tiles::feed_forward([up, down], biases, Matrix::new(x, [rows, d_input]));
+                    let d_output = y.len() / rows;
+                    tensor(y, [rows, d_output])
+                })
+            });
         }
+        None
     }
 
     /// The weights as they are multiplied.
@@ -454,15 +460,14 @@ mod tests {
             let pack = |shape: [usize; 2]| Packed::new(&scattered(shape), Precision::Bf16).unwrap();
             let (up, down) = (pack([d_hidden, d_model]), pack([d_model, d_hidden]));
             let x = scattered([rows, 1, d_model]);
-            for biases in [
-                [None, None],
-                [Some(scattered([d_hidden])), Some(scattered([d_model]))],
-            ] {
-                let Some(found) = Packed::feed_forward([&up, &down], biases.clone(), &x) else {
-                    assert!(rows < 64 || !matches!(up.weights, Weights::Tiles(_)));
+            let biases = [d_hidden, d_model].map(|size| Param::from_tensor(scattered([size])));
+            for biases in [[None, None], biases.each_ref().map(Some)] {
+                let Some(found) = Packed::feed_forward([&up, &down], biases, &x) else {
+                    #[cfg(target_arch = "x86_64")]
+                    assert!(rows <= tiles::FEW || !tiles::available());
                     continue;
                 };
-                let [up_bias, down_bias] = biases;
+                let [up_bias, down_bias] = biases.map(|bias| bias.map(|bias| bias.val()));
                 let hidden = crate::nn::gelu(up.linear(x.clone(), up_bias));
                 let expected = down.linear(hidden, down_bias);
                 assert_eq!(found.into_data(), expected.into_data());

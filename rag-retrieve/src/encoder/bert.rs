@@ -8,7 +8,7 @@ use rag_core::{
     checkpoint::Names,
     nn::{
         Attention, AttentionConfig, FeedForward, FeedForwardConfig, LayerNorm, LayerNormConfig,
-        Precision, activation, dropout, padding_bias,
+        Precision, activation, among_workers, dropout, padding_bias,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -193,6 +193,15 @@ impl Bert {
     /// States `[rows, length, hidden]` of the tokens, with `segments` `[rows, length]` all 0 if
     /// none are given.
     pub fn forward(
+        &self,
+        tokens: &TokenBatch,
+        segments: Option<Tensor<2, Int>>,
+        precision: Precision,
+    ) -> Tensor<3> {
+        among_workers(&self.device(), || self.states(tokens, segments, precision))
+    }
+
+    fn states(
         &self,
         tokens: &TokenBatch,
         segments: Option<Tensor<2, Int>>,

@@ -8,7 +8,7 @@ use ndarray::Array2;
 use rag_core::{
     Encoding, Passage, TokenBatch, Tokenizer,
     checkpoint::{Names, Tensors, Weights, read_json, write_json, write_safetensors},
-    nn::{Linear, LinearConfig, Precision, among_workers, with_precision},
+    nn::{Linear, LinearConfig, Precision, with_precision},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -158,17 +158,6 @@ impl Encoder {
         segments: Option<Tensor<2, Int>>,
         precision: Precision,
     ) -> Tensor<2> {
-        among_workers(&self.bert.device(), || {
-            self.vectors(tokens, segments, precision)
-        })
-    }
-
-    fn vectors(
-        &self,
-        tokens: &TokenBatch,
-        segments: Option<Tensor<2, Int>>,
-        precision: Precision,
-    ) -> Tensor<2> {
         let states = self.bert.forward(tokens, segments, precision);
         let [rows, _, hidden] = states.dims();
         let pooled = match self.pooling {
@@ -289,15 +278,13 @@ impl TextEncoder {
     pub fn embed(&self, texts: &[Encoding]) -> Array2<f32> {
         let device = self.encoder.bert.device();
         let pad = self.config.bert.pad_token_id;
-        among_workers(&device, || {
-            by_length(
-                texts,
-                self.config.dimension(),
-                pad,
-                &device,
-                |tokens, segments| (self.encoder).forward(tokens, Some(segments), self.precision),
-            )
-        })
+        by_length(
+            texts,
+            self.config.dimension(),
+            pad,
+            &device,
+            |tokens, segments| (self.encoder).forward(tokens, Some(segments), self.precision),
+        )
     }
 
     /// The tokens of questions.

@@ -211,11 +211,12 @@ impl FusedOps for Flex {
         beta: FlexTensor,
         epsilon: f64,
     ) -> FlexTensor {
-        let [gamma, beta] = [gamma, beta].map(contiguous);
-        let [gamma, beta] = [&gamma, &beta].map(slice);
+        let row = x.layout().shape().last().copied().unwrap_or(1);
+        let vectors = of_rows([gamma, beta], row);
+        let [gamma, beta] = vectors.each_ref().map(slice);
         each_task(
             x,
-            gamma.len(),
+            row,
             #[inline(always)]
             |_, x| layer_norm(x, gamma, beta, epsilon as f32),
         )
@@ -620,7 +621,13 @@ impl RetroForward for LinearAgain {
 fn gradient(pass: Pass, kept: Option<FlexTensor>, dy: FlexTensor) -> FlexTensor {
     let row = dy.layout().shape().last().copied().unwrap_or(1);
     match (pass, kept) {
-        (Pass::Gelu, Some(x)) => with(dy, &x, 1, gelu_gradient),
+        (Pass::Gelu, Some(x)) => with(
+            dy,
+            &x,
+            1,
+            #[inline(always)]
+            |dy, x| gelu_gradient(dy, x),
+        ),
         (Pass::Softmax, Some(y)) => with(
             dy,
             &y,
@@ -695,12 +702,14 @@ pub fn sum_normalised<const D: usize>(
     beta: Tensor<1>,
     epsilon: f64,
 ) -> Tensor<D> {
-    let [gamma, beta] = [gamma, beta].map(|vector| contiguous(primitive(vector)));
-    let [gamma, beta] = [&gamma, &beta].map(slice);
+    let shape = x.dims();
+    assert_eq!(shape, y.dims(), "tensors of one shape");
+    let vectors = of_rows([gamma, beta].map(primitive), shape[D - 1]);
+    let [gamma, beta] = vectors.each_ref().map(slice);
     let sums = with(
         primitive(x),
         &primitive(y),
-        gamma.len(),
+        shape[D - 1],
         #[inline(always)]
         |x, y| {
             for (x, y) in x.iter_mut().zip(y) {
@@ -710,6 +719,16 @@ pub fn sum_normalised<const D: usize>(
         },
     );
     Tensor::from_primitive::<Flex>(sums)
+}
+
+/// Vectors with a number for each of a row.
+fn of_rows(vectors: [FlexTensor; 2], row: usize) -> [FlexTensor; 2] {
+    let vectors = vectors.map(contiguous);
+    for vector in &vectors {
+        let numbers = vector.as_slice::<f32>().map(<[f32]>::len);
+        assert_eq!(numbers, Some(row), "f32 numbers for rows of {row}");
+    }
+    vectors
 }
 
 /// The gradients of layer norm's input, gamma and beta.

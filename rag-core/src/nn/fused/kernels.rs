@@ -233,7 +233,7 @@ pub fn adamw_update<M: Moment>(
     }
 }
 
-/// a b + c, rounded once: an instruction wherever there is AVX2, AVX-512 or Neon.
+/// a b + c, rounded once: an instruction of processors with AVX2, AVX-512 or Neon, and a call, slow, on others.
 #[inline(always)]
 fn fma(a: f32, b: f32, c: f32) -> f32 {
     a.mul_add(b, c)

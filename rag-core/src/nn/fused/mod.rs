@@ -29,11 +29,6 @@ use {
     attention::Settings,
     burn::{backend::flex::FlexTensor, tensor::DType},
     cpu::Pass,
-    std::{
-        hint::{black_box, spin_loop},
-        sync::Once,
-        time::{Duration, Instant},
-    },
     words::Asked,
 };
 
@@ -43,19 +38,6 @@ use super::KeysValues;
 pub(super) use kernels::{largest, softmax_row, vectorised};
 #[cfg(all(feature = "flex", target_arch = "x86_64"))]
 pub(super) use product::Matrix;
-
-/// How long a thread looks for work before it sleeps.
-#[cfg(feature = "flex")]
-const AWAKE: Duration = Duration::from_micros(200);
-
-/// Bytes of the largest memory that glibc's allocator keeps for its process, and of which it keeps twice as many.
-#[cfg(feature = "flex")]
-const LARGE: usize = (32 << 20) - (64 << 10);
-
-/// Done once: memory that is given back lets glibc keep as much from then on. Layers give back some ten megabytes each,
-/// of which every page would be cleared again for the next.
-#[cfg(feature = "flex")]
-static KEEP_PAGES: Once = Once::new();
 
 /// Whether the functions here are one pass each on a device.
 #[cfg(feature = "flex")]
@@ -67,41 +49,6 @@ pub fn fuses(device: &Device) -> bool {
 #[cfg(not(feature = "flex"))]
 pub fn fuses(_: &Device) -> bool {
     false
-}
-
-/// Runs a computation of a device on one of the threads that share the CPU's work, so that none of its many small
-/// steps waits for them to wake up.
-pub fn among_workers<R: Send>(device: &Device, compute: impl FnOnce() -> R + Send) -> R {
-    #[cfg(feature = "flex")]
-    if fuses(device) && !device.is_autodiff() {
-        KEEP_PAGES.call_once(|| drop(black_box(Vec::<u8>::with_capacity(LARGE))));
-        return rayon::scope(|_| {
-            keep_awake();
-            compute()
-        });
-    }
-    let _ = device;
-    compute()
-}
-
-/// Lets the other threads look for work a while longer than they do by themselves. Between the steps of a computation
-/// they would fall asleep a hundred times a token, and waking one up takes longer than such a step.
-///
-/// A thread that looks for work never waits for anything, so that threads cannot wait for each other.
-#[cfg(feature = "flex")]
-fn keep_awake() {
-    let here = rayon::current_thread_index();
-    for _ in 1..rayon::current_num_threads() {
-        rayon::spawn(move || {
-            let mut last = Instant::now();
-            while rayon::current_thread_index() != here && last.elapsed() < AWAKE {
-                match rayon::yield_now() {
-                    Some(rayon::Yield::Executed) => last = Instant::now(),
-                    _ => spin_loop(),
-                }
-            }
-        });
-    }
 }
 
 #[cfg(feature = "flex")]
@@ -517,30 +464,6 @@ mod tests {
                     .assert_approx_eq(&expected.to_data(), tolerance);
             }
         }
-    }
-
-    #[test]
-    fn computations_among_workers_wait_for_nobody() {
-        use rayon::prelude::*;
-
-        let device = device("cpu").unwrap();
-        let sum = || -> usize {
-            let steps = (0..200).map(|step| {
-                (0..64_usize)
-                    .into_par_iter()
-                    .map(|i| i + step)
-                    .sum::<usize>()
-            });
-            steps.sum()
-        };
-        let expected = sum();
-        std::thread::scope(|scope| {
-            let within = || among_workers(&device, || among_workers(&device, sum));
-            let askers: Vec<_> = (0..8).map(|_| scope.spawn(within)).collect();
-            for asker in askers {
-                assert_eq!(asker.join().unwrap(), expected);
-            }
-        });
     }
 
     /// The values of `function` of `inputs`, and the gradients of those that are `tracked`.

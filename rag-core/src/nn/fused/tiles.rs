@@ -172,7 +172,7 @@ impl Weights {
 
     /// Tasks share the rows.
     fn multiply_many(&self, x: Matrix<'_>, output: Output<'_>) {
-        tasks(x.rows(), OWN).for_each(|rows| {
+        shares(x.rows(), OWN).for_each(|rows| {
             self.multiply_rows(x.some(rows.clone()), output.below(rows.start));
         });
     }
@@ -233,7 +233,7 @@ pub fn feed_forward(
     assert_eq!(up.d_output, down.d_input, "a hidden layer of one size");
     up.check(up_bias);
     let (mut y, output) = down.output(x.rows(), down_bias);
-    tasks(x.rows(), BETWEEN).for_each(|rows| {
+    shares(x.rows(), BETWEEN).for_each(|rows| {
         let mut hidden = HIDDEN.take();
         hidden.resize(rows.len() * up.d_output, 0.0);
         let to_hidden = Output {
@@ -255,8 +255,8 @@ pub fn feed_forward(
     y
 }
 
-/// Rows of tasks of so many at most, as many tasks for each core.
-fn tasks(rows: usize, most: usize) -> impl ParallelIterator<Item = Range<usize>> {
+/// Rows of tasks of so many at most, shared evenly.
+fn shares(rows: usize, most: usize) -> impl ParallelIterator<Item = Range<usize>> {
     let stripes = rows.div_ceil(STRIPE);
     let threads = rayon::current_num_threads();
     let tasks = (rows.div_ceil(most).next_multiple_of(threads)).min(stripes);
