@@ -47,8 +47,8 @@ mod flex {
 
     use rayon::Yield;
 
-    /// How long a thread looks for work in vain. Threads of computations that go on at once may wait for each other
-    /// so long, but no longer.
+    /// How long a thread looks for work in vain. Without an end, threads that look on behalf of two computations, each
+    /// on top of a step that the other waits for, would look for ever.
     const PATIENCE: Duration = Duration::from_micros(200);
 
     /// While it lives, the other threads do not sleep, as they would by themselves between two steps. To wake one up
@@ -77,7 +77,7 @@ mod flex {
 
     fn look_for_work(over: &AtomicBool) {
         thread_local! {
-            /// A thread that looks for work may find another's computation, and that other threads should look.
+            /// Whether this thread looks already: what it finds may be another computation, which asks it to.
             static LOOKS: Cell<bool> = const { Cell::new(false) };
         }
         if LOOKS.replace(true) {

@@ -621,13 +621,7 @@ impl RetroForward for LinearAgain {
 fn gradient(pass: Pass, kept: Option<FlexTensor>, dy: FlexTensor) -> FlexTensor {
     let row = dy.layout().shape().last().copied().unwrap_or(1);
     match (pass, kept) {
-        (Pass::Gelu, Some(x)) => with(
-            dy,
-            &x,
-            1,
-            #[inline(always)]
-            |dy, x| gelu_gradient(dy, x),
-        ),
+        (Pass::Gelu, Some(x)) => with(dy, &x, 1, gelu_gradient),
         (Pass::Softmax, Some(y)) => with(
             dy,
             &y,
