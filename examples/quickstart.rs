@@ -81,6 +81,10 @@ fn train(device: &Device) -> Result<Rag, Box<dyn Error>> {
     let rag = trainer.rag();
     println!("trained in {:.0} s", begun.elapsed().as_secs_f64());
     println!("after training, {}", Measured::of(&rag, &heldout)?);
+    for precision in [Precision::Bf16, Precision::Int8] {
+        let rounded = rag.clone().with_precision(precision)?;
+        println!("in {precision:?}, {}", Measured::of(&rounded, &heldout)?);
+    }
 
     rag.retriever.local()?.save(KNOWLEDGE)?;
     rag.save(MODEL)?;

@@ -5,7 +5,7 @@ use burn::tensor::Device;
 /// Runs a computation of a device on one of the threads that share the CPU's work, so that none of its many small
 /// steps waits for them to wake up. The others look for work as long as it lasts.
 ///
-/// With glibc, the process then keeps some memory that it has given back: see [`keep_pages`].
+/// With glibc, the process keeps up to 64 MB that are given back from then on, for what is computed next.
 pub fn among_workers<R: Send>(device: &Device, compute: impl FnOnce() -> R + Send) -> R {
     #[cfg(feature = "flex")]
     if super::fuses(device) && !device.is_autodiff() {
