@@ -19,7 +19,7 @@ use super::{
 #[cfg(target_arch = "x86_64")]
 use super::fused::{Matrix, tiles};
 
-/// Queries that are worked on at once, at most.
+/// Queries that are worked on at once, at most, without matrix units, which want few at a time anyway.
 const QUERIES: usize = 128;
 
 /// From so many queries on, it is worth to turn the keys around.
