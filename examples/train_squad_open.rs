@@ -299,7 +299,7 @@ impl Arguments {
             ..setting.config()
         };
         let pairs = self.joint_pairs(train);
-        let mut trainer = Trainer::new(rag, config, pairs.len())?;
+        let mut trainer = Trainer::new(rag, config)?;
         trainer.run(&pairs, &[])?;
         let seconds = seconds_before + begun.elapsed().as_secs_f64();
 

@@ -287,7 +287,7 @@ fn the_prior_learns_and_is_saved() {
             evaluate_every: 0,
             ..TrainConfig::default()
         };
-        let mut trainer = Trainer::new(before.clone(), config, pairs.len()).unwrap();
+        let mut trainer = Trainer::new(before.clone(), config).unwrap();
         trainer.run(&pairs, &[]).unwrap();
         trainer.rag()
     };
@@ -316,7 +316,7 @@ fn training_believes_the_reranker_as_answering_does() {
         prior: Part::Frozen,
         ..TrainConfig::default()
     };
-    let mut trainer = Trainer::new(rag, config, 1).unwrap();
+    let mut trainer = Trainer::new(rag, config).unwrap();
     let report = trainer.step(&[&pair]).unwrap();
     let believed = report.examples[0].prior.iter();
     for (believed, evidence) in believed.zip(&answer.evidence) {
@@ -331,10 +331,10 @@ fn a_run_of_the_prior_alone_needs_a_prior() {
         generator: Part::Frozen,
         ..TrainConfig::default()
     };
-    assert!(Trainer::new(rag(Kind::T5), config.clone(), 1).is_err());
+    assert!(Trainer::new(rag(Kind::T5), config.clone()).is_err());
     let mut weighed = rag(Kind::T5);
     weighed.retriever = hybrid().with_prior(PriorWeights::default());
-    Trainer::new(weighed, config, 1).unwrap();
+    Trainer::new(weighed, config).unwrap();
 }
 
 /// Weights that are fitted to passages that share words with their question put them first.

@@ -40,7 +40,7 @@ fn memory_does_not_grow_over_500_steps() {
         documents_at_a_time: Some(1),
         ..TrainConfig::default()
     };
-    let mut trainer = Trainer::new(rag(), config, pairs.len()).unwrap();
+    let mut trainer = Trainer::new(rag(), config).unwrap().with_steps(500);
     let resident: Vec<_> = (0..500)
         .map(|_| {
             trainer.step(&pairs).unwrap();

@@ -89,7 +89,7 @@ fn finish(mut trainer: Trainer) -> (Report, String) {
 }
 
 fn new(config: TrainConfig) -> Trainer {
-    Trainer::new(rag(Kind::T5), config, pairs().len()).unwrap()
+    Trainer::new(rag(Kind::T5), config).unwrap()
 }
 
 /// Dies after `step` without a word.
@@ -123,7 +123,7 @@ fn resumed_after_kills_at_random_steps_is_uninterrupted() {
         let first = 4 + random.below(5) as usize;
         let second = first + 1 + random.below(6) as usize;
         kill_after(first, &mut new(config.clone()));
-        let resume = || Trainer::resume(rag(Kind::T5), config.clone(), pairs().len()).unwrap();
+        let resume = || Trainer::resume(rag(Kind::T5), config.clone()).unwrap();
         kill_after(second, &mut resume());
         assert_eq!(
             finish(resume()),
@@ -157,7 +157,7 @@ fn a_run_that_is_broken_off_goes_on() {
     trainer
         .run_while(&pairs(), &pairs()[..3], stop_at(7))
         .unwrap();
-    let resumed = Trainer::resume(rag(Kind::T5), settings("broken"), pairs().len()).unwrap();
+    let resumed = Trainer::resume(rag(Kind::T5), settings("broken")).unwrap();
     assert_eq!(finish(resumed), uninterrupted);
 }
 
@@ -169,7 +169,7 @@ fn another_run_is_refused() {
         epochs: 1,
         ..settings(folder.path())
     };
-    let resume = |config: TrainConfig| Trainer::resume(rag(Kind::T5), config, pairs().len());
+    let resume = |config: TrainConfig| Trainer::resume(rag(Kind::T5), config);
     assert!(matches!(resume(config.clone()), Err(Error::NoRun { .. })));
     new(config.clone()).run(&pairs(), &[]).unwrap();
 
@@ -186,7 +186,22 @@ fn another_run_is_refused() {
         .unwrap()
         .run(&pairs()[1..], &[])
         .unwrap_err();
-    assert!(error.to_string().contains("training pairs"), "{error}");
-    let other = Trainer::resume(rag(Kind::Bart), config, pairs().len());
+    assert!(
+        error.to_string().contains("number of training pairs is"),
+        "{error}"
+    );
+    let mut turned = pairs();
+    turned.reverse();
+    let error = resume(config.clone())
+        .unwrap()
+        .run(&turned, &[])
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("fingerprint of the training pairs"),
+        "{error}"
+    );
+    let other = Trainer::resume(rag(Kind::Bart), config);
     assert!(matches!(other, Err(Error::Record { .. })));
 }

@@ -10,6 +10,7 @@ mod device;
 mod error;
 pub mod marginal;
 pub mod nn;
+pub mod parameters;
 mod passage;
 mod token_batch;
 mod tokenizer;

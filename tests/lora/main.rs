@@ -269,7 +269,9 @@ fn the_loss_falls_and_the_base_keeps_every_bit() {
         let base = rag(kind);
         let applied = everywhere(kind).apply(base.clone()).unwrap();
         let pairs = pairs();
-        let mut trainer = Trainer::new(applied.clone(), config, pairs.len()).unwrap();
+        let mut trainer = Trainer::new(applied.clone(), config)
+            .unwrap()
+            .with_steps(10);
         let pairs: Vec<_> = pairs.iter().collect();
         let steps: Vec<_> = (0..8).map(|_| trainer.step(&pairs).unwrap()).collect();
         assert!(steps[7].loss < 0.9 * steps[0].loss, "{kind:?} {steps:?}");
@@ -303,7 +305,7 @@ fn recomputed_activations_change_nothing() {
             };
             let applied = adapted(&everywhere(kind), rag(kind));
             let pairs = pairs();
-            let mut trainer = Trainer::new(applied, config, pairs.len()).unwrap();
+            let mut trainer = Trainer::new(applied, config).unwrap().with_steps(10);
             let pairs: Vec<_> = pairs.iter().collect();
             (0..4)
                 .map(|_| trainer.step(&pairs).unwrap().loss)

@@ -11,10 +11,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    LoraConfig, Scaling,
+    config::{LoraConfig, Scaling},
     projections::{Adapters, Part, Projections},
 };
-use crate::Result;
+use crate::error::Result;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::{
-    module::{LoraAdapter, Module, ModuleVisitor, Param, ParamId, Reparameterizer},
+    module::{LoraAdapter, Module, Param, ParamId, Reparameterizer},
     tensor::{Device, Tensor},
 };
-use rag_core::checkpoint::Tensors;
+use rag_core::{checkpoint::Tensors, parameters::for_each_parameter};
 use rag_generate::{Rag, generator::Generator};
 
-use super::LoraConfig;
-use crate::{Error, Result};
+use super::config::LoraConfig;
+use crate::error::{Error, Result};
 
 /// A model of a [`Rag`].
 #[derive(Clone, Copy, Debug)]
@@ -201,59 +201,32 @@ fn described(adapted: &[&Projection]) -> String {
 fn collect<M: Module>(model: &M, tensors: &Tensors) -> Vec<Projection> {
     let module =
         |(name, id): (&str, Option<u64>)| Some((id?, name.strip_suffix(".weight")?.to_owned()));
-    let mut visitor = Collect {
-        names: tensors.ids().filter_map(module).collect(),
-        fields: Vec::new(),
-        projections: Vec::new(),
-    };
-    model.visit(&mut visitor);
-    visitor.projections
-}
-
-struct Collect {
-    /// By the ids of weights.
-    names: BTreeMap<u64, String>,
-    /// What the visitor is in, each field with the type that has it.
-    fields: Vec<(String, String)>,
-    projections: Vec<Projection>,
-}
-
-impl ModuleVisitor for Collect {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.fields
-            .push((container_type.to_owned(), name.to_owned()));
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.fields.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let field = self.fields.last();
-        match field.map(|(owner, name)| (owner.as_str(), name.as_str())) {
+    let names: BTreeMap<u64, String> = tensors.ids().filter_map(module).collect();
+    let mut projections: Vec<Projection> = Vec::new();
+    for_each_parameter(model, |parameter| {
+        match (parameter.owner(), parameter.names().last()) {
             // Embeddings are matrices too, but not projections.
-            Some(("Struct:Linear", "weight")) => {
-                if let Some(name) = self.names.get(&param.id.val()) {
-                    self.projections.push(Projection {
+            ("Struct:Linear", Some("weight")) => {
+                if let Some(name) = names.get(&parameter.id().val()) {
+                    projections.push(Projection {
                         name: name.clone(),
-                        id: param.id,
-                        shape: param.lazy_shape().dims(),
-                        device: param.lazy_device(),
+                        id: parameter.id(),
+                        shape: parameter.shape().dims(),
+                        device: parameter.device(),
                         factors: Vec::new(),
                     });
                 }
             }
             // An adapter's factors follow its weight.
-            Some(("Struct:LoraAdapter", _)) => {
-                if let Some(projection) = self.projections.last_mut() {
-                    let factor = param.val();
-                    let shape: [usize; 2] = factor.shape().dims();
-                    projection.factors.push(factor.reshape(shape));
+            ("Struct:LoraAdapter", _) => {
+                if let Some(projection) = projections.last_mut() {
+                    projection.factors.extend(parameter.matrix());
                 }
             }
             _ => {}
         }
-    }
+    });
+    projections
 }
 
 /// Freezes every parameter and gives weights their adapters.

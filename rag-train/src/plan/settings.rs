@@ -6,7 +6,10 @@ use super::{
     layers::{Keeping, Moment},
     shape::Shape,
 };
-use crate::{Activations, Error, OptimizerKind, Result, TrainConfig};
+use crate::{
+    error::{Error, Result},
+    run::{activations::Activations, config::TrainConfig, optimizer::OptimizerKind},
+};
 
 /// What is trained, and how much at once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

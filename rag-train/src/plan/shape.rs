@@ -1,14 +1,12 @@
-use burn::{
-    module::{Module, ModuleVisitor, Param},
-    tensor::{Device, Tensor},
-};
+use burn::{module::Module, tensor::Device};
+use rag_core::parameters::for_each_parameter;
 use rag_generate::{
     RagConfig,
     generator::{BartConfig, GeneratorConfig, T5Config},
 };
 use rag_retrieve::encoder::BertConfig;
 
-use crate::Result;
+use crate::error::Result;
 
 /// What the formulas of memory need to know of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -266,30 +264,13 @@ impl Count {
 }
 
 fn parameters(module: &impl Module) -> Vec<Parameter> {
-    #[derive(Default)]
-    struct Visitor {
-        path: Vec<String>,
-        owners: Vec<String>,
-        found: Vec<Parameter>,
-    }
-    impl ModuleVisitor for Visitor {
-        fn enter_module(&mut self, name: &str, container: &str) {
-            self.path.push(name.to_owned());
-            self.owners.push(container.to_owned());
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.path.pop();
-            self.owners.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.found.push(Parameter {
-                path: self.path.clone(),
-                owner: self.owners.last().cloned().unwrap_or_default(),
-                shape: param.lazy_shape().to_vec(),
-            });
-        }
-    }
-    let mut visitor = Visitor::default();
-    module.visit(&mut visitor);
-    visitor.found
+    let mut found = Vec::new();
+    for_each_parameter(module, |parameter| {
+        found.push(Parameter {
+            path: parameter.names().map(str::to_owned).collect(),
+            owner: parameter.owner().to_owned(),
+            shape: parameter.shape().to_vec(),
+        });
+    });
+    found
 }

@@ -5,15 +5,17 @@
 
 mod axis;
 mod chart;
-mod config;
+pub(crate) mod config;
 mod curves;
-mod example;
-mod metrics;
-mod monitor;
+pub(crate) mod example;
+pub(crate) mod metrics;
+pub(crate) mod monitor;
 mod number;
-mod observation;
-mod report;
-mod warning;
+pub(crate) mod observation;
+pub(crate) mod progress;
+pub(crate) mod report;
+mod statistics;
+pub(crate) mod warning;
 mod window;
 
 pub use config::{Action, MonitorConfig};
