@@ -93,6 +93,7 @@ pub enum Vary {
 
 impl PlanSettings {
     /// What `config` says of it; the model, the lengths and the index stay as they are here.
+    #[must_use]
     pub fn of(self, config: &TrainConfig) -> Self {
         let parts = [
             (config.question_encoder, Component::QuestionEncoder),

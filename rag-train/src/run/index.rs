@@ -7,8 +7,8 @@ use super::trainer::Trainer;
 use crate::error::Result;
 
 impl Trainer {
-    /// Begins to embed the passages with their encoder as it is, or puts what was embedded into use,
-    /// when it is time.
+    /// Begins to embed the passages with their encoder as it is now, where this step is one to do so; and replaces the
+    /// index by the vectors whose embedding was begun `index.delay` steps ago.
     pub(super) fn turn_index(&mut self) -> Result<()> {
         let step = self.progress.step;
         let (every, delay) = (self.config.index.every, self.config.index.delay);
@@ -28,7 +28,7 @@ impl Trainer {
         }
     }
 
-    /// Embeds the passages with their encoder as it is, and waits.
+    /// Embeds the passages with their encoder as it is now, waits, and replaces the index.
     pub(super) fn embed_all(&mut self) -> Result<()> {
         if let Some(encoder) = self.context_encoder() {
             self.refresh

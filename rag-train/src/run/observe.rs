@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Trainer {
-    /// Looks at a step for what is going wrong, writes it all down, and does what the settings say.
+    /// Measures a step, writes its metrics and warnings, and does on a warning what the settings say.
     pub(super) fn observe(
         &mut self,
         step: &StepReport,
@@ -59,8 +59,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// Measures how far the retriever has moved, where this step is one to do so: its vectors now and
-    /// then, and new vectors of the passages against those that they replaced.
+    /// Measures how far the retriever has moved, where this step is one to do so: the cosine between the probes' first
+    /// vectors and their vectors now, and, after a refresh, recall with the old and with the new vectors.
     fn probe(
         &mut self,
         observation: &mut Observation,

@@ -100,6 +100,7 @@ impl Trainer {
         })
     }
 
+    /// The passages' encoder with the parameters of a saved one.
     fn saved_encoder(&self, folder: &Path, name: &str) -> Result<TextEncoder> {
         let encoder = self.rag.retriever.context_encoder.clone();
         Ok(TextEncoder {

@@ -23,7 +23,7 @@ use crate::{
 
 const FORMAT_VERSION: u32 = 2;
 
-/// Everything but tensors. The order of pairs, the dropout masks and the learning rates are functions
+/// Everything that is saved but tensors. The order of pairs, the dropout masks and the learning rates are functions
 /// of the seed and of where the run is.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct State {

@@ -27,24 +27,29 @@ use crate::{
 };
 
 impl Trainer {
-    /// One step on `pairs`: retrieve with the question encoder as it is, pack, back-propagate a
-    /// micro-batch at a time, clip, and move the parameters once.
+    /// One step on `pairs`: retrieves with the question encoder as it is, packs, back-propagates a micro-batch at a
+    /// time, clips, and moves the parameters once. [`Trainer::run`] calls it for every batch; a program may also call
+    /// it by itself, see [`Trainer::with_steps`].
     ///
     /// # Errors
-    /// Those of retrieval and packing; [`Error::Diverged`].
+    /// Those of retrieval and packing; [`Error::Diverged`](crate::Error::Diverged).
     pub fn step(&mut self, pairs: &[&QuestionAnswer]) -> Result<StepReport> {
+        // New vectors of the passages, where it is time for them.
         self.turn_index()?;
-        let objective = self.objective();
-        let step = self.progress.step;
+
+        // Where micro-batches are computed: on the model, and on its copies on other devices.
         let replicas = self
             .replicas
             .iter()
             .map(|device| self.model.clone().fork(device));
         let models: Vec<JointModel> = iter::once(self.model.clone()).chain(replicas).collect();
+
+        // The gradient of the whole batch, a micro-batch at a time.
+        let objective = self.objective();
         let mut gradients = Accumulation::default();
         let mut believed = Vec::new();
         for (number, micro) in pairs.chunks(self.config.micro_batch_size).enumerate() {
-            let seed = DropoutSeed::new(self.config.seed, step, number);
+            let seed = DropoutSeed::new(self.config.seed, self.progress.step, number);
             let model = &models[number % models.len()];
             let Prepared {
                 batch,
@@ -63,16 +68,21 @@ impl Trainer {
             believed.push((beliefs, positions, tokens));
         }
         drop(models);
-        // To read is to wait for a device: not before all of them have their work.
+
+        // To read a tensor waits for its device: all devices get their work first.
         let mut examples = Vec::new();
         for (beliefs, positions, tokens) in believed {
             examples.extend(reports(beliefs, positions, tokens)?);
         }
-        let learning_rate = self.schedule.rate(self.progress.taken);
-        let rates = self.learning_rates(learning_rate);
+
+        // One move of the parameters, each part at its own rate.
+        let share = self.schedule.rate(self.progress.taken);
+        let rates = self.learning_rates(share);
         let loss_scale = self.optimizer.scaler().scale();
         let (model, stepped) = self.optimizer.step(self.model.clone(), gradients, rates);
         self.set_model(model)?;
+
+        // What the step did. A run whose gradients stay not finite ends here.
         self.progress.step += 1;
         self.progress.taken += usize::from(stepped.taken);
         let report = StepReport {
@@ -80,9 +90,8 @@ impl Trainer {
             loss: examples.iter().map(|example| example.loss).sum(),
             tokens: examples.iter().map(|example| example.tokens).sum(),
             gradient_norm: stepped.gradient_norm,
-            learning_rate: learning_rate * self.config.generator.peak(self.config.learning_rate),
-            retriever_learning_rate: learning_rate
-                * self.retriever_peak(self.config.question_encoder),
+            learning_rate: share * self.config.generator.peak(self.config.learning_rate),
+            retriever_learning_rate: share * self.retriever_peak(self.config.question_encoder),
             loss_scale,
             taken: stepped.taken,
             not_finite: stepped.not_finite.clone(),
@@ -93,7 +102,7 @@ impl Trainer {
         Ok(report)
     }
 
-    /// The learning rates of the parts, of which `share` is that of their highest.
+    /// The learning rate of each part: `share`, from 0 to 1, of its highest.
     fn learning_rates(&self, share: f64) -> ModuleLearningRate {
         let TrainConfig {
             question_encoder,
@@ -120,6 +129,7 @@ impl Trainer {
             .step()
     }
 
+    /// The highest learning rate of a part of the retriever; 0 once a warning has frozen it.
     fn retriever_peak(&self, part: Part) -> f64 {
         match self.progress.retriever_frozen {
             true => 0.0,
