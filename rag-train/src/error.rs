@@ -63,7 +63,7 @@ pub enum Error {
     #[error("there are no question-answer pairs; give at least one")]
     NoExamples,
     /// A pair that cannot be trained on.
-    #[error("pair {number} ({question:?}) cannot be trained on; mend or remove it")]
+    #[error("pair {number} ({question:?}) cannot be trained on; correct or remove it")]
     Pair {
         /// Counted from 1.
         number: usize,
@@ -96,9 +96,7 @@ pub enum Error {
         folder: PathBuf,
     },
     /// The state of a run cannot be written or read.
-    #[error(
-        "{path}, the state of a run, cannot be written or read; its folder must be writable and unchanged"
-    )]
+    #[error("cannot write or read {path}; the run's folder must be writable and unchanged")]
     Record {
         /// The file.
         path: PathBuf,
@@ -149,7 +147,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// An answer that should be a regular expression is none.
-    #[error("expected answers that are regular expressions; mend the one that is none")]
+    #[error("expected answers that are regular expressions; correct them, or compare texts")]
     Pattern(#[source] regex::Error),
     /// LoRA was asked for projections that a model does not have.
     #[error(
@@ -211,7 +209,7 @@ impl fmt::Debug for Error {
         write!(f, "{self}")?;
         let mut cause = error::Error::source(self);
         while let Some(error) = cause {
-            write!(f, "\n  because {error}")?;
+            write!(f, ": {error}")?;
             cause = error.source();
         }
         Ok(())
