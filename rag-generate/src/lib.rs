@@ -8,6 +8,8 @@ pub mod decode;
 mod error;
 mod explain;
 pub mod generator;
+// Hidden: for rag-train's report alone.
+#[doc(hidden)]
 pub mod html;
 pub mod likelihood;
 mod pack;

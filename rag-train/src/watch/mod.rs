@@ -1,12 +1,13 @@
-//! Watching a training run: what each step tells, monitors that warn where it goes wrong, and a
+//! Watching a training run: the metrics of each step, monitors that warn where it goes wrong, and a
 //! report to read afterwards.
 //!
 //! Everything here is plain data in and plain data out; nothing holds a tensor.
 
 mod axis;
 mod chart;
+mod charts;
 pub(crate) mod config;
-mod curves;
+mod curve;
 pub(crate) mod example;
 pub(crate) mod metrics;
 pub(crate) mod monitor;

@@ -1,16 +1,19 @@
+//! The charts of a run: which values each shows.
+
 use super::{
     Action, EvaluationMetrics, Event, StepMetrics, Warning,
     axis::Scale,
-    chart::{Chart, Curve, Mark, Points},
+    chart::{Chart, Mark},
+    curve::{Curve, Points, smoothed},
 };
 
-/// What happened in a run, by kind.
+/// The events of a run, by kind.
 #[derive(Default)]
 pub(super) struct Run<'a> {
     pub steps: Vec<&'a StepMetrics>,
     pub evaluations: Vec<&'a EvaluationMetrics>,
     pub warnings: Vec<(usize, Action, &'a Warning)>,
-    /// Warnings, by their number in the list, and refreshes.
+    /// Warnings, by their number in the list, and refreshes of the index.
     marks: Vec<Mark>,
     /// First and last step.
     range: (usize, usize),
@@ -140,14 +143,15 @@ impl<'a> Run<'a> {
         smoothed(&self.of_steps(|step| step.loss_per_token))
     }
 
-    /// A curve that jumps from step to step, and its mean before it.
+    /// Values of single steps, faint, and their smoothed mean.
     fn noisy(&self, name: &str, hue: usize, value: impl Fn(&StepMetrics) -> f64) -> Vec<Curve> {
         let points = self.of_steps(value);
         let mean = Curve::new(format!("{name}, mean"), hue, smoothed(&points));
-        vec![Curve::new(name, hue, points).behind(), mean]
+        Curve::with_mean(name, mean, points)
     }
 
-    /// Norms of gradients and their geometric mean: one large norm does not outweigh a hundred others.
+    /// Norms of gradients and their geometric mean, in which one large norm does not outweigh a hundred
+    /// others.
     fn norms(&self) -> Vec<Curve> {
         let norms = self.of_steps(|step| step.gradient_norm.unwrap_or(f64::NAN));
         let logs: Points = norms
@@ -156,10 +160,8 @@ impl<'a> Run<'a> {
             .collect();
         let mean = smoothed(&logs).into_iter();
         let mean = mean.map(|(step, log)| (step, log.exp())).collect();
-        vec![
-            Curve::new("gradient norm", 0, norms).behind(),
-            Curve::new("geometric mean", 0, mean),
-        ]
+        let mean = Curve::new("geometric mean", 0, mean);
+        Curve::with_mean("gradient norm", mean, norms)
     }
 
     fn chart(
@@ -180,7 +182,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Recall@k for each k of the last evaluation, the smallest k the strongest.
+    /// Recall@k for each k of the last evaluation; the smallest k is the most opaque.
     fn recall(&self) -> Vec<Curve> {
         let last = self.evaluations.last();
         let ks = last.map_or(&[][..], |last| last.recall.as_slice());
@@ -189,8 +191,8 @@ impl<'a> Run<'a> {
                 let recall = scores.recall.iter().find(|recall| recall.0 == k)?;
                 Some((scores.step, recall.1))
             });
-            let strength = 1.0 - 0.7 * i as f64 / ks.len() as f64;
-            Curve::new(format!("recall@{k}"), 0, points.collect()).faint(strength)
+            let opacity = 1.0 - 0.7 * i as f64 / ks.len() as f64;
+            Curve::new(format!("recall@{k}"), 0, points.collect()).with_opacity(opacity)
         });
         curves.collect()
     }
@@ -218,36 +220,5 @@ impl<'a> Run<'a> {
     fn of_evaluations(&self, value: impl Fn(&EvaluationMetrics) -> f64) -> Points {
         let scores = self.evaluations.iter();
         scores.map(|scores| (scores.step, value(scores))).collect()
-    }
-}
-
-/// Exponential mean over a fiftieth of the steps, at least five.
-fn smoothed(points: &[(usize, f64)]) -> Points {
-    let width = (points.len() / 50).max(5);
-    let keep = 1.0 - 1.0 / width as f64;
-    let (mut sum, mut weight) = (0.0, 0.0);
-    let finite = points.iter().filter(|point| point.1.is_finite());
-    finite
-        .map(|&(step, value)| {
-            sum = keep * sum + value;
-            // The first steps have nothing before them: the weights do not yet sum to the width.
-            weight = keep * weight + 1.0;
-            (step, sum / weight)
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_smoothed_curve_is_a_mean_from_the_first_step_on() {
-        // Over five steps each weighs 0.8 of its successor: (0.8 * 2 + 4) / 1.8.
-        let smoothed = smoothed(&[(0, 2.0), (1, f64::NAN), (2, 4.0)]);
-        assert_eq!(smoothed.len(), 2);
-        assert_eq!(smoothed[0], (0, 2.0));
-        assert_eq!(smoothed[1].0, 2);
-        assert!((smoothed[1].1 - 5.6 / 1.8).abs() < 1e-12);
     }
 }
