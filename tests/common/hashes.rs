@@ -1,10 +1,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use burn_rag::{
-    core::Passage,
-    retrieve::{Embedder, Error, Fingerprint, Result},
-};
 use ndarray::{Array1, Array2};
+use rag_core::Passage;
+use rag_retrieve::{Embedder, Error, Fingerprint, Result};
 
 pub const DIMENSION: usize = 8;
 

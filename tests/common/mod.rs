@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, dead_code)]
 
 pub mod hashes;
+pub mod random;
 
 use std::{
     collections::BTreeMap,
@@ -27,6 +28,8 @@ use burn_rag::{
     },
 };
 use serde_json::json;
+
+pub use random::Random;
 
 /// Which generator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -343,28 +346,6 @@ pub fn assert_close(found: f32, expected: f32, tolerance: f32) {
         difference <= tolerance,
         "expected {expected}, found {found}: {difference} apart"
     );
-}
-
-/// Numbers that follow from a seed on every machine (splitmix64).
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    /// From -1 to 1.
-    pub fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
-    }
 }
 
 /// Matrices from -0.5 to 0.5; vectors (norms, biases) a little off what they were.

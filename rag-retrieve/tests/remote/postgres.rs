@@ -1,23 +1,19 @@
 use std::{collections::BTreeSet, thread, time::Duration};
 
-use burn_rag::{
-    core::Passage,
-    generate::Rag,
-    retrieve::{
-        Changes, Embedder, Error, Filter, Fingerprint, Knowledge, KnowledgeBase, Storage,
-        remote::{Hnsw, PostgresKnowledge, PostgresSettings, Shard},
-    },
-};
 use ndarray::{Array2, array};
+use rag_core::Passage;
+use rag_retrieve::{
+    Changes, Embedder, Error, Filter, Fingerprint, Knowledge, KnowledgeBase, Storage,
+    remote::{Hnsw, PostgresKnowledge, PostgresSettings, Shard},
+};
 
 use super::{
-    common::{
-        self, Kind, QUESTIONS, Random,
-        hashes::{DIMENSION, Hashes},
-    },
-    filters, finds_the_same, ids, knowledge, passages,
-    postgres_server::Server,
+    filters, finds_the_same,
+    hashes::{DIMENSION, Hashes},
+    ids, knowledge, passages,
+    random::Random,
     random_vectors,
+    servers::postgres::Server,
 };
 
 fn create(server: &Server, table: &str, like: &KnowledgeBase) -> PostgresKnowledge {
@@ -275,79 +271,6 @@ fn writers_of_the_same_passages_do_not_block_each_other() {
     assert_eq!(remote.count().unwrap(), 300);
 }
 
-/// What was found may be gone before it is read: then it is searched for again.
-#[test]
-fn answers_come_while_passages_change() {
-    let Some(server) = Server::shared() else {
-        return;
-    };
-    let rag = common::rag(Kind::Bart);
-    let local = rag.retriever.local().unwrap();
-    let remote = create(server, "change", local);
-    remote.import(local, |_| {}).unwrap();
-    let gone = remote
-        .search(array![[1.0, 0.0, 0.0, 0.0]].view(), 1, None)
-        .unwrap()[0][0];
-    let passage = remote.passages_at(&[gone.position]).unwrap().remove(0);
-    remote.delete(&[&passage.id]).unwrap();
-    let error = remote.passages_at(&[gone.position]).unwrap_err();
-    assert!(matches!(error, Error::Gone { .. }), "{error}");
-    remote.import(local, |_| {}).unwrap();
-
-    let over = |knowledge: PostgresKnowledge| {
-        let mut changing = rag.clone();
-        let encoder = changing.retriever.context_encoder.clone();
-        changing.retriever = changing
-            .retriever
-            .with_knowledge(encoder, knowledge)
-            .unwrap();
-        changing
-    };
-    let changing = over(remote.clone());
-    thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            let mut all = common::passages();
-            for round in 0..20 {
-                for passage in &mut all {
-                    *passage = passage.clone().with("round", round);
-                }
-                let encoder = &changing.retriever.context_encoder;
-                remote.upsert(all.clone(), encoder, |_| {}).unwrap();
-                // Who writes all passages all the time leaves nobody the time to read them.
-                thread::sleep(Duration::from_millis(100));
-            }
-        });
-        let expected = rag.retriever.retrieve(&QUESTIONS).unwrap();
-        while !writer.is_finished() {
-            let found = changing.retriever.retrieve(&QUESTIONS).unwrap();
-            for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
-                assert_eq!(found.passage.id, expected.passage.id);
-            }
-        }
-    });
-}
-
-#[test]
-fn a_rag_answers_from_it() {
-    let Some(server) = Server::shared() else {
-        return;
-    };
-    let rag = common::rag(Kind::Bart);
-    let local = rag.retriever.local().unwrap();
-    let remote = create(server, "answers", local);
-    remote.import(local, |_| {}).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    rag.save(&folder).unwrap();
-    let other = Rag::load(&folder, remote, &common::cpu()).unwrap();
-    for question in QUESTIONS {
-        let (expected, found) = (rag.ask(question).unwrap(), other.ask(question).unwrap());
-        assert_eq!(expected.text, found.text);
-        assert!((expected.log_likelihood - found.log_likelihood).abs() < 1e-4);
-    }
-    let error = other.retriever.local().unwrap_err();
-    assert!(matches!(error, Error::NotLocal), "{error}");
-}
-
 #[test]
 fn a_task_of_another_runtime_may_ask() {
     let Some(server) = Server::shared() else {
@@ -483,7 +406,7 @@ fn what_cannot_be_is_refused() {
         .search((Array2::ones((1, 8)) * 1e20).view(), 2, None)
         .unwrap();
     let order =
-        |hits: &[burn_rag::retrieve::Hit]| hits.iter().map(|hit| hit.position).collect::<Vec<_>>();
+        |hits: &[rag_retrieve::Hit]| hits.iter().map(|hit| hit.position).collect::<Vec<_>>();
     assert_eq!(order(&large[0]), order(&all[0]));
     assert_eq!(order(&all[0]).iter().collect::<BTreeSet<_>>().len(), 2);
 }

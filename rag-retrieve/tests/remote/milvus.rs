@@ -1,104 +1,23 @@
 use std::{
-    env,
-    process::{Child, Command, Stdio},
-    sync::{
-        OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use burn_rag::{
-    core::Passage,
-    generate::Rag,
-    retrieve::{
-        Changes, Embedder, Error, Filter, Fingerprint, Knowledge, KnowledgeBase, Storage,
-        remote::{MilvusKnowledge, MilvusSettings, Shard},
-    },
-};
 use ndarray::{Array2, array};
+use rag_core::Passage;
+use rag_retrieve::{
+    Changes, Embedder, Error, Filter, Fingerprint, Knowledge, KnowledgeBase, Storage,
+    remote::{MilvusKnowledge, MilvusSettings, Shard},
+};
 
 use super::{
-    Ending, at_the_end,
-    common::{
-        self, Kind, QUESTIONS,
-        hashes::{DIMENSION, Hashes},
-    },
-    filters, finds_the_same, free_port, ids, knowledge, passages, silent,
+    Ending, filters, finds_the_same,
+    hashes::{DIMENSION, Hashes},
+    ids, knowledge, passages,
+    servers::milvus::Server,
+    silent,
 };
-
-/// `milvus-lite`, started on a free port of the loopback.
-struct Server {
-    folder: tempfile::TempDir,
-    port: u16,
-    process: Option<Child>,
-    /// Whose input ends with this process.
-    watching: Option<Child>,
-}
-
-impl Server {
-    fn start() -> Option<Self> {
-        if env::var_os("RAG_MILVUS_LITE").is_none() {
-            eprintln!("skipped: RAG_MILVUS_LITE names no program milvus-lite");
-            return None;
-        }
-        let mut server = Self {
-            folder: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(),
-            port: free_port(),
-            process: None,
-            watching: None,
-        };
-        server.up();
-        Some(server)
-    }
-
-    fn shared() -> Option<&'static Self> {
-        static SHARED: OnceLock<Option<Server>> = OnceLock::new();
-        let server = SHARED.get_or_init(Self::start).as_ref();
-        if server.is_none() {
-            eprintln!("skipped: no Milvus");
-        }
-        server
-    }
-
-    fn address(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    fn up(&mut self) {
-        let mut command = Command::new(env::var_os("RAG_MILVUS_LITE").unwrap());
-        command
-            .args([
-                "server",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                &self.port.to_string(),
-            ])
-            .arg("--data-dir")
-            .arg(self.folder.path().join("data"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let process = command.spawn().unwrap();
-        let pid = process.id().to_string();
-        self.watching = Some(at_the_end("kill -9 \"$1\"", &[pid.as_ref()]));
-        self.process = Some(process);
-    }
-
-    fn down(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().unwrap();
-            process.wait().unwrap();
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.down();
-    }
-}
 
 fn create(server: &Server, collection: &str, like: &KnowledgeBase) -> MilvusKnowledge {
     let manifest = like.manifest();
@@ -219,25 +138,6 @@ fn only_what_is_new_is_embedded() {
     found.sort_by(|a, b| a.id.cmp(&b.id));
     all.sort_by(|a, b| a.id.cmp(&b.id));
     assert_eq!(found, all);
-}
-
-#[test]
-fn a_rag_answers_from_it() {
-    let Some(server) = Server::shared() else {
-        return;
-    };
-    let rag = common::rag(Kind::Bart);
-    let local = rag.retriever.local().unwrap();
-    let remote = create(server, "answers", local);
-    remote.import(local, |_| {}).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    rag.save(&folder).unwrap();
-    let other = Rag::load(&folder, remote, &common::cpu()).unwrap();
-    for question in QUESTIONS {
-        let (expected, found) = (rag.ask(question).unwrap(), other.ask(question).unwrap());
-        assert_eq!(expected.text, found.text);
-        assert!((expected.log_likelihood - found.log_likelihood).abs() < 1e-4);
-    }
 }
 
 /// Killed and started under readers: every answer is right; then it stays away, and that is an error.

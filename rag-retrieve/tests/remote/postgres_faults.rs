@@ -10,14 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use burn_rag::{
-    core::Passage,
-    retrieve::{
-        Embedder, Error, Knowledge, Storage,
-        remote::{PostgresKnowledge, PostgresSettings},
-    },
-};
 use ndarray::Array2;
+use rag_core::Passage;
+use rag_retrieve::{
+    Embedder, Error, Knowledge, Storage,
+    remote::{PostgresKnowledge, PostgresSettings},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
@@ -30,9 +28,9 @@ use tokio_rustls::{
 
 use super::{
     Ending,
-    common::hashes::{DIMENSION, Hashes},
+    hashes::{DIMENSION, Hashes},
     ids, passages,
-    postgres_server::Server,
+    servers::postgres::Server,
     silent,
 };
 

@@ -7,49 +7,30 @@
 #![cfg(any(feature = "postgres", feature = "milvus"))]
 #![allow(clippy::unwrap_used)]
 
-#[path = "../common/mod.rs"]
-mod common;
+#[allow(dead_code)]
+#[path = "../../../tests/common/hashes.rs"]
+mod hashes;
 #[cfg(feature = "milvus")]
 mod milvus;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "postgres")]
 mod postgres_faults;
-#[cfg(feature = "postgres")]
-mod postgres_server;
+#[allow(dead_code)]
+#[path = "../../../tests/common/random.rs"]
+mod random;
+#[allow(dead_code)]
+mod servers;
 
 use std::{
-    ffi::OsStr,
     net::TcpListener,
-    process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use burn_rag::{
-    core::Passage,
-    retrieve::{Filter, Fingerprint, Hit, Knowledge, KnowledgeBase, Storage},
-};
-use common::Random;
 use ndarray::Array2;
-
-/// A shell that runs `script` with `arguments` when this process ends, however it ends: servers that tests
-/// share are never dropped.
-fn at_the_end(script: &str, arguments: &[&OsStr]) -> Child {
-    Command::new("sh")
-        .args(["-c", &format!("read _; {script}"), "sh"])
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-/// A port of the loopback that is free now.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
+use rag_core::Passage;
+use rag_retrieve::{Filter, Fingerprint, Hit, Knowledge, KnowledgeBase, Storage};
+use random::Random;
 
 /// A name that no expression takes as it is.
 const ODD: &str = "a\"b]\\[_𠮷";
