@@ -1,28 +1,143 @@
-//! Attention with gradients on the CPU. Its weights, `[rows, heads, length, memory length]` numbers, are there for one
-//! head of a row at a time, and computed again on the way back (as FlashAttention does, Dao et al. 2022).
+//! Attention with gradients. Its weights, `[rows, heads, length, memory length]` numbers, are in memory for one head of a row
+//! at a time, and computed again for the gradients (as FlashAttention does, Dao et al. 2022, arXiv 2205.14135).
 
-use burn::backend::{Flex, flex::FlexTensor, ops::FloatTensorOps};
+use burn::{
+    backend::{
+        Autodiff, Backend, Dispatch, Flex,
+        autodiff::{
+            NodeId,
+            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+            grads::Gradients,
+            ops::{Backward, Ops, OpsKind},
+        },
+        backend_extension,
+        flex::FlexTensor,
+        ops::FloatTensorOps,
+        tensor::FloatTensor,
+    },
+    tensor::Tensor,
+};
 use rayon::prelude::*;
 
-use super::{
-    super::attend::View,
-    cpu::{contiguous, of_elements, slice},
-    kernels::{drop_some, softmax_row, softmax_row_gradient, vectorised},
-    product::{Cores, Matrix, Start, multiply},
+use crate::{
+    activation::{Mask, drop_some, softmax_row, softmax_row_gradient},
+    flex::{contiguous, of_elements, register, slice},
+    matrix::{Cores, Initial, Matrix},
+    processor::Processor,
+    product::multiply,
+    view::View,
 };
+
+/// See [`super::attention`].
+pub(super) fn attend(
+    queries: Tensor<3>,
+    [keys, values]: [Tensor<4>; 2],
+    bias: Option<Tensor<4>>,
+    settings: Settings,
+) -> Tensor<3> {
+    let bias = bias.unwrap_or_else(|| Tensor::empty([0; 4], &queries.device()));
+    Tensor::from_dispatch(<Dispatch as AttentionOp>::cpu_attention(
+        queries.into_dispatch(),
+        keys.into_dispatch(),
+        values.into_dispatch(),
+        bias.into_dispatch(),
+        settings,
+    ))
+}
+
+#[backend_extension(Autodiff, Flex)]
+pub trait AttentionOp: Backend {
+    /// `bias` is `[0, 0, 0, 0]` for none.
+    fn cpu_attention(
+        queries: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        settings: Settings,
+    ) -> FloatTensor<Self>;
+}
+
+impl AttentionOp for Flex {
+    fn cpu_attention(
+        queries: FlexTensor,
+        keys: FlexTensor,
+        values: FlexTensor,
+        bias: FlexTensor,
+        settings: Settings,
+    ) -> FlexTensor {
+        Operands::new([queries, keys, values, bias], settings).attend()
+    }
+}
+
+impl<C: CheckpointStrategy> AttentionOp for Autodiff<Flex, C> {
+    fn cpu_attention(
+        queries: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        settings: Settings,
+    ) -> FloatTensor<Self> {
+        let nodes = [queries.node(), keys.node(), values.node(), bias.node()];
+        match Step.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(mut step) => {
+                let kept = [&queries, &keys, &values].map(|operand| step.checkpoint(operand));
+                let bias = bias.into_primitive();
+                let y = Flex::cpu_attention(
+                    queries.into_primitive(),
+                    keys.into_primitive(),
+                    values.into_primitive(),
+                    bias.clone(),
+                    settings,
+                );
+                step.finish((kept, bias, settings), y)
+            }
+            OpsKind::UnTracked(step) => step.finish(Flex::cpu_attention(
+                queries.into_primitive(),
+                keys.into_primitive(),
+                values.into_primitive(),
+                bias.into_primitive(),
+                settings,
+            )),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Step;
+
+impl Backward<Flex, 4> for Step {
+    /// Queries, keys and values; the bias; and the settings.
+    type State = ([NodeId; 3], FlexTensor, Settings);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 4>,
+        gradients: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let (kept, bias, settings) = ops.state;
+        let [queries, keys, values] = kept.map(|node| checkpointer.retrieve_node_output(node));
+        let dy = gradients.consume::<Flex>(&ops.node);
+        let wanted = ops.parents.each_ref().map(Option::is_some);
+        let operands = Operands::new([queries, keys, values, bias], settings);
+        let parents = ops.parents.map(|parent| Some(parent?.id));
+        register(gradients, parents, operands.gradients(dy, wanted));
+    }
+}
 
 /// What attention needs to know beside its tensors.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// What scores are multiplied with.
     pub scale: f32,
-    /// The probability to drop a weight, and the seed of the mask.
-    pub dropout: Option<(f32, [u32; 2])>,
+    /// Which weights are dropped.
+    pub mask: Option<Mask>,
 }
 
 /// Queries `[rows, length, heads · d_head]`, keys and values `[rows, heads, memory length, d_head]`, and what is added
 /// to the scores, `[rows | 1, heads | 1, length | 1, memory length]`, if anything is.
-pub struct Operands {
+struct Operands {
+    processor: Processor,
     queries: View<3>,
     keys: View<4>,
     values: View<4>,
@@ -36,7 +151,7 @@ pub struct Operands {
 }
 
 impl Operands {
-    pub fn new(tensors: [FlexTensor; 4], settings: Settings) -> Self {
+    fn new(tensors: [FlexTensor; 4], settings: Settings) -> Self {
         let [queries, keys, values, bias] = tensors;
         let [rows, heads, memory, d_head] = *keys.layout().shape().as_slice() else {
             panic!("keys have four dimensions");
@@ -61,10 +176,11 @@ impl Operands {
             "a bias for each of {memory} keys"
         );
         Self {
-            queries: View::of(queries),
-            keys: View::of(keys),
-            values: View::of(values),
-            bias: biased.then(|| View::of(bias)),
+            processor: Processor::current(),
+            queries: View::new(queries),
+            keys: View::new(keys),
+            values: View::new(values),
+            bias: biased.then(|| View::new(bias)),
             settings,
             rows,
             length,
@@ -75,7 +191,7 @@ impl Operands {
     }
 
     /// The heads' values side by side, `[rows, length, heads · d_head]`.
-    pub fn attend(&self) -> FlexTensor {
+    fn attend(&self) -> FlexTensor {
         let inner = self.heads * self.d_head;
         let mut y = vec![0.0; self.rows * self.length * inner];
         let rows = y.par_chunks_exact_mut(self.length * inner).enumerate();
@@ -99,7 +215,7 @@ impl Operands {
     }
 
     /// The gradients of queries, keys, values, and what was added to the scores, where they are `wanted`.
-    pub fn gradients(&self, dy: FlexTensor, wanted: [bool; 4]) -> [Option<FlexTensor>; 4] {
+    fn gradients(&self, dy: FlexTensor, wanted: [bool; 4]) -> [Option<FlexTensor>; 4] {
         let Self {
             rows,
             length,
@@ -132,7 +248,7 @@ impl Operands {
                     let [weights, dropped, dscores] = scratch;
                     for head in 0..heads {
                         let first = head * d_head;
-                        let dy = Matrix::apart(&dy[first..], [length, d_head], inner);
+                        let dy = Matrix::with_stride(&dy[first..], [length, d_head], inner);
                         self.weigh(row, head, weights);
                         if wanted[2] {
                             dropped.copy_from_slice(weights);
@@ -142,7 +258,7 @@ impl Operands {
                         }
                         self.multiply(dy, self.value(row, head).transposed(), dscores, memory);
                         self.drop(row, head, dscores);
-                        vectorised(
+                        self.processor.run(
                             #[inline(always)]
                             || {
                                 let rows = dscores.chunks_exact_mut(memory);
@@ -186,19 +302,19 @@ impl Operands {
     }
 
     /// Many rows are work for all cores by themselves.
-    fn multiply(&self, a: Matrix<'_>, b: Matrix<'_>, y: &mut [f32], apart: usize) {
+    fn multiply(&self, a: Matrix<'_>, b: Matrix<'_>, y: &mut [f32], stride: usize) {
         let cores = match self.rows >= rayon::current_num_threads() {
             true => Cores::One,
             false => Cores::All,
         };
-        multiply(a, b, y, apart, Start::Nothing, cores);
+        multiply(self.processor, a, b, y, stride, Initial::Zero, cores);
     }
 
     /// The weights of a head's values, before any of them is dropped.
     fn weigh(&self, row: usize, head: usize, weights: &mut [f32]) {
         let key = self.key(row, head).transposed();
         self.multiply(self.query(row, head), key, weights, self.memory);
-        vectorised(
+        self.processor.run(
             #[inline(always)]
             || {
                 for (i, scores) in weights.chunks_exact_mut(self.memory).enumerate() {
@@ -219,31 +335,35 @@ impl Operands {
     }
 
     fn drop(&self, row: usize, head: usize, weights: &mut [f32]) {
-        if let Some((probability, seed)) = self.settings.dropout {
+        if let Some(mask) = self.settings.mask {
             let first = (row * self.heads + head) * weights.len();
-            vectorised(
+            self.processor.run(
                 #[inline(always)]
-                || drop_some(weights, first, probability, seed),
+                || drop_some(weights, first, mask),
             );
         }
     }
 
     fn query(&self, row: usize, head: usize) -> Matrix<'_> {
         let numbers = self.queries.from([row, 0, head * self.d_head]);
-        Matrix::apart(numbers, [self.length, self.d_head], self.queries.strides[1])
+        Matrix::with_stride(
+            elements,
+            [self.length, self.d_head],
+            self.queries.strides[1],
+        )
     }
 
     fn key(&self, row: usize, head: usize) -> Matrix<'_> {
-        self.remembered(&self.keys, row, head)
+        self.of_memory(&self.keys, row, head)
     }
 
     fn value(&self, row: usize, head: usize) -> Matrix<'_> {
-        self.remembered(&self.values, row, head)
+        self.of_memory(&self.values, row, head)
     }
 
-    fn remembered<'a>(&self, of: &'a View<4>, row: usize, head: usize) -> Matrix<'a> {
-        let numbers = of.from([row, head, 0, 0]);
-        Matrix::apart(numbers, [self.memory, self.d_head], of.strides[2])
+    fn of_memory<'a>(&self, of: &'a View<4>, row: usize, head: usize) -> Matrix<'a> {
+        let elements = of.from([row, head, 0, 0]);
+        Matrix::with_stride(elements, [self.memory, self.d_head], of.strides[2])
     }
 
     /// `[rows | 1, heads | 1, length | 1, memory length]`.
