@@ -2,6 +2,7 @@
 //! each answer came from.
 
 mod answer;
+mod causes;
 mod checkpoint;
 mod config;
 pub mod decode;
@@ -10,8 +11,9 @@ mod explain;
 pub mod generator;
 pub mod html;
 pub mod likelihood;
-mod pack;
+mod numbers;
 pub mod plain;
+mod prompt;
 mod rag;
 pub mod rag_sequence;
 pub mod rag_token;
@@ -23,7 +25,7 @@ pub use answer::{Answer, AnswerToken, Evidence, Outcome};
 pub use checkpoint::Checkpoint;
 pub use config::RagConfig;
 pub use error::{Error, Result};
-pub use pack::pack;
+pub use prompt::pack;
 pub use rag::Rag;
 pub use rag_sequence::{SequenceDecoding, SequenceSettings};
 pub use rank::{RankBy, Ranked, Threshold};

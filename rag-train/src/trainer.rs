@@ -59,7 +59,7 @@ impl Trainer {
     pub fn new(rag: Rag, config: TrainConfig, pairs: usize) -> Result<Self> {
         let weights = rag.retriever.weights();
         config.check(weights.is_some())?;
-        keeps_f32("rag.precision", rag.precision)?;
+        keeps_f32("rag.precision", rag.precision())?;
         let question_encoder = &rag.retriever.question_encoder;
         keeps_f32("question_encoder.precision", question_encoder.precision)?;
         if config.context_encoder.trains() {
@@ -75,8 +75,8 @@ impl Trainer {
         let model = JointModel {
             question_encoder: rag.retriever.question_encoder.encoder.clone(),
             context_encoder: trains_context.then(|| context_encoder.clone()),
-            prior: weights.map(|weights| Prior::new(weights, &rag.generator.device())),
-            generator: rag.generator.clone(),
+            prior: weights.map(|weights| Prior::new(weights, &rag.generator().device())),
+            generator: rag.generator().clone(),
         };
         let model = config.activations.of(model.train());
         Ok(Self {
@@ -429,7 +429,7 @@ impl Trainer {
         let retriever = &mut self.rag.retriever;
         retriever.question_encoder.encoder = learnt.question_encoder;
         retriever.prior = learnt.prior.map(|prior| prior.weights()).transpose()?;
-        self.rag.generator = learnt.generator;
+        self.rag = self.rag.clone().with_generator(learnt.generator);
         Ok(())
     }
 
@@ -478,8 +478,8 @@ impl Trainer {
 
     fn objective(&self) -> Objective {
         Objective {
-            model: self.rag.config.model(),
-            compat: self.rag.config.compat,
+            model: self.rag.model(),
+            compat: self.rag.config().compat,
             label_smoothing: self.config.label_smoothing,
             retriever: self.config.retriever_loss,
             precision: self.config.precision,
