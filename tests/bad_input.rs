@@ -19,6 +19,7 @@ use burn_rag::{
     generate::{
         Answer, Checkpoint, Error, Rag, RankBy, Threshold,
         decode::{Control, DecodeError, GenerationConfig},
+        generator::fixtures,
     },
     retrieve::{
         Chunking, Documents, Embedder, Error as RetrieveError, KnowledgeBase, SkipReason, Storage,
@@ -626,10 +627,10 @@ fn a_checkpoint_with_an_unknown_tensor_is_refused_by_its_name() {
 fn a_tokenizer_larger_than_its_vocabulary_is_refused() {
     let mut generator = config(Kind::Bart);
     let mut question = generator.clone();
-    match &mut generator.generator {
-        burn_rag::generate::generator::GeneratorConfig::Bart(bart) => bart.vocab_size -= 1,
-        other => panic!("{other:?}"),
-    }
+    let vocabulary = generator.generator.vocabulary();
+    generator.generator = fixtures::changed(&generator.generator, |fields| {
+        fields["vocab_size"] = json!(vocabulary - 1);
+    });
     question.question_encoder.bert.vocab_size -= 1;
     let build = |config| {
         let encoder = context_encoder(7);
@@ -760,8 +761,8 @@ fn weights_that_are_not_numbers_give_no_answer() {
         Error::Retrieve(RetrieveError::NotFinite { what: "query", .. }),
         "NaN"
     );
-    let mut rag = sound;
-    rag.generator = rag.generator.map(&mut Spoil);
+    let generator = sound.generator().clone().map(&mut Spoil);
+    let rag = sound.with_generator(generator);
     for model in MODELS {
         refuses!(
             rag.clone().with_model(model).ask(QUESTIONS[0]),
@@ -1034,12 +1035,9 @@ fn contexts_longer_than_the_generator_reads_are_cut_to_its_positions() {
 /// A BART that reads and writes at most 40 tokens.
 fn short_bart(model: RagModel) -> Rag {
     let mut config = config(Kind::Bart);
-    match &mut config.generator {
-        burn_rag::generate::generator::GeneratorConfig::Bart(bart) => {
-            bart.max_position_embeddings = 40
-        }
-        other => panic!("{other:?}"),
-    }
+    config.generator = fixtures::changed(&config.generator, |fields| {
+        fields["max_position_embeddings"] = json!(40);
+    });
     common::rag_with(Kind::Bart, common::checkpoint(config, 1)).with_model(model)
 }
 
@@ -1062,14 +1060,21 @@ fn candidates_longer_than_the_generator_writes_are_refused() {
 fn answers_longer_than_the_generator_writes_are_refused() {
     for model in MODELS {
         for beams in [1, 2] {
-            let mut rag = short_bart(model);
-            rag.generation = rag
-                .generation
+            let rag = short_bart(model);
+            let generation = rag
+                .generation()
+                .clone()
                 .with_num_beams(beams)
                 .with_max_length(41)
                 .with_min_length(41);
+            let rag = rag.with_generation(generation);
             assert_eq!(rag.ask("rain").unwrap().tokens.len(), 40);
-            rag.generation = rag.generation.with_max_length(100).with_min_length(90);
+            let generation = rag
+                .generation()
+                .clone()
+                .with_max_length(100)
+                .with_min_length(90);
+            let rag = rag.with_generation(generation);
             says(&rag.ask("rain").unwrap_err(), &["40"]);
         }
     }
@@ -1285,7 +1290,9 @@ fn settings_that_contradict_are_refused() {
     {
         let rag = rag(kind).with_model(model);
         for (change, part) in changes {
-            let changed = rag.clone().with_generation(change(rag.generation.clone()));
+            let changed = rag
+                .clone()
+                .with_generation(change(rag.generation().clone()));
             let error = changed.ask(QUESTIONS[0]).unwrap_err();
             assert!(
                 matches!(error, Error::Decode(_)),
@@ -1318,19 +1325,18 @@ fn settings_without_a_start_are_refused_at_once() {
 }
 
 #[test]
-fn settings_that_lose_the_start_are_refused_in_scoring() {
-    let mut rag = rag(Kind::T5);
-    rag.generation.decoder_start_token_id = None;
-    refuses!(
-        rag.ask("rain"),
-        Error::Decode(DecodeError::NoStartToken),
-        "decoder_start_token_id"
-    );
-    refuses!(
-        rag.score("rain", &["wet"]),
-        Error::Decode(DecodeError::NoStartToken),
-        "decoder_start_token_id"
-    );
+fn settings_cannot_lose_the_start() {
+    let rag = rag(Kind::T5);
+    let generation = GenerationConfig {
+        decoder_start_token_id: None,
+        eos_token_id: Vec::new(),
+        ..rag.generation().clone()
+    };
+    let changed = rag.clone().with_generation(generation);
+    assert_eq!(changed.generation(), rag.generation());
+    assert_eq!(changed.ask("rain").unwrap(), rag.ask("rain").unwrap());
+    let [changed, rag] = [changed, rag].map(|rag| rag.score("rain", &["wet"]).unwrap());
+    assert_eq!(changed, rag);
 }
 
 #[test]
@@ -1372,8 +1378,9 @@ fn no_candidates_and_no_passages_are_refused() {
 
 #[test]
 fn labels_longer_than_the_longest_answer_are_cut_not_lost() {
-    let mut rag = rag(Kind::T5);
-    rag.generation = rag.generation.with_max_length(3);
+    let rag = rag(Kind::T5);
+    let generation = rag.generation().clone().with_max_length(3);
+    let rag = rag.with_generation(generation);
     let labels = rag.allowed(&["rain in the city"]).unwrap();
     let allowed = labels.callback();
     let answer = rag
@@ -1484,7 +1491,7 @@ fn passages_of_any_length_and_script_are_read() {
     let count = passages.len();
     for kind in KINDS {
         let knowledge = build_knowledge_base(passages.clone(), &encoder, Storage::F32, |_| ());
-        let mut rag = Rag::new(
+        let rag = Rag::new(
             common::checkpoint(config(kind), 1),
             question_tokenizer(),
             generator_tokenizer(kind),
@@ -1492,7 +1499,7 @@ fn passages_of_any_length_and_script_are_read() {
             knowledge.unwrap(),
         )
         .unwrap();
-        rag.config.max_combined_length = 60;
+        let mut rag = rag.with_max_combined_length(60);
         rag.retriever = rag.retriever.top_k(count).unwrap();
         // The longest title does not fit, but the question does.
         match rag.ask("rain?") {

@@ -58,7 +58,7 @@ fn settings(folder: &Path) -> TrainConfig {
 
 fn parameters(rag: &Rag) -> String {
     let mut tensors = Tensors::default();
-    let config = &rag.config.question_encoder;
+    let config = &rag.config().question_encoder;
     let retriever = &rag.retriever;
     config.store(
         &retriever.question_encoder.encoder,
@@ -66,7 +66,7 @@ fn parameters(rag: &Rag) -> String {
         "question.",
     );
     config.store(&retriever.context_encoder.encoder, &mut tensors, "context.");
-    rag.generator.store(&mut tensors, "generator.");
+    rag.generator().store(&mut tensors, "generator.");
     let mut hash = blake3::Hasher::new();
     tensors.hash(&mut hash).unwrap();
     let positions: Vec<usize> = (0..retriever.local().unwrap().len()).collect();

@@ -8,12 +8,14 @@ use std::ops::ControlFlow;
 
 use burn_rag::{
     core::{checkpoint::Tensors, nn::Precision},
-    generate::{Rag, generator::GeneratorConfig},
+    generate::Rag,
     prelude::*,
     retrieve::Embedder,
     train::{Error, IndexRefresh, StepReport},
 };
-use common::{KINDS, Kind, MODELS, checkpoint, context_encoder_with, cpu, rag_around};
+use common::{
+    KINDS, Kind, MODELS, checkpoint, context_encoder_with, cpu, rag_around, without_dropout,
+};
 
 fn pairs() -> Vec<QuestionAnswer> {
     [
@@ -32,10 +34,7 @@ fn rag(kind: Kind) -> Rag {
     let mut config = common::config(kind);
     config.question_encoder.bert.hidden_dropout_prob = 0.0;
     config.question_encoder.bert.attention_probs_dropout_prob = 0.0;
-    match &mut config.generator {
-        GeneratorConfig::Bart(bart) => bart.dropout = 0.0,
-        GeneratorConfig::T5(t5) => t5.dropout_rate = 0.0,
-    }
+    config.generator = without_dropout(&config.generator);
     let encoder = context_encoder_with(config.question_encoder.clone(), 7);
     rag_around(kind, checkpoint(config, 1), encoder)
 }
@@ -64,10 +63,10 @@ fn steps(rag: Rag, config: TrainConfig, count: usize) -> (Vec<StepReport>, Rag) 
 
 fn parameters(rag: &Rag) -> Vec<u8> {
     let mut tensors = Tensors::default();
-    let config = &rag.config.question_encoder;
+    let config = &rag.config().question_encoder;
     let encoder = &rag.retriever.question_encoder.encoder;
     config.store(encoder, &mut tensors, "question.");
-    rag.generator.store(&mut tensors, "generator.");
+    rag.generator().store(&mut tensors, "generator.");
     let mut hash = blake3::Hasher::new();
     tensors.hash(&mut hash).unwrap();
     hash.finalize().as_bytes().to_vec()
@@ -209,11 +208,11 @@ fn half_precision_follows_f32() {
 fn frozen_parts_stay() {
     let parts = |rag: &Rag| {
         let mut parts = [Tensors::default(), Tensors::default(), Tensors::default()];
-        let config = &rag.config.question_encoder;
+        let config = &rag.config().question_encoder;
         let retriever = &rag.retriever;
         config.store(&retriever.question_encoder.encoder, &mut parts[0], "");
         config.store(&retriever.context_encoder.encoder, &mut parts[1], "");
-        rag.generator.store(&mut parts[2], "");
+        rag.generator().store(&mut parts[2], "");
         parts.map(|tensors| {
             let mut hash = blake3::Hasher::new();
             tensors.hash(&mut hash).unwrap();

@@ -51,7 +51,9 @@ fn drift(action: Action) -> MonitorConfig {
 fn question_encoder(rag: &Rag) -> String {
     let mut tensors = Tensors::default();
     let encoder = &rag.retriever.question_encoder.encoder;
-    rag.config.question_encoder.store(encoder, &mut tensors, "");
+    rag.config()
+        .question_encoder
+        .store(encoder, &mut tensors, "");
     let mut hash = blake3::Hasher::new();
     tensors.hash(&mut hash).unwrap();
     hash.finalize().to_hex().to_string()

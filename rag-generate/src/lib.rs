@@ -2,6 +2,7 @@
 //! each answer came from.
 
 mod answer;
+mod causes;
 mod checkpoint;
 mod config;
 pub mod decode;
@@ -12,8 +13,9 @@ pub mod generator;
 #[doc(hidden)]
 pub mod html;
 pub mod likelihood;
-mod pack;
+mod numbers;
 pub mod plain;
+mod prompt;
 mod rag;
 pub mod rag_sequence;
 pub mod rag_token;
@@ -25,7 +27,7 @@ pub use answer::{Answer, AnswerToken, Evidence, Outcome};
 pub use checkpoint::Checkpoint;
 pub use config::RagConfig;
 pub use error::{Error, Result};
-pub use pack::pack;
+pub use prompt::pack;
 pub use rag::Rag;
 pub use rag_sequence::{SequenceDecoding, SequenceSettings};
 pub use rank::{RankBy, Ranked, Threshold};

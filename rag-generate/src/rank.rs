@@ -3,7 +3,11 @@
 use rag_core::Passage;
 use rag_retrieve::{Embedder, Retriever};
 
-use crate::{Error, Outcome, Rag, Result, rag::not_empty};
+use crate::{
+    answer::Outcome,
+    error::{Error, Result},
+    rag::{Rag, not_empty},
+};
 
 /// When an answer is accepted.
 #[derive(Clone, Copy, Debug, PartialEq)]

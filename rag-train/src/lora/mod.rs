@@ -153,8 +153,8 @@ pub fn merge(mut rag: Rag) -> Rag {
     }
     let encoder = &mut rag.retriever.question_encoder.encoder;
     *encoder = dense(encoder.clone());
-    rag.generator = dense(rag.generator);
-    rag
+    let generator = dense(rag.generator().clone());
+    rag.with_generator(generator)
 }
 
 /// How many of a model's parameters train, and how many there are with them.

@@ -7,7 +7,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use rag_core::{checkpoint::Tensors, parameters::for_each_parameter};
-use rag_generate::{Rag, generator::Generator};
+use rag_generate::{Rag, generator::family};
 
 use super::config::LoraConfig;
 use crate::error::{Error, Result};
@@ -28,8 +28,10 @@ pub(super) type Adapters = BTreeMap<ParamId, LoraAdapter>;
 pub(super) struct Projections {
     pub part: Part,
     pub all: Vec<Projection>,
+    /// What PEFT calls this kind of model.
+    pub task_type: &'static str,
     /// The names of queries and values.
-    default_targets: [&'static str; 2],
+    default_targets: &'static [&'static str],
 }
 
 pub(super) struct Projection {
@@ -55,14 +57,11 @@ impl Part {
 
     pub fn projections(self, rag: &Rag) -> Projections {
         let mut tensors = Tensors::default();
-        let (all, default_targets) = match self {
+        let (all, adapters) = match self {
             Self::Generator => {
-                rag.generator.store(&mut tensors, "");
-                let targets = match &rag.generator {
-                    Generator::Bart(_) => ["q_proj", "v_proj"],
-                    Generator::T5(_) => ["q", "v"],
-                };
-                (collect(&rag.generator, &tensors), targets)
+                rag.generator().store(&mut tensors, "");
+                let adapters = rag.config().generator.family().adapters();
+                (collect(rag.generator(), &tensors), adapters)
             }
             Self::QuestionEncoder => {
                 let question = &rag.retriever.question_encoder;
@@ -74,13 +73,18 @@ impl Part {
                 question
                     .config
                     .store(&question.encoder, &mut tensors, prefix);
-                (collect(&question.encoder, &tensors), ["query", "value"])
+                let adapters = family::Adapters {
+                    task_type: "FEATURE_EXTRACTION",
+                    target_modules: &["query", "value"],
+                };
+                (collect(&question.encoder, &tensors), adapters)
             }
         };
         Projections {
             part: self,
             all,
-            default_targets,
+            task_type: adapters.task_type,
+            default_targets: adapters.target_modules,
         }
     }
 
@@ -88,7 +92,10 @@ impl Part {
     pub fn attach(self, mut rag: Rag, adapters: Adapters) -> Rag {
         let attach = Attach(adapters);
         match self {
-            Self::Generator => rag.generator = rag.generator.apply_reparameterization(attach),
+            Self::Generator => {
+                let generator = rag.generator().clone().apply_reparameterization(attach);
+                rag = rag.with_generator(generator);
+            }
             Self::QuestionEncoder => {
                 let encoder = &mut rag.retriever.question_encoder.encoder;
                 *encoder = encoder.clone().apply_reparameterization(attach);
@@ -122,8 +129,8 @@ impl Projections {
 
     /// The names of those that `config` selects, with its defaults written out.
     pub fn target_modules(&self, config: &LoraConfig) -> Vec<String> {
-        let defaults = self.default_targets.map(str::to_owned);
-        (config.target_modules.clone()).unwrap_or_else(|| defaults.to_vec())
+        let defaults = || self.default_targets.iter().map(|&name| name.to_owned());
+        (config.target_modules.clone()).unwrap_or_else(|| defaults().collect())
     }
 
     pub fn adapted(&self) -> Vec<&Projection> {

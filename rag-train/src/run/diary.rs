@@ -84,7 +84,7 @@ impl Diary {
             title: "Training of retriever and generator".into(),
             model: format!(
                 "RAG-{:?} over {} passages, {} for each question; {} training pairs, {} held out",
-                rag.config.model(),
+                rag.model(),
                 rag.retriever.searched(),
                 rag.retriever.n_docs(),
                 pairs.len(),

@@ -44,12 +44,7 @@ pub(crate) fn prepare(
     seed: DropoutSeed,
     pairs: &[&QuestionAnswer],
 ) -> Result<Prepared> {
-    let Rag {
-        retriever,
-        tokenizer,
-        config,
-        ..
-    } = rag;
+    let (retriever, config) = (&rag.retriever, rag.config());
     let device = model.generator.device();
     let pad = config.question_encoder.bert.pad_token_id;
     let texts: Vec<&str> = pairs.iter().map(|pair| pair.question.as_str()).collect();
@@ -68,7 +63,7 @@ pub(crate) fn prepare(
     let mut answers = Vec::new();
     for (pair, passages) in pairs.iter().zip(&found) {
         let packed = passages.iter().map(|found| &found.passage);
-        contexts.extend(pack(&pair.question, packed, config, tokenizer)?);
+        contexts.extend(pack(&pair.question, packed, &config, rag.tokenizer())?);
         answers.push(forced_answer(rag, pair)?);
     }
     let positions: Vec<Vec<usize>> = found
@@ -163,21 +158,22 @@ fn search(
 /// Refuses pairs that a run would stumble over, before it begins, and tells how long each is in
 /// tokens of question and answer.
 pub(crate) fn lengths(rag: &Rag, pairs: &[QuestionAnswer]) -> Result<Vec<usize>> {
-    let positions = rag.config.generator.max_positions();
+    let config = rag.config();
+    let family = config.generator.family();
     let length = |pair: &QuestionAnswer| -> Result<usize> {
         let question = rag
             .retriever
             .question_encoder
             .tokenize_questions(&[&pair.question])?;
         // A context without a passage: the question must fit by itself.
-        pack(
+        let context = pack(
             &pair.question,
             [&rag_core::Passage::new("", "", "")],
-            &rag.config,
-            &rag.tokenizer,
+            &config,
+            rag.tokenizer(),
         )?;
         let answer = forced_answer(rag, pair)?.targets.len();
-        match positions {
+        match family.longest_answer(context[0].len()) {
             Some(longest) if answer > longest => {
                 let tokens = answer;
                 Err(rag_generate::Error::AnswerTooLong { tokens, longest }.into())
@@ -201,7 +197,10 @@ fn forced_answer(rag: &Rag, pair: &QuestionAnswer) -> Result<Forced> {
     if answer.trim().is_empty() {
         return Err(Error::NoAnswer);
     }
-    Ok(Forced::answer(&rag.answer_tokens(answer)?, &rag.generation))
+    Ok(Forced::answer(
+        &rag.answer_tokens(answer)?,
+        rag.generation(),
+    ))
 }
 
 fn encoder_input(encodings: &[Encoding], pad: u32, device: &Device) -> EncoderInput {

@@ -139,8 +139,8 @@ impl Trainer {
 
     fn objective(&self) -> Objective {
         Objective {
-            model: self.rag.config.model(),
-            compat: self.rag.config.compat,
+            model: self.rag.model(),
+            compat: self.rag.config().compat,
             label_smoothing: self.config.label_smoothing,
             retriever: self.config.retriever_loss,
             precision: self.config.precision,

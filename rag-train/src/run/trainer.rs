@@ -52,7 +52,7 @@ impl Trainer {
     pub fn new(rag: Rag, config: TrainConfig) -> Result<Self> {
         let weights = rag.retriever.weights();
         config.check(weights.is_some())?;
-        keeps_f32("rag.precision", rag.precision)?;
+        keeps_f32("rag.precision", rag.precision())?;
         let question_encoder = &rag.retriever.question_encoder;
         keeps_f32("question_encoder.precision", question_encoder.precision)?;
         if config.context_encoder.trains() {
@@ -64,8 +64,8 @@ impl Trainer {
         let model = JointModel {
             question_encoder: rag.retriever.question_encoder.encoder.clone(),
             context_encoder: trains_context.then(|| context_encoder.clone()),
-            prior: weights.map(|weights| Prior::new(weights, &rag.generator.device())),
-            generator: rag.generator.clone(),
+            prior: weights.map(|weights| Prior::new(weights, &rag.generator().device())),
+            generator: rag.generator().clone(),
         };
         let model = config.activations.of(model.train());
         Ok(Self {
@@ -127,7 +127,7 @@ impl Trainer {
         let retriever = &mut self.rag.retriever;
         retriever.question_encoder.encoder = learnt.question_encoder;
         retriever.prior = learnt.prior.map(|prior| prior.weights()).transpose()?;
-        self.rag.generator = learnt.generator;
+        self.rag = self.rag.clone().with_generator(learnt.generator);
         Ok(())
     }
 

@@ -95,12 +95,13 @@ fn fits(rag: &Rag, pair: &QuestionAnswer) -> Result<bool> {
         Err(rag_retrieve::Error::QuestionTooLong { .. }) => return Ok(false),
         found => found?,
     };
-    let positions = rag.config.generator.max_positions().unwrap_or(usize::MAX);
-    let context = rag.config.max_combined_length.min(positions);
-    let question = rag.tokenizer.encode(&pair.question)?.ids.len();
+    let config = rag.config();
+    let positions = config.generator.family().longest_context();
+    let context = (config.max_combined_length).min(positions.unwrap_or(usize::MAX));
+    let question = rag.tokenizer().encode(&pair.question)?.ids.len();
     // A start and an end token stand around the answer.
     let answer = rag.answer_tokens(&pair.answers[0])?.len() + 2;
-    Ok(2 * question <= context && answer <= rag.generation.longest())
+    Ok(2 * question <= context && answer <= rag.generation().longest())
 }
 
 /// Pairs to train on, and the held-out share: whole passages, drawn until no further one fits.

@@ -113,15 +113,15 @@ impl ScratchConfig {
         checkpoint.question_encoder = encoder.encoder.clone();
         let knowledge = build_knowledge_base(passages, &encoder, Storage::F32, |_| {})?;
         let question_tokenizer = encoder.tokenizer.clone();
-        let mut rag = Rag::new(
+        let rag = Rag::new(
             checkpoint,
             question_tokenizer,
             tokenizer,
             encoder,
             knowledge,
         )?;
-        rag.generation = rag.generation.with_max_length(self.max_answer_length);
-        Ok(rag)
+        let generation = (rag.generation().clone()).with_max_length(self.max_answer_length);
+        Ok(rag.with_generation(generation))
     }
 
     fn encoder_config(&self, tokenizer: &Tokenizer) -> EncoderConfig {

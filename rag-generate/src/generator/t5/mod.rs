@@ -1,3 +1,5 @@
+mod config;
+
 use burn::{
     module::{Initializer, Module},
     nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, RmsNorm, RmsNormConfig},
@@ -7,78 +9,19 @@ use rag_core::{
     Result, TokenBatch,
     checkpoint::{Names, Tensors, Weights},
     nn::{
-        Attention, AttentionConfig, FeedForward, FeedForwardConfig, Linear, LinearConfig,
-        Precision, activation, dropout, keep, padding_bias,
+        Attention, AttentionConfig, FeedForward, FeedForwardConfig, Precision, activation, dropout,
+        keep, padding_bias,
     },
 };
-use serde::{Deserialize, Serialize};
 
-use super::{Cache, Memory, Places, TiedHead, UnpackedHead, cross_attend};
+pub use config::T5Config;
 
-/// `config.json` of T5.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct T5Config {
-    /// Rows of the embeddings.
-    pub vocab_size: usize,
-    /// Size of the states.
-    pub d_model: usize,
-    /// Size of a head.
-    pub d_kv: usize,
-    /// Size of the hidden layers.
-    pub d_ff: usize,
-    /// Layers of the encoder.
-    pub num_layers: usize,
-    /// Layers of the decoder; as many as the encoder's where it is not given.
-    pub num_decoder_layers: Option<usize>,
-    /// Heads.
-    pub num_heads: usize,
-    /// Buckets of relative positions.
-    pub relative_attention_num_buckets: usize,
-    /// The distance from which positions share the last bucket.
-    pub relative_attention_max_distance: usize,
-    /// Dropout everywhere.
-    pub dropout_rate: f64,
-    /// Epsilon of the norms.
-    pub layer_norm_epsilon: f64,
-    /// Scale of the initial weights.
-    pub initializer_factor: f64,
-    /// `relu` (v1.0), `gated-gelu` (v1.1), or another activation with or without `gated-`.
-    pub feed_forward_proj: String,
-    /// Whether the head shares the embeddings' weights (v1.0).
-    pub tie_word_embeddings: bool,
-    /// Padding.
-    pub pad_token_id: u32,
-    /// End of a text.
-    pub eos_token_id: u32,
-    /// What the decoder starts with.
-    pub decoder_start_token_id: u32,
-}
-
-impl Default for T5Config {
-    /// t5-small.
-    fn default() -> Self {
-        Self {
-            vocab_size: 32_128,
-            d_model: 512,
-            d_kv: 64,
-            d_ff: 2048,
-            num_layers: 6,
-            num_decoder_layers: None,
-            num_heads: 8,
-            relative_attention_num_buckets: 32,
-            relative_attention_max_distance: 128,
-            dropout_rate: 0.1,
-            layer_norm_epsilon: 1e-6,
-            initializer_factor: 1.0,
-            feed_forward_proj: "relu".into(),
-            tie_word_embeddings: true,
-            pad_token_id: 0,
-            eos_token_id: 1,
-            decoder_start_token_id: 0,
-        }
-    }
-}
+use super::{
+    family::Model,
+    head::{Head, HeadConfig},
+    memory::{Cache, Memory},
+    places::{Places, Positions},
+};
 
 /// T5 (Raffel et al. 2020, arXiv 1910.10683).
 #[derive(Module, Debug)]
@@ -86,11 +29,7 @@ pub struct T5 {
     shared: Embedding,
     encoder: Stack,
     decoder: Stack,
-    lm_head: Option<Linear>,
-    #[module(skip)]
-    tied_head: TiedHead,
-    /// What states are multiplied with before a tied head.
-    head_scale: f64,
+    head: Head,
 }
 
 #[derive(Module, Debug)]
@@ -129,34 +68,24 @@ enum Direction {
 }
 
 impl T5Config {
-    /// Layers of the decoder.
-    pub fn decoder_layers(&self) -> usize {
-        self.num_decoder_layers.unwrap_or(self.num_layers)
-    }
-
-    /// Whether the feed-forward blocks are gated.
-    pub fn is_gated(&self) -> bool {
-        self.feed_forward_proj.starts_with("gated-")
-    }
-
     /// Freshly initialised weights.
     ///
     /// # Errors
     /// [`rag_core::Error::Config`] for an unknown activation.
     pub fn init(&self, device: &Device) -> Result<T5> {
-        let head = || {
-            LinearConfig::new(self.d_model, self.vocab_size)
-                .with_bias(false)
-                .with_std(self.initializer_factor)
-                .init(device)
-        };
         Ok(T5 {
             shared: self.embedding(self.vocab_size, self.d_model, 1.0, device),
             encoder: self.stack(Direction::Both, device)?,
             decoder: self.stack(Direction::Backward, device)?,
-            lm_head: (!self.tie_word_embeddings).then(head),
-            tied_head: TiedHead::default(),
-            head_scale: (self.d_model as f64).powf(-0.5),
+            head: HeadConfig {
+                d_model: self.d_model,
+                vocabulary: self.vocab_size,
+                tied: self.tie_word_embeddings,
+                std: self.initializer_factor,
+                tied_scale: (self.d_model as f64).powf(-0.5),
+                constant: false,
+            }
+            .init(device),
         })
     }
 
@@ -217,15 +146,8 @@ impl T5Config {
     }
 
     fn feed_forward(&self, std: f64, device: &Device) -> Result<FeedForward> {
-        let name = self.feed_forward_proj.trim_start_matches("gated-");
-        // The published v1.1 checkpoints say gated-gelu and mean the approximation.
-        let name = if self.feed_forward_proj == "gated-gelu" {
-            "gelu_new"
-        } else {
-            name
-        };
         Ok(
-            FeedForwardConfig::new(self.d_model, self.d_ff, activation(name)?)
+            FeedForwardConfig::new(self.d_model, self.d_ff, activation(self.activation())?)
                 .with_gated(self.is_gated())
                 .with_bias(false)
                 .with_dropout(self.dropout_rate)
@@ -242,30 +164,6 @@ impl T5Config {
 }
 
 impl T5 {
-    pub(super) fn fill(mut self, weights: &mut Weights, prefix: &str) -> Result<Self> {
-        let [encoder, decoder] = [Direction::Both, Direction::Backward].map(|d| self.names(d));
-        let prefix = |part: &str| format!("{prefix}{part}.");
-        self.shared = weights.fill(self.shared, &prefix("shared"), &Names::default())?;
-        self.encoder = weights.fill(self.encoder, &prefix("encoder"), &encoder)?;
-        self.decoder = weights.fill(self.decoder, &prefix("decoder"), &decoder)?;
-        self.lm_head = match self.lm_head {
-            Some(head) => Some(weights.fill(head, &prefix("lm_head"), &Names::default())?),
-            None => None,
-        };
-        Ok(self)
-    }
-
-    pub(super) fn store(&self, tensors: &mut Tensors, prefix: &str) {
-        let [encoder, decoder] = [Direction::Both, Direction::Backward].map(|d| self.names(d));
-        let prefix = |part: &str| format!("{prefix}{part}.");
-        tensors.add(&self.shared, &prefix("shared"), &Names::default());
-        tensors.add(&self.encoder, &prefix("encoder"), &encoder);
-        tensors.add(&self.decoder, &prefix("decoder"), &decoder);
-        if let Some(head) = &self.lm_head {
-            tensors.add(head, &prefix("lm_head"), &Names::default());
-        }
-    }
-
     fn names(&self, direction: Direction) -> Names {
         let gated = (self.encoder.layers.iter()).any(|layer| layer.feed_forward.gate.is_some());
         let common = Names::new(&[
@@ -298,21 +196,11 @@ impl T5 {
         };
         common.and(&[(".up.", if gated { ".wi_0." } else { ".wi." })])
     }
+}
 
-    /// See [`super::Generator::with_precision`].
-    pub(super) fn pack(mut self, precision: Precision) -> Self {
-        self.encoder = self.encoder.pack(precision);
-        self.decoder = self.decoder.pack(precision);
-        match self.lm_head {
-            Some(head) => self.lm_head = Some(head.pack(precision)),
-            None => (self.shared, self.tied_head) = TiedHead::pack(self.shared, precision),
-        }
-        self
-    }
-
-    /// See [`super::Generator::encode`].
-    pub(super) fn encode(&self, contexts: &TokenBatch, precision: Precision) -> Memory {
-        let positions: Vec<usize> = (0..contexts.dims()[1]).collect();
+impl Model for T5 {
+    fn read(&self, contexts: &TokenBatch, precision: Precision) -> Memory {
+        let positions = (0..contexts.dims()[1]).into();
         let device = contexts.ids.device();
         let bias = self.encoder.relative_bias(&positions, &positions, &device)
             + padding_bias(&contexts.mask);
@@ -337,8 +225,7 @@ impl T5 {
         Memory::new(layers, &contexts.mask)
     }
 
-    /// See [`super::Generator::states`].
-    pub(super) fn decode(
+    fn states(
         &self,
         ids: Tensor<2, Int>,
         places: &Places,
@@ -354,19 +241,19 @@ impl T5 {
         for (i, layer) in self.decoder.layers.iter().enumerate() {
             states = layer.sublayer(states, &layer.self_attention_norm, |states| {
                 let next = layer.self_attention.keys_values(states.clone(), precision);
-                let memory = match &mut cache {
+                let seen = match &mut cache {
                     Some(cache) => cache.extend(i, next),
                     None => &next,
                 };
                 layer
                     .self_attention
-                    .forward(states, memory, Some(bias.clone()), precision)
+                    .forward(states, seen, Some(bias.clone()), precision)
             });
             if let (Some(attention), Some(norm)) =
                 (&layer.cross_attention, &layer.cross_attention_norm)
             {
                 states = layer.sublayer(states, norm, |states| {
-                    cross_attend(attention, states, memory, i, precision)
+                    memory.attend(attention, i, states, precision)
                 });
             }
             states = layer.transform(states, precision);
@@ -374,41 +261,32 @@ impl T5 {
         self.decoder.finish(states)
     }
 
-    /// See [`super::Generator::head`].
-    pub(super) fn head(&self, states: Tensor<3>, precision: Precision) -> Tensor<3> {
-        let logits = match &self.lm_head {
-            Some(head) => head.forward(states, precision),
-            None => {
-                let states = states * self.head_scale;
-                self.tied_head.forward(&self.shared, states, precision)
-            }
-        };
-        logits.cast(FloatDType::F32)
+    fn head(&self) -> (&Head, &Embedding) {
+        (&self.head, &self.shared)
     }
 
-    /// What [`Self::head`] multiplies, where it is not packed.
-    pub(super) fn unpacked_head(&self, states: &Tensor<3>) -> Option<UnpackedHead> {
-        let states = states.clone();
-        let (states, weight) = match &self.lm_head {
-            Some(head) => (states, head.unpacked_weight()),
-            None => (
-                states * self.head_scale,
-                self.tied_head.unpacked_weight(&self.shared),
-            ),
-        };
-        Some(UnpackedHead {
-            states,
-            weight: weight?,
-            bias: None,
-        })
+    fn store(&self, tensors: &mut Tensors, prefix: &str) {
+        let [encoder, decoder] = [Direction::Both, Direction::Backward].map(|d| self.names(d));
+        tensors.add(&self.shared, &format!("{prefix}shared."), &Names::default());
+        tensors.add(&self.encoder, &format!("{prefix}encoder."), &encoder);
+        tensors.add(&self.decoder, &format!("{prefix}decoder."), &decoder);
+        tensors.add(&self.head, prefix, &Names::default());
     }
 
-    pub(super) fn vocabulary(&self) -> usize {
-        self.shared.weight.lazy_shape().dims::<2>()[0]
+    fn fill(mut self, weights: &mut Weights, prefix: &str) -> Result<Self> {
+        let [encoder, decoder] = [Direction::Both, Direction::Backward].map(|d| self.names(d));
+        self.shared = weights.fill(self.shared, &format!("{prefix}shared."), &Names::default())?;
+        self.encoder = weights.fill(self.encoder, &format!("{prefix}encoder."), &encoder)?;
+        self.decoder = weights.fill(self.decoder, &format!("{prefix}decoder."), &decoder)?;
+        self.head = weights.fill(self.head, prefix, &Names::default())?;
+        Ok(self)
     }
 
-    pub(super) fn device(&self) -> Device {
-        self.shared.weight.lazy_device()
+    fn pack(mut self, precision: Precision) -> Self {
+        self.encoder = self.encoder.pack(precision);
+        self.decoder = self.decoder.pack(precision);
+        (self.shared, self.head) = self.head.pack(self.shared, precision);
+        self
     }
 }
 
@@ -428,19 +306,22 @@ impl Stack {
         dropout(&self.dropout, self.final_layer_norm.forward(states))
     }
 
-    /// `[1, heads, queries, keys]` of their positions.
-    fn relative_bias(&self, queries: &[usize], keys: &[usize], device: &Device) -> Tensor<4> {
-        let buckets: Vec<i64> = (queries.iter())
-            .flat_map(|query| keys.iter().map(move |key| (query, key)))
+    /// The trained bias of relative positions, `[rows | 1, heads, queries, keys]`.
+    fn relative_bias(&self, queries: &Positions, keys: &Positions, device: &Device) -> Tensor<4> {
+        let ([rows, length], [_, seen]) = (queries.dims(), keys.dims());
+        let buckets: Vec<i64> = (0..rows)
+            .flat_map(|row| queries.row(row).iter().map(move |query| (row, query)))
+            .flat_map(|(row, query)| keys.row(row).iter().map(move |key| (query, key)))
             .map(|(&query, &key)| self.buckets.of(key as i64 - query as i64))
             .collect();
-        let shape = [queries.len(), keys.len()];
-        let buckets = Tensor::from_data(TensorData::new(buckets, shape), device);
-        self.position_bias
-            .forward(buckets)
-            .cast(FloatDType::F32)
-            .permute([2, 0, 1])
-            .unsqueeze_dim(0)
+        let buckets = TensorData::new(buckets, [rows * length, seen]);
+        let bias = self
+            .position_bias
+            .forward(Tensor::from_data(buckets, device));
+        let [.., heads] = bias.dims();
+        bias.cast(FloatDType::F32)
+            .reshape([rows, length, seen, heads])
+            .permute([0, 3, 1, 2])
     }
 }
 

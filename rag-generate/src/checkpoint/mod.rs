@@ -1,10 +1,12 @@
+mod folder;
+
 use std::path::Path;
 
 use burn::tensor::Device;
 use rag_core::checkpoint::{Tensors, Weights, read_json, write_json, write_safetensors};
 use rag_retrieve::Encoder;
 
-use crate::{RagConfig, Result, decode::GenerationConfig, generator::Generator};
+use crate::{config::RagConfig, decode::GenerationConfig, error::Result, generator::Generator};
 
 /// The weights and settings of a RAG checkpoint folder, as transformers' `save_pretrained` writes
 /// them: question encoder and generator.
@@ -41,7 +43,8 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Those of [`Weights`]; [`rag_core::Error::Json`].
-    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
+    pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let folder = folder.as_ref();
         let config: RagConfig = read_json(&folder.join("config.json"))?;
         let generation = folder.join("generation_config.json");
         let generation = if generation.is_file() {
@@ -58,11 +61,12 @@ impl Checkpoint {
         let generator = config.generator.load(&mut weights, GENERATOR, device)?;
         // Old checkpoints hold an untrained pooler, buffers, and copies of tied weights; some hold the
         // context encoder that they were trained with.
+        let family = config.generator.family();
         weights.finish(|name| {
             name.contains(".pooler.")
                 || name.ends_with("position_ids")
                 || name.starts_with("rag.ctx_encoder.")
-                || config.generator.is_redundant(name)
+                || family.is_redundant(name)
         })?;
         Ok(Self {
             config,
@@ -76,7 +80,8 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`rag_core::Error::Io`].
-    pub fn save(&self, folder: &Path) -> Result<()> {
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
         let mut tensors = Tensors::default();
         let prefix = question_encoder_prefix(&self.config);
         self.config

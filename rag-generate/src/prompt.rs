@@ -1,50 +1,50 @@
 use rag_core::{Passage, Tokenizer};
 
-use crate::{Error, RagConfig, Result};
+use crate::{
+    config::RagConfig,
+    error::{Error, Result},
+    generator::Prompt,
+};
 
-/// Token ids of the contexts that the generator reads: each passage packed with the question as
-/// `title / text // question`, at most `longest` tokens each.
+/// Token ids of the contexts that the generator reads: each passage with the question, as the generator's family
+/// [writes a prompt](crate::generator::family::Family::prompt), at most `max_combined_length` tokens each and no more than it has positions for.
 ///
-/// The passage is cut where it does not fit, never the question, and the question is the string that
-/// was asked.
+/// The text of a passage is cut where it does not fit, then its title, never the question.
 ///
 /// # Errors
-/// [`Error::QuestionTooLong`] where not even an empty passage fits.
+/// [`Error::QuestionTooLong`] where not even an empty passage fits; those of the tokenizer.
 pub fn pack<'a>(
     question: &str,
     passages: impl IntoIterator<Item = &'a Passage>,
     config: &RagConfig,
     tokenizer: &Tokenizer,
 ) -> Result<Vec<Vec<u32>>> {
-    let positions = config.generator.max_positions().unwrap_or(usize::MAX);
+    let family = config.generator.family();
+    let positions = family.longest_context().unwrap_or(usize::MAX);
     let longest = config.max_combined_length.min(positions);
+    let encode = |title: &str, text: &str| {
+        let prompt = Prompt {
+            question,
+            title,
+            text,
+            prefix: config.prefix.as_deref().unwrap_or_default(),
+            title_separator: &config.title_sep,
+            question_separator: &config.doc_sep,
+        };
+        Ok(family.prompt(&prompt, tokenizer)?)
+    };
     passages
         .into_iter()
         .map(|passage| {
-            let encode = |title: &str, text: &str| {
-                let context = joined(question, title, text, config);
-                Ok(tokenizer.encode(&context)?.ids)
-            };
             let title = passage.title.trim_matches('"');
-            if let Some(ids) = fit(&passage.text, longest, tokenizer, |text| {
-                encode(title, text)
-            })? {
+            let text = &passage.text;
+            if let Some(ids) = fit(text, longest, tokenizer, |text| encode(title, text))? {
                 return Ok(ids);
             }
             fit(title, longest, tokenizer, |title| encode(title, ""))?
                 .ok_or_else(|| too_long(question, longest, tokenizer))
         })
         .collect()
-}
-
-fn joined(question: &str, title: &str, text: &str, config: &RagConfig) -> String {
-    let prefix = config.prefix.as_deref().unwrap_or_default();
-    let RagConfig {
-        title_sep, doc_sep, ..
-    } = config;
-    let context = format!("{prefix}{title}{title_sep}{text}{doc_sep}");
-    // As the reference packs: separators bring spaces of their own.
-    format!("{}{question}", context.replace("  ", " "))
 }
 
 /// The ids of `part` in its context, without as many of its last tokens as it takes to fit; `None`
@@ -92,7 +92,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::generator::{BartConfig, GeneratorConfig};
+    use crate::generator::fixtures::{Fixture, Tiny};
 
     /// A word, a sign or a Chinese character is a token; `</s>` ends a text.
     fn tokenizer() -> Tokenizer {
@@ -134,8 +134,12 @@ mod tests {
     }
 
     fn config(longest: usize) -> RagConfig {
-        let bart = GeneratorConfig::Bart(BartConfig::default());
-        let mut config = RagConfig::new(RagModel::Token, EncoderConfig::default(), bart);
+        let tiny = Tiny {
+            positions: 1024,
+            ..Tiny::default()
+        };
+        let generator = (Fixture::Bart.config)(tiny);
+        let mut config = RagConfig::new(RagModel::Token, EncoderConfig::default(), generator);
         config.max_combined_length = longest;
         config
     }
@@ -185,12 +189,15 @@ mod tests {
 
     #[test]
     fn the_question_is_the_string_that_was_asked() {
-        let question = "who  wrote\u{a0}it ?";
-        let passage = Passage::new("1", "title", "a  b");
-        assert_eq!(
-            joined(question, &passage.title, &passage.text, &config(300)),
-            "title / a b // who  wrote\u{a0}it ?"
-        );
+        let prompt = Prompt {
+            question: "who  wrote\u{a0}it ?",
+            title: "title",
+            text: "a  b",
+            prefix: "",
+            title_separator: " / ",
+            question_separator: " // ",
+        };
+        assert_eq!(prompt.joined(), "title / a b // who  wrote\u{a0}it ?");
     }
 
     #[test]
@@ -235,9 +242,9 @@ mod tests {
     #[test]
     fn contexts_are_no_longer_than_the_generators_positions() {
         let mut config = config(300);
-        config.generator = GeneratorConfig::Bart(BartConfig {
-            max_position_embeddings: 9,
-            ..BartConfig::default()
+        config.generator = (Fixture::Bart.config)(Tiny {
+            positions: 9,
+            ..Tiny::default()
         });
         let passage = Passage::new("1", "title", "a b c d e f g h");
         assert_eq!(

@@ -1,3 +1,5 @@
+pub(crate) mod assemble;
+
 use std::fmt;
 
 use rag_core::Passage;

@@ -1,5 +1,7 @@
+mod config;
+
 use burn::{
-    module::{Initializer, Module, Param},
+    module::{Initializer, Module},
     nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig},
     tensor::{Device, FloatDType, Int, Tensor},
 };
@@ -8,98 +10,18 @@ use rag_core::{
     checkpoint::{Names, Tensors, Weights},
     nn::{
         Attention, AttentionConfig, FeedForward, FeedForwardConfig, LayerNorm, LayerNormConfig,
-        Linear, LinearConfig, Precision, activation, dropout, keep, padding_bias,
+        Precision, activation, dropout, keep, padding_bias,
     },
 };
-use serde::{Deserialize, Serialize};
 
-use super::{Cache, Memory, Places, TiedHead, UnpackedHead, cross_attend};
+pub use config::BartConfig;
 
-/// `config.json` of BART.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct BartConfig {
-    /// Rows of the embeddings.
-    pub vocab_size: usize,
-    /// Size of the states.
-    pub d_model: usize,
-    /// Layers of the encoder.
-    pub encoder_layers: usize,
-    /// Layers of the decoder.
-    pub decoder_layers: usize,
-    /// Heads of the encoder.
-    pub encoder_attention_heads: usize,
-    /// Heads of the decoder.
-    pub decoder_attention_heads: usize,
-    /// Size of the encoder's hidden layers.
-    pub encoder_ffn_dim: usize,
-    /// Size of the decoder's hidden layers.
-    pub decoder_ffn_dim: usize,
-    /// Name of the activation.
-    pub activation_function: String,
-    /// Dropout of the states.
-    pub dropout: f64,
-    /// Dropout of the attention weights.
-    pub attention_dropout: f64,
-    /// Dropout of the hidden layers.
-    pub activation_dropout: f64,
-    /// Longest input in tokens.
-    pub max_position_embeddings: usize,
-    /// Standard deviation of the initial weights.
-    pub init_std: f64,
-    /// Whether embeddings are multiplied with √d_model.
-    pub scale_embedding: bool,
-    /// Whether norms stand before each block instead of after it.
-    pub normalize_before: bool,
-    /// Whether a norm follows the last layer of encoder and decoder.
-    pub add_final_layer_norm: bool,
-    /// Whether the head shares the embeddings' weights.
-    pub tie_word_embeddings: bool,
-    /// Padding.
-    pub pad_token_id: u32,
-    /// Start of a text.
-    pub bos_token_id: u32,
-    /// End of a text.
-    pub eos_token_id: u32,
-    /// What the decoder starts with.
-    pub decoder_start_token_id: u32,
-    /// Always the first token that is decoded.
-    pub forced_bos_token_id: Option<u32>,
-    /// Always the last token when the length runs out.
-    pub forced_eos_token_id: Option<u32>,
-}
-
-impl Default for BartConfig {
-    /// facebook/bart-large.
-    fn default() -> Self {
-        Self {
-            vocab_size: 50_265,
-            d_model: 1024,
-            encoder_layers: 12,
-            decoder_layers: 12,
-            encoder_attention_heads: 16,
-            decoder_attention_heads: 16,
-            encoder_ffn_dim: 4096,
-            decoder_ffn_dim: 4096,
-            activation_function: "gelu".into(),
-            dropout: 0.1,
-            attention_dropout: 0.0,
-            activation_dropout: 0.0,
-            max_position_embeddings: 1024,
-            init_std: 0.02,
-            scale_embedding: false,
-            normalize_before: false,
-            add_final_layer_norm: false,
-            tie_word_embeddings: true,
-            pad_token_id: 1,
-            bos_token_id: 0,
-            eos_token_id: 2,
-            decoder_start_token_id: 2,
-            forced_bos_token_id: None,
-            forced_eos_token_id: Some(2),
-        }
-    }
-}
+use super::{
+    family::Model,
+    head::{Head, HeadConfig},
+    memory::{Cache, Memory},
+    places::{Places, Positions},
+};
 
 /// BART (Lewis et al. 2019, arXiv 1910.13461).
 #[derive(Module, Debug)]
@@ -107,10 +29,7 @@ pub struct Bart {
     shared: Embedding,
     encoder: Stack,
     decoder: Stack,
-    lm_head: Option<Linear>,
-    #[module(skip)]
-    tied_head: TiedHead,
-    final_logits_bias: Param<Tensor<2>>,
+    head: Head,
 }
 
 #[derive(Module, Debug)]
@@ -149,6 +68,7 @@ impl BartConfig {
             (".shared.", ".model.shared."),
             (".encoder.", ".model.encoder."),
             (".decoder.", ".model.decoder."),
+            (".head.", "."),
             (".query.", ".q_proj."),
             (".key.", ".k_proj."),
             (".value.", ".v_proj."),
@@ -169,16 +89,15 @@ impl BartConfig {
             shared: self.embedding(self.vocab_size, device),
             encoder: self.stack(&Half::Encoder, device)?,
             decoder: self.stack(&Half::Decoder, device)?,
-            lm_head: (!self.tie_word_embeddings).then(|| {
-                LinearConfig::new(self.d_model, self.vocab_size)
-                    .with_bias(false)
-                    .with_std(self.init_std)
-                    .init(device)
-            }),
-            tied_head: TiedHead::default(),
-            final_logits_bias: Initializer::Zeros
-                .init([1, self.vocab_size], device)
-                .set_require_grad(false),
+            head: HeadConfig {
+                d_model: self.d_model,
+                vocabulary: self.vocab_size,
+                tied: self.tie_word_embeddings,
+                std: self.init_std,
+                tied_scale: 1.0,
+                constant: true,
+            }
+            .init(device),
         })
     }
 
@@ -254,30 +173,10 @@ impl BartConfig {
     }
 }
 
-impl Bart {
-    pub(super) fn fill(self, weights: &mut Weights, prefix: &str) -> Result<Self> {
-        weights.fill(self, prefix, &BartConfig::names())
-    }
-
-    pub(super) fn store(&self, tensors: &mut Tensors, prefix: &str) {
-        tensors.add(self, prefix, &BartConfig::names());
-    }
-
-    /// See [`super::Generator::with_precision`].
-    pub(super) fn pack(mut self, precision: Precision) -> Self {
-        self.encoder = self.encoder.pack(precision);
-        self.decoder = self.decoder.pack(precision);
-        match self.lm_head {
-            Some(head) => self.lm_head = Some(head.pack(precision)),
-            None => (self.shared, self.tied_head) = TiedHead::pack(self.shared, precision),
-        }
-        self
-    }
-
-    /// See [`super::Generator::encode`].
-    pub(super) fn encode(&self, contexts: &TokenBatch, precision: Precision) -> Memory {
+impl Model for Bart {
+    fn read(&self, contexts: &TokenBatch, precision: Precision) -> Memory {
         let bias = padding_bias(&contexts.mask);
-        let positions: Vec<usize> = (0..contexts.dims()[1]).collect();
+        let positions = (0..contexts.dims()[1]).into();
         let embedded = (self.encoder).embed(&self.shared, contexts.ids.clone(), &positions);
         let states = self.encoder.layers.iter().fold(embedded, |states, layer| {
             let attended = layer.sublayer(states, &layer.self_attn_layer_norm, |states| {
@@ -299,8 +198,7 @@ impl Bart {
         Memory::new(layers, &contexts.mask)
     }
 
-    /// See [`super::Generator::states`].
-    pub(super) fn decode(
+    fn states(
         &self,
         ids: Tensor<2, Int>,
         places: &Places,
@@ -312,17 +210,17 @@ impl Bart {
         for (i, layer) in self.decoder.layers.iter().enumerate() {
             states = layer.sublayer(states, &layer.self_attn_layer_norm, |states| {
                 let next = layer.self_attn.keys_values(states.clone(), precision);
-                let memory = match &mut cache {
+                let seen = match &mut cache {
                     Some(cache) => cache.extend(i, next),
                     None => &next,
                 };
-                (layer.self_attn).forward(states, memory, places.bias.clone(), precision)
+                (layer.self_attn).forward(states, seen, places.bias.clone(), precision)
             });
             if let (Some(attention), Some(norm)) =
                 (&layer.encoder_attn, &layer.encoder_attn_layer_norm)
             {
                 states = layer.sublayer(states, norm, |states| {
-                    cross_attend(attention, states, memory, i, precision)
+                    memory.attend(attention, i, states, precision)
                 });
             }
             states = layer.transform(states, precision);
@@ -330,39 +228,23 @@ impl Bart {
         self.decoder.finish(states)
     }
 
-    /// See [`super::Generator::head`].
-    pub(super) fn head(&self, states: Tensor<3>, precision: Precision) -> Tensor<3> {
-        let logits = match &self.lm_head {
-            Some(head) => head.forward(states, precision),
-            None => self.tied_head.forward(&self.shared, states, precision),
-        };
-        logits.cast(FloatDType::F32)
-            + self
-                .final_logits_bias
-                .val()
-                .cast(FloatDType::F32)
-                .unsqueeze_dim::<3>(0)
+    fn head(&self) -> (&Head, &Embedding) {
+        (&self.head, &self.shared)
     }
 
-    /// What [`Self::head`] multiplies, where it is not packed.
-    pub(super) fn unpacked_head(&self, states: &Tensor<3>) -> Option<UnpackedHead> {
-        let weight = match &self.lm_head {
-            Some(head) => head.unpacked_weight(),
-            None => self.tied_head.unpacked_weight(&self.shared),
-        };
-        Some(UnpackedHead {
-            states: states.clone(),
-            weight: weight?,
-            bias: Some(self.final_logits_bias.val().squeeze_dim(0)),
-        })
+    fn store(&self, tensors: &mut Tensors, prefix: &str) {
+        tensors.add(self, prefix, &BartConfig::names());
     }
 
-    pub(super) fn vocabulary(&self) -> usize {
-        self.shared.weight.lazy_shape().dims::<2>()[0]
+    fn fill(self, weights: &mut Weights, prefix: &str) -> Result<Self> {
+        weights.fill(self, prefix, &BartConfig::names())
     }
 
-    pub(super) fn device(&self) -> Device {
-        self.shared.weight.lazy_device()
+    fn pack(mut self, precision: Precision) -> Self {
+        self.encoder = self.encoder.pack(precision);
+        self.decoder = self.decoder.pack(precision);
+        (self.shared, self.head) = self.head.pack(self.shared, precision);
+        self
     }
 }
 
@@ -373,13 +255,11 @@ impl Stack {
         self
     }
 
-    fn embed(&self, shared: &Embedding, ids: Tensor<2, Int>, positions: &[usize]) -> Tensor<3> {
-        let positions: Vec<i64> = (positions.iter())
-            .map(|position| (position + POSITION_OFFSET) as i64)
-            .collect();
-        let positions = Tensor::<1, Int>::from_data(positions.as_slice(), &ids.device());
+    /// `[rows, length, d_model]`
+    fn embed(&self, shared: &Embedding, ids: Tensor<2, Int>, positions: &Positions) -> Tensor<3> {
+        let positions = positions.indices(POSITION_OFFSET, &ids.device());
         let words = shared.forward(ids).cast(FloatDType::F32) * self.embedding_scale;
-        let positions = self.embed_positions.forward(positions.unsqueeze::<2>());
+        let positions = self.embed_positions.forward(positions);
         let embedded = words + positions.cast(FloatDType::F32);
         dropout(&self.dropout, self.layernorm_embedding.forward(embedded))
     }
