@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Error, Result,
-    encoder::{Bert, BertConfig, by_length, tokenizer_settings},
+    encoder::{Bert, BertConfig, EncoderError, by_length, tokenizer_settings},
+    error::{Error, Result},
 };
 
 /// Judges passages that were found for a question.
@@ -24,7 +24,7 @@ pub trait Reranker: fmt::Debug + Send + Sync {
     /// A score for each of `passages`, in their order, larger for better ones.
     ///
     /// # Errors
-    /// [`Error::QuestionTooLong`]; those of the tokenizer.
+    /// [`EncoderError::QuestionTooLong`]; those of the tokenizer.
     fn rerank(&self, question: &str, passages: &[Passage]) -> Result<Vec<f32>>;
 }
 
@@ -175,7 +175,7 @@ impl CrossEncoder {
         let longest = self.config.max_position_embeddings;
         let tokens = self.tokenizer.encode_pair(question, "")?.ids.len();
         if tokens > longest {
-            return Err(Error::QuestionTooLong { tokens, longest });
+            return Err(EncoderError::QuestionTooLong { tokens, longest }.into());
         }
         let pairs = passages
             .iter()

@@ -332,7 +332,7 @@ fn what_cannot_be_is_refused() {
     };
     let remote = create("refused", &encoder, DIMENSION).unwrap();
     let refused = |error: Error, words: &[&str]| {
-        let message = error.to_string();
+        let message = format!("{error:?}");
         assert!(words.iter().all(|word| message.contains(word)), "{message}");
     };
     refused(

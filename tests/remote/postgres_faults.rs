@@ -269,15 +269,14 @@ fn it_is_spoken_to_by_tls() {
     assert!(sessions.load(Ordering::Relaxed) > 0);
 
     let plain = server.address() + "?sslmode=require";
-    let error = create(&plain, PostgresSettings::default())
-        .unwrap_err()
-        .to_string();
+    let error = create(&plain, PostgresSettings::default()).unwrap_err();
+    let error = format!("{error:?}");
     assert!(error.contains("TLS"), "{error}");
     fs::write(
         &authorities,
         "-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n",
     )
     .unwrap();
-    let error = create(&address, settings).unwrap_err().to_string();
+    let error = format!("{:?}", create(&address, settings).unwrap_err());
     assert!(error.contains("ca.pem"), "{error}");
 }

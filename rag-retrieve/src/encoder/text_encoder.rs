@@ -13,8 +13,13 @@ use rag_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Bert, BertConfig, Embedder, by_length, tokenizer_settings};
-use crate::{Error, Fingerprint, Result};
+use super::{
+    batches::by_length,
+    bert::{Bert, BertConfig, tokenizer_settings},
+    error::EncoderError,
+    role::Role,
+};
+use crate::error::{Error, Result};
 
 /// How the states of a text become its vector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,7 +187,7 @@ impl Encoder {
     }
 }
 
-/// An encoder with its tokenizer: the [`Embedder`] of DPR and of the BERT sentence encoders
+/// An encoder with its tokenizer: the [`Embedder`](crate::Embedder) of DPR and of the BERT sentence encoders
 /// (all-MiniLM, BGE, E5).
 #[derive(Clone, Debug)]
 pub struct TextEncoder {
@@ -290,7 +295,7 @@ impl TextEncoder {
     /// The tokens of questions.
     ///
     /// # Errors
-    /// [`Error::QuestionTooLong`]: a question is never cut.
+    /// [`EncoderError::QuestionTooLong`]: a question is never cut.
     pub fn tokenize_questions(&self, questions: &[&str]) -> Result<Vec<Encoding>> {
         questions
             .iter()
@@ -298,10 +303,13 @@ impl TextEncoder {
                 let text = format!("{}{question}", self.config.question_prefix);
                 let encoding = self.tokenizer.encode(&text)?;
                 match encoding.ids.len() {
-                    tokens if tokens > self.config.max_length() => Err(Error::QuestionTooLong {
-                        tokens,
-                        longest: self.config.max_length(),
-                    }),
+                    tokens if tokens > self.config.max_length() => {
+                        Err(EncoderError::QuestionTooLong {
+                            tokens,
+                            longest: self.config.max_length(),
+                        }
+                        .into())
+                    }
                     _ => Ok(encoding),
                 }
             })
@@ -328,45 +336,6 @@ impl TextEncoder {
             .map(|passage| format!("{prefix}{}", passage.titled()))
             .collect();
         Ok(self.tokenizer.encode_batch::<String>(texts, longest)?)
-    }
-}
-
-/// Which of a bi-encoder's two halves an encoder is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Encodes questions.
-    Question,
-    /// Encodes passages.
-    Context,
-}
-
-impl Embedder for TextEncoder {
-    fn embed_passages(&self, passages: &[Passage]) -> Result<Array2<f32>> {
-        Ok(self.embed(&self.tokenize_passages(passages)?))
-    }
-
-    fn embed_questions(&self, questions: &[&str]) -> Result<Array2<f32>> {
-        Ok(self.embed(&self.tokenize_questions(questions)?))
-    }
-
-    fn fingerprint(&self) -> Result<Fingerprint> {
-        let mut hash = blake3::Hasher::new();
-        let mut tensors = Tensors::default();
-        self.config.store(&self.encoder, &mut tensors, "");
-        tensors.hash(&mut hash)?;
-        hash.update(self.tokenizer.to_json()?.as_bytes());
-        hash.update(format!("{:?}", self.config).as_bytes());
-        Ok(Fingerprint {
-            hash: hash.finalize().to_hex().to_string(),
-            description: format!(
-                "{} with {} layers of {}, {:?} pooling, {:?} normalization",
-                self.config.bert.model_type,
-                self.config.bert.num_hidden_layers,
-                self.config.bert.hidden_size,
-                self.config.pooling,
-                self.config.normalization
-            ),
-        })
     }
 }
 

@@ -5,9 +5,10 @@ use rag_core::Passage;
 
 use super::position;
 use crate::{
-    Changes, Embedder, KnowledgeBase, Result, Storage,
-    index::Rows,
-    knowledge::{Fingerprint, check, check_width, embed},
+    encoder::Embedder,
+    error::Result,
+    index::{Rows, Storage},
+    knowledge::{Changes, Fingerprint, KnowledgeBase, check, check_width, embed},
 };
 
 /// Passages that are written in one transaction.
