@@ -41,7 +41,8 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Those of [`Weights`]; [`rag_core::Error::Json`].
-    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
+    pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let folder = folder.as_ref();
         let config: RagConfig = read_json(&folder.join("config.json"))?;
         let generation = folder.join("generation_config.json");
         let generation = if generation.is_file() {
@@ -76,7 +77,8 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`rag_core::Error::Io`].
-    pub fn save(&self, folder: &Path) -> Result<()> {
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
         let mut tensors = Tensors::default();
         let prefix = question_encoder_prefix(&self.config);
         self.config

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use rag_core::{TokenBatch, Tokenizer, atomic::replace_folder, marginal::RagModel, nn::Precision};
-use rag_retrieve::{Filter, Knowledge, Retrieved, Retriever, Role, TextEncoder};
+use rag_retrieve::{Filter, Knowledge, Retrieved, Retriever, RetrieverError, Role, TextEncoder};
 use serde_json::json;
 
 use crate::{
@@ -70,9 +70,9 @@ impl Rag {
             question_tokenizer,
             config.question_encoder.clone(),
         )?;
-        let mut retriever =
-            Retriever::new(question_encoder, context_encoder, knowledge, config.n_docs)?;
-        retriever.prior = config.prior;
+        let retriever =
+            Retriever::new(question_encoder, context_encoder, knowledge, config.n_docs)?
+                .with_prior(config.prior);
         Ok(Self {
             retriever,
             generator,
@@ -139,34 +139,36 @@ impl Rag {
     /// replaced whole, or kept where writing fails. The knowledge base is saved by itself.
     ///
     /// # Errors
-    /// [`rag_core::Error::Io`].
+    /// [`rag_core::Error::Io`]; [`rag_retrieve::EncoderError::NotATextEncoder`] where the retriever has embedders of the
+    /// user's own, whose weights there are not.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        replace_folder(folder.as_ref(), |folder| self.write(folder))
+        replace_folder(folder, |folder| self.write(folder))
     }
 
     /// Like [`Rag::save`], file by file into a folder that the caller puts into place.
     ///
     /// # Errors
-    /// [`rag_core::Error::Io`].
-    pub fn write(&self, folder: &Path) -> Result<()> {
+    /// Those of [`Rag::save`].
+    pub fn write(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
+        let question = self.retriever.question_text_encoder()?;
+        let context = self.retriever.context_text_encoder()?;
         let checkpoint = Checkpoint {
             config: RagConfig {
                 n_docs: self.retriever.n_docs(),
-                prior: self.retriever.prior,
+                prior: self.retriever.prior(),
                 ..self.config.clone()
             },
             generation: self.generation.clone(),
-            question_encoder: self.retriever.question_encoder.encoder.clone(),
+            question_encoder: question.encoder.clone(),
             generator: self.generator.clone(),
         };
         checkpoint.save(folder)?;
-        let question = &self.retriever.question_encoder;
         question.save_tokenizer(&folder.join(QUESTION_TOKENIZER))?;
         self.tokenizer.save(
             &folder.join(GENERATOR_TOKENIZER),
             &self.tokenizer_settings(),
         )?;
-        let context = &self.retriever.context_encoder;
         context.save(&folder.join(CONTEXT_ENCODER), Role::Context)?;
         Ok(())
     }
@@ -242,7 +244,7 @@ impl Rag {
     /// The best answer, with its passages.
     ///
     /// # Errors
-    /// [`rag_retrieve::Error::EmptyQuestion`], [`rag_retrieve::Error::QuestionTooLong`],
+    /// [`rag_retrieve::RetrieverError::EmptyQuestion`], [`rag_retrieve::EncoderError::QuestionTooLong`],
     /// [`Error::QuestionTooLong`], [`Error::Decode`].
     pub fn ask(&self, question: &str) -> Result<Answer> {
         self.ask_with(question, Control::default())
@@ -498,7 +500,7 @@ impl Rag {
 
 pub(crate) fn not_empty(question: &str) -> Result<()> {
     if question.trim().is_empty() {
-        return Err(rag_retrieve::Error::EmptyQuestion.into());
+        return Err(rag_retrieve::Error::from(RetrieverError::EmptyQuestion).into());
     }
     Ok(())
 }

@@ -32,6 +32,7 @@ pub use knowledge::{
     Selection, build_knowledge_base,
 };
 pub use lexical::LexicalIndex;
+pub use ndarray;
 pub use prior::{PriorWeights, Relevance};
 #[cfg(any(feature = "postgres", feature = "milvus"))]
 pub use remote::RemoteError;

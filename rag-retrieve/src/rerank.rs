@@ -112,7 +112,8 @@ impl CrossEncoder {
     /// # Errors
     /// Those of [`Weights`] and [`Tokenizer::from_folder`]; [`rag_core::Error::Config`] for another model,
     /// or another number of labels.
-    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
+    pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let folder = folder.as_ref();
         #[derive(Deserialize)]
         struct Head {
             #[serde(default)]
@@ -154,7 +155,8 @@ impl CrossEncoder {
     ///
     /// # Errors
     /// [`rag_core::Error::Io`].
-    pub fn save(&self, folder: &Path) -> Result<()> {
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
         let path = folder.join("config.json");
         let mut config =
             serde_json::to_value(&self.config).map_err(rag_core::Error::json(&path))?;

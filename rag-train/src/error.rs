@@ -62,7 +62,7 @@ pub enum Error {
     #[error("there are no question-answer pairs; give at least one")]
     NoExamples,
     /// A pair that cannot be trained on.
-    #[error("pair {number} ({question:?}): {source}; mend or remove it")]
+    #[error("pair {number} ({question:?}) cannot be trained on; correct or remove it")]
     Pair {
         /// Counted from 1.
         number: usize,
@@ -95,7 +95,7 @@ pub enum Error {
         folder: PathBuf,
     },
     /// The state of a run cannot be written or read.
-    #[error("{path}: {source}; the run's folder must be writable and unchanged")]
+    #[error("cannot write or read {path}; the run's folder must be writable and unchanged")]
     Record {
         /// The file.
         path: PathBuf,
@@ -146,7 +146,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// An answer that should be a regular expression is none.
-    #[error("expected answers that are regular expressions: {0}")]
+    #[error("expected answers that are regular expressions; correct them, or compare texts")]
     Pattern(#[source] regex::Error),
     /// LoRA was asked for projections that a model does not have.
     #[error(
@@ -202,10 +202,10 @@ pub enum Error {
     },
 }
 
-/// `main` prints the error that it returns with `Debug`, and should teach as well.
+/// Prints the message and its causes, since `main` prints the error that it returns with `Debug`.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        rag_core::report(self, f)
     }
 }
 

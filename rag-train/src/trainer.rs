@@ -60,21 +60,26 @@ impl Trainer {
         let weights = rag.retriever.weights();
         config.check(weights.is_some())?;
         keeps_f32("rag.precision", rag.precision)?;
-        let question_encoder = &rag.retriever.question_encoder;
+        let question_encoder = rag.retriever.question_text_encoder()?;
         keeps_f32("question_encoder.precision", question_encoder.precision)?;
-        if config.context_encoder.trains() {
-            let context_encoder = &rag.retriever.context_encoder;
-            keeps_f32("context_encoder.precision", context_encoder.precision)?;
+        let trains_context = config.context_encoder.trains();
+        if trains_context || config.checkpoints.is_some() {
+            let context_encoder = rag.retriever.context_text_encoder()?;
+            if trains_context {
+                keeps_f32("context_encoder.precision", context_encoder.precision)?;
+            }
         }
         if pairs == 0 {
             return Err(Error::NoExamples);
         }
         let steps = config.epochs * pairs.div_ceil(config.batch_size);
-        let context_encoder = &rag.retriever.context_encoder.encoder;
-        let trains_context = config.context_encoder.trains();
+        let context_encoder = match trains_context {
+            true => Some(rag.retriever.context_text_encoder()?.encoder.clone()),
+            false => None,
+        };
         let model = JointModel {
-            question_encoder: rag.retriever.question_encoder.encoder.clone(),
-            context_encoder: trains_context.then(|| context_encoder.clone()),
+            question_encoder: question_encoder.encoder.clone(),
+            context_encoder,
             prior: weights.map(|weights| Prior::new(weights, &rag.generator.device())),
             generator: rag.generator.clone(),
         };
@@ -193,7 +198,7 @@ impl Trainer {
                 heldout[first].question
             ));
         }
-        let untrained = &self.rag.retriever.question_encoder;
+        let untrained = self.rag.retriever.question_text_encoder()?;
         let probes = Probes::new(untrained, pairs, self.config.monitor.probes)?;
         let TrainConfig {
             epochs,
@@ -298,11 +303,12 @@ impl Trainer {
         let every = self.config.monitor.probe_every;
         let moves = self.config.question_encoder.trains();
         if moves && every > 0 && step.is_multiple_of(every) {
-            observation.probe_cosine = Some(probes.cosine(&self.rag.retriever.question_encoder)?);
+            observation.probe_cosine =
+                Some(probes.cosine(self.rag.retriever.question_text_encoder()?)?);
         }
-        if let Some(mut stale) = self.refresh.replaced.take() {
+        if let Some(stale) = self.refresh.replaced.take() {
             let fresh = &self.rag.retriever;
-            stale.question_encoder = fresh.question_encoder.clone();
+            let stale = stale.with_question_encoder(fresh.question_encoder().clone());
             observation.recall_stored = Some(probes.recall(&stale)?);
             observation.recall_fresh = Some(probes.recall(fresh)?);
             diary.add(Event::Refresh {
@@ -426,9 +432,13 @@ impl Trainer {
     fn set_model(&mut self, model: JointModel) -> Result<()> {
         let learnt = model.valid();
         self.model = model;
-        let retriever = &mut self.rag.retriever;
-        retriever.question_encoder.encoder = learnt.question_encoder;
-        retriever.prior = learnt.prior.map(|prior| prior.weights()).transpose()?;
+        let retriever = &self.rag.retriever;
+        let question_encoder =
+            (retriever.question_text_encoder()?).with_encoder(learnt.question_encoder);
+        let prior = learnt.prior.map(|prior| prior.weights()).transpose()?;
+        self.rag.retriever = (retriever.clone())
+            .with_question_encoder(question_encoder)
+            .with_prior(prior);
         self.rag.generator = learnt.generator;
         Ok(())
     }
@@ -494,7 +504,7 @@ impl Trainer {
         let scheduled = every > 0 && step > 0 && step.is_multiple_of(every);
         if (scheduled || self.progress.refresh_asked)
             && self.refresh.running().is_none()
-            && let Some(encoder) = self.context_encoder()
+            && let Some(encoder) = self.context_encoder()?
         {
             self.progress.refresh_asked = false;
             self.refresh.begin(&self.rag.retriever, encoder, step)?;
@@ -509,7 +519,7 @@ impl Trainer {
 
     /// Embeds the passages with their encoder as it is, and waits.
     fn embed_all(&mut self) -> Result<()> {
-        if let Some(encoder) = self.context_encoder() {
+        if let Some(encoder) = self.context_encoder()? {
             self.refresh
                 .begin(&self.rag.retriever, encoder, self.progress.step)?;
             self.refresh.finish(&mut self.rag.retriever)?;
@@ -519,22 +529,17 @@ impl Trainer {
     }
 
     /// The passages' encoder in training, as it is now.
-    fn context_encoder(&self) -> Option<TextEncoder> {
-        self.model
-            .context_encoder
-            .as_ref()
-            .map(|encoder| TextEncoder {
-                encoder: encoder.valid(),
-                ..self.rag.retriever.context_encoder.clone()
-            })
+    fn context_encoder(&self) -> Result<Option<TextEncoder>> {
+        let Some(encoder) = &self.model.context_encoder else {
+            return Ok(None);
+        };
+        let untrained = self.rag.retriever.context_text_encoder()?;
+        Ok(Some(untrained.with_encoder(encoder.valid())))
     }
 
     fn saved_encoder(&self, folder: &Path, name: &str) -> Result<TextEncoder> {
-        let encoder = self.rag.retriever.context_encoder.clone();
-        Ok(TextEncoder {
-            encoder: state::load_module(encoder.encoder, folder, name)?,
-            ..encoder
-        })
+        let encoder = self.rag.retriever.context_text_encoder()?;
+        Ok(encoder.with_encoder(state::load_module(encoder.encoder.clone(), folder, name)?))
     }
 
     fn state_folder(&self) -> PathBuf {
@@ -563,7 +568,7 @@ impl Trainer {
             let path = folder.join(state::OPTIMIZER);
             self.optimizer.save(&path).map_err(Error::record(path))?;
             if self.refresh.generation > 0 {
-                let encoder = &self.rag.retriever.context_encoder.encoder;
+                let encoder = &self.rag.retriever.context_text_encoder()?.encoder;
                 state::save_module(encoder, &folder, state::INDEX_ENCODER)?;
             }
             if let Some((_, encoder)) = embedding {

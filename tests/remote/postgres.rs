@@ -4,7 +4,8 @@ use burn_rag::{
     core::Passage,
     generate::Rag,
     retrieve::{
-        Changes, Embedder, Error, Filter, Fingerprint, Knowledge, KnowledgeBase, Storage,
+        Changes, Embedder, Error, Filter, Fingerprint, Knowledge, KnowledgeBase, KnowledgeError,
+        Storage,
         remote::{Hnsw, PostgresKnowledge, PostgresSettings, Shard},
     },
 };
@@ -291,12 +292,15 @@ fn answers_come_while_passages_change() {
     let passage = remote.passages_at(&[gone.position]).unwrap().remove(0);
     remote.delete(&[&passage.id]).unwrap();
     let error = remote.passages_at(&[gone.position]).unwrap_err();
-    assert!(matches!(error, Error::Gone { .. }), "{error}");
+    assert!(
+        matches!(error, Error::Knowledge(KnowledgeError::Gone { .. })),
+        "{error}"
+    );
     remote.import(local, |_| {}).unwrap();
 
     let over = |knowledge: PostgresKnowledge| {
         let mut changing = rag.clone();
-        let encoder = changing.retriever.context_encoder.clone();
+        let encoder = changing.retriever.context_encoder().clone();
         changing.retriever = changing
             .retriever
             .with_knowledge(encoder, knowledge)
@@ -311,7 +315,7 @@ fn answers_come_while_passages_change() {
                 for passage in &mut all {
                     *passage = passage.clone().with("round", round);
                 }
-                let encoder = &changing.retriever.context_encoder;
+                let encoder = changing.retriever.context_encoder();
                 remote.upsert(all.clone(), encoder, |_| {}).unwrap();
                 // Who writes all passages all the time leaves nobody the time to read them.
                 thread::sleep(Duration::from_millis(100));
@@ -345,7 +349,10 @@ fn a_rag_answers_from_it() {
         assert!((expected.log_likelihood - found.log_likelihood).abs() < 1e-4);
     }
     let error = other.retriever.local().unwrap_err();
-    assert!(matches!(error, Error::NotLocal), "{error}");
+    assert!(
+        matches!(error, Error::Knowledge(KnowledgeError::NotLocal)),
+        "{error}"
+    );
 }
 
 #[test]
@@ -465,14 +472,17 @@ fn what_cannot_be_is_refused() {
     let infinite = Passage::new("a", "", "x").with("n", f64::INFINITY);
     assert!(matches!(
         upsert(vec![infinite]),
-        Err(Error::Metadata { .. })
+        Err(Error::Knowledge(KnowledgeError::Metadata { .. }))
     ));
     let error = remote.upsert(
         vec![Passage::new("a", "", "x")],
         &Hashes::version(3),
         |_| {},
     );
-    assert!(matches!(error, Err(Error::Encoder { .. })));
+    assert!(matches!(
+        error,
+        Err(Error::Knowledge(KnowledgeError::OtherEncoder { .. }))
+    ));
     assert_eq!(remote.count().unwrap(), 0);
     upsert(passages(2)).unwrap();
     let all = remote.search(Array2::ones((1, 8)).view(), 3, None).unwrap();

@@ -13,7 +13,7 @@ use std::{
 use burn_rag::{
     core::Passage,
     retrieve::{
-        Embedder, Error, Knowledge, Storage,
+        Embedder, Error, Knowledge, RemoteError, Storage,
         remote::{PostgresKnowledge, PostgresSettings},
     },
 };
@@ -128,10 +128,10 @@ fn a_server_that_is_gone_for_a_while() {
     assert!(
         matches!(
             error,
-            Error::Database {
+            Error::Remote(RemoteError::Database {
                 engine: "PostgreSQL",
                 ..
-            }
+            })
         ),
         "{error}"
     );
@@ -155,7 +155,10 @@ fn a_server_that_says_nothing() {
     let begun = Instant::now();
     let address = format!("postgresql://rag@127.0.0.1:{port}/postgres");
     let error = create(&address, settings).unwrap_err();
-    assert!(matches!(error, Error::Database { .. }), "{error}");
+    assert!(
+        matches!(error, Error::Remote(RemoteError::Database { .. })),
+        "{error}"
+    );
     assert!(
         begun.elapsed() < Duration::from_secs(5),
         "{:?}",
@@ -185,7 +188,10 @@ fn a_table_that_is_locked() {
         for _ in 0..3 {
             let begun = Instant::now();
             let error = remote.count().unwrap_err();
-            assert!(matches!(error, Error::Database { .. }), "{error}");
+            assert!(
+                matches!(error, Error::Remote(RemoteError::Database { .. })),
+                "{error}"
+            );
             assert!(
                 begun.elapsed() < Duration::from_secs(5),
                 "{:?}",

@@ -224,7 +224,8 @@ impl TextEncoder {
     ///
     /// # Errors
     /// Those of [`Weights`] and [`Tokenizer::from_folder`].
-    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
+    pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let folder = folder.as_ref();
         Self::load_with(folder, Tokenizer::from_folder(folder)?, device)
     }
 
@@ -232,7 +233,11 @@ impl TextEncoder {
     ///
     /// # Errors
     /// Those of [`Weights`]; [`rag_core::Error::Vocabulary`].
-    pub fn load_with(folder: &Path, tokenizer: Tokenizer, device: &Device) -> Result<Self> {
+    pub fn load_with(
+        folder: impl AsRef<Path>,
+        tokenizer: Tokenizer,
+        device: &Device,
+    ) -> Result<Self> {
         let (encoder, config) = load_encoder(folder, device)?;
         Self::new(encoder, tokenizer, config)
     }
@@ -250,11 +255,23 @@ impl TextEncoder {
         Ok(self)
     }
 
+    /// The same tokenizer, configuration and precision with other weights, such as those after training.
+    #[must_use]
+    pub fn with_encoder(&self, encoder: Encoder) -> Self {
+        Self {
+            encoder,
+            tokenizer: self.tokenizer.clone(),
+            config: self.config.clone(),
+            precision: self.precision,
+        }
+    }
+
     /// Writes the checkpoint that [`TextEncoder::load`] reads; `role` names DPR's module.
     ///
     /// # Errors
     /// [`rag_core::Error::Io`].
-    pub fn save(&self, folder: &Path, role: Role) -> Result<()> {
+    pub fn save(&self, folder: impl AsRef<Path>, role: Role) -> Result<()> {
+        let folder = folder.as_ref();
         let (prefix, architecture) = match (self.config.is_dpr(), role) {
             (true, Role::Question) => ("question_encoder.", "DPRQuestionEncoder"),
             (true, Role::Context) => ("ctx_encoder.", "DPRContextEncoder"),
@@ -274,7 +291,7 @@ impl TextEncoder {
     ///
     /// # Errors
     /// [`rag_core::Error::Io`].
-    pub fn save_tokenizer(&self, folder: &Path) -> Result<()> {
+    pub fn save_tokenizer(&self, folder: impl AsRef<Path>) -> Result<()> {
         let settings = tokenizer_settings(self.config.max_length());
         Ok(self.tokenizer.save(folder, &settings)?)
     }
@@ -343,7 +360,8 @@ impl TextEncoder {
 ///
 /// # Errors
 /// Those of [`Weights`]; [`rag_core::Error::Config`] for anything but BERT and DPR.
-pub fn load_encoder(folder: &Path, device: &Device) -> Result<(Encoder, EncoderConfig)> {
+pub fn load_encoder(folder: impl AsRef<Path>, device: &Device) -> Result<(Encoder, EncoderConfig)> {
+    let folder = folder.as_ref();
     let mut config: EncoderConfig = read_json(&folder.join("config.json"))?;
     if !["bert", "dpr"].contains(&config.bert.model_type.as_str()) {
         return Err(Error::Core(rag_core::Error::Config {

@@ -21,7 +21,7 @@ const PASSAGES: usize = 256;
 /// Those of the encoder, and of [`KnowledgeBase::new`].
 pub fn build_knowledge_base(
     passages: Vec<Passage>,
-    encoder: &impl Embedder,
+    encoder: &(impl Embedder + ?Sized),
     storage: Storage,
     mut progress: impl FnMut(usize),
 ) -> Result<KnowledgeBase> {
@@ -45,7 +45,7 @@ pub(crate) fn check_width(vectors: &Array2<f32>, dimension: usize) -> Result<()>
 /// The vectors of passages, `[passages, dimension]`; `progress` hears how many are done.
 pub(crate) fn embed(
     passages: &[Passage],
-    encoder: &impl Embedder,
+    encoder: &(impl Embedder + ?Sized),
     progress: &mut impl FnMut(usize),
 ) -> Result<Array2<f32>> {
     let mut order: Vec<usize> = (0..passages.len()).collect();

@@ -41,7 +41,7 @@ impl KnowledgeWriter {
     /// and [`IndexError::HalfRange`](crate::IndexError::HalfRange).
     pub fn reembed(
         &mut self,
-        encoder: &impl Embedder,
+        encoder: &(impl Embedder + ?Sized),
         storage: Storage,
         mut progress: impl FnMut(usize),
     ) -> Result<KnowledgeBase> {

@@ -165,7 +165,7 @@ impl KnowledgeWriter {
     pub fn upsert(
         &mut self,
         passages: Vec<Passage>,
-        encoder: &impl Embedder,
+        encoder: &(impl Embedder + ?Sized),
         mut progress: impl FnMut(usize),
     ) -> Result<Changes> {
         self.manifest.encoder.check(&encoder.fingerprint()?)?;
@@ -268,7 +268,7 @@ impl KnowledgeWriter {
     pub fn sync(
         &mut self,
         passages: Vec<Passage>,
-        encoder: &impl Embedder,
+        encoder: &(impl Embedder + ?Sized),
         progress: impl FnMut(usize),
     ) -> Result<Changes> {
         let kept: HashSet<String> = passages.iter().map(|passage| passage.id.clone()).collect();

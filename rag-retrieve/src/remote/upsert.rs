@@ -33,7 +33,7 @@ pub(super) trait Table {
 pub(super) fn upsert(
     table: &impl Table,
     passages: impl IntoIterator<Item = Passage>,
-    encoder: &impl Embedder,
+    encoder: &(impl Embedder + ?Sized),
     mut progress: impl FnMut(usize),
 ) -> Result<Changes> {
     table.encoder().check(&encoder.fingerprint()?)?;

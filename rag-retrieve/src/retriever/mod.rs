@@ -252,13 +252,13 @@ impl Retriever {
     }
 
     /// The embedder of questions.
-    pub fn question_encoder(&self) -> &dyn Embedder {
-        &*self.question_encoder
+    pub fn question_encoder(&self) -> &Arc<dyn Embedder> {
+        &self.question_encoder
     }
 
     /// The embedder of passages, which made the vectors of the knowledge base.
-    pub fn context_encoder(&self) -> &dyn Embedder {
-        &*self.context_encoder
+    pub fn context_encoder(&self) -> &Arc<dyn Embedder> {
+        &self.context_encoder
     }
 
     /// The encoder of questions with its weights, for training and saving.

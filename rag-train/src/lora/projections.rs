@@ -53,7 +53,7 @@ impl Part {
         }
     }
 
-    pub fn projections(self, rag: &Rag) -> Projections {
+    pub fn projections(self, rag: &Rag) -> Result<Projections> {
         let mut tensors = Tensors::default();
         let (all, default_targets) = match self {
             Self::Generator => {
@@ -65,7 +65,7 @@ impl Part {
                 (collect(&rag.generator, &tensors), targets)
             }
             Self::QuestionEncoder => {
-                let question = &rag.retriever.question_encoder;
+                let question = rag.retriever.question_text_encoder()?;
                 // The names within transformers' class, DPRQuestionEncoder or BertModel.
                 let prefix = match question.config.bert.model_type.as_str() {
                     "dpr" => "question_encoder.",
@@ -77,24 +77,26 @@ impl Part {
                 (collect(&question.encoder, &tensors), ["query", "value"])
             }
         };
-        Projections {
+        Ok(Projections {
             part: self,
             all,
             default_targets,
-        }
+        })
     }
 
     /// Freezes the model and adds `adapters`.
-    pub fn attach(self, mut rag: Rag, adapters: Adapters) -> Rag {
+    pub fn attach(self, mut rag: Rag, adapters: Adapters) -> Result<Rag> {
         let attach = Attach(adapters);
         match self {
             Self::Generator => rag.generator = rag.generator.apply_reparameterization(attach),
             Self::QuestionEncoder => {
-                let encoder = &mut rag.retriever.question_encoder.encoder;
-                *encoder = encoder.clone().apply_reparameterization(attach);
+                let question = rag.retriever.question_text_encoder()?;
+                let encoder = question.encoder.clone().apply_reparameterization(attach);
+                let adapted = question.with_encoder(encoder);
+                rag.retriever = rag.retriever.clone().with_question_encoder(adapted);
             }
         }
-        rag
+        Ok(rag)
     }
 }
 

@@ -148,8 +148,8 @@ impl MetricsLog {
     ///
     /// # Errors
     /// [`rag_core::Error::Io`].
-    pub fn create(path: impl Into<PathBuf>) -> Result<Self> {
-        let path = path.into();
+    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_owned();
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(CoreError::io(folder))?;
         }
@@ -166,8 +166,8 @@ impl MetricsLog {
     ///
     /// # Errors
     /// [`rag_core::Error::Io`]; [`Error::Metrics`] names a line that is no event.
-    pub fn resume(path: impl Into<PathBuf>, step: usize) -> Result<Self> {
-        let path = path.into();
+    pub fn resume(path: impl AsRef<Path>, step: usize) -> Result<Self> {
+        let path = path.as_ref().to_owned();
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::create(path),
             read => read.map_err(CoreError::io(&path))?,

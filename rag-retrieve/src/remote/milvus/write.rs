@@ -37,7 +37,7 @@ impl MilvusKnowledge {
     pub fn upsert(
         &self,
         passages: impl IntoIterator<Item = Passage>,
-        encoder: &impl Embedder,
+        encoder: &(impl Embedder + ?Sized),
         progress: impl FnMut(usize),
     ) -> Result<Changes> {
         upsert::upsert(self, passages, encoder, progress)

@@ -63,7 +63,7 @@ impl PostgresKnowledge {
     pub fn upsert(
         &self,
         passages: impl IntoIterator<Item = Passage>,
-        encoder: &impl Embedder,
+        encoder: &(impl Embedder + ?Sized),
         progress: impl FnMut(usize),
     ) -> Result<Changes> {
         upsert::upsert(self, passages, encoder, progress)
