@@ -22,7 +22,8 @@ use burn_rag::{
         generator::fixtures,
     },
     retrieve::{
-        Chunking, Documents, Embedder, Error as RetrieveError, KnowledgeBase, SkipReason, Storage,
+        Chunking, DocumentError, Documents, Embedder, EncoderError, Error as RetrieveError,
+        IndexError, KnowledgeBase, KnowledgeError, RetrieverError, SkipReason, Storage,
         TextEncoder, build_knowledge_base, encoder::load_encoder,
     },
 };
@@ -717,10 +718,10 @@ fn vectors_that_are_not_numbers_are_refused() {
     encoder.encoder = encoder.encoder.map(&mut Spoil);
     refuses!(
         build_knowledge_base(passages(), &encoder, Storage::F32, |_| ()),
-        RetrieveError::NotFinite {
+        RetrieveError::Index(IndexError::NotFinite {
             what: "passage vector",
             row: 0
-        },
+        }),
         "NaN"
     );
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -729,10 +730,10 @@ fn vectors_that_are_not_numbers_are_refused() {
         let fingerprint = sound.fingerprint().unwrap();
         refuses!(
             KnowledgeBase::new(passages(), vectors, Storage::F16, fingerprint),
-            RetrieveError::NotFinite {
+            RetrieveError::Index(IndexError::NotFinite {
                 what: "passage vector",
                 row: 4
-            },
+            }),
             "passage vector 4"
         );
     }
@@ -745,7 +746,7 @@ fn vectors_that_are_not_numbers_are_refused() {
             Storage::F16,
             sound.fingerprint().unwrap()
         ),
-        RetrieveError::HalfRange { row: 2, .. },
+        RetrieveError::Index(IndexError::HalfRange { row: 2, .. }),
         "f32"
     );
 }
@@ -754,11 +755,15 @@ fn vectors_that_are_not_numbers_are_refused() {
 fn weights_that_are_not_numbers_give_no_answer() {
     let mut rag = rag(Kind::T5);
     let sound = rag.clone();
-    let encoder = &mut rag.retriever.question_encoder.encoder;
-    *encoder = encoder.clone().map(&mut Spoil);
+    let question = rag.retriever.question_text_encoder().unwrap();
+    let question = question.with_encoder(question.encoder.clone().map(&mut Spoil));
+    rag.retriever = rag.retriever.clone().with_question_encoder(question);
     refuses!(
         rag.ask(QUESTIONS[0]),
-        Error::Retrieve(RetrieveError::NotFinite { what: "query", .. }),
+        Error::Retrieve(RetrieveError::Index(IndexError::NotFinite {
+            what: "query",
+            ..
+        })),
         "NaN"
     );
     let generator = sound.generator().clone().map(&mut Spoil);
@@ -786,7 +791,9 @@ fn a_knowledge_base_of_another_encoder_is_refused() {
     let other = knowledge(&context_encoder(8));
     refuses!(
         build(context_encoder(7), other),
-        Error::Retrieve(RetrieveError::Encoder { .. }),
+        Error::Retrieve(RetrieveError::Knowledge(
+            KnowledgeError::OtherEncoder { .. }
+        )),
         "dpr",
         "load the encoder it was made with"
     );
@@ -794,7 +801,9 @@ fn a_knowledge_base_of_another_encoder_is_refused() {
     prefixed.config.passage_prefix = "passage: ".into();
     refuses!(
         build(prefixed, knowledge(&context_encoder(7))),
-        Error::Retrieve(RetrieveError::Encoder { .. }),
+        Error::Retrieve(RetrieveError::Knowledge(
+            KnowledgeError::OtherEncoder { .. }
+        )),
         "encode its passages again"
     );
 }
@@ -864,10 +873,10 @@ fn is_damage(error: &RetrieveError, name: &str) {
     assert!(
         matches!(
             error,
-            RetrieveError::Checksum { .. }
-                | RetrieveError::Size { .. }
-                | RetrieveError::Damaged { .. }
-                | RetrieveError::FormatVersion { .. }
+            RetrieveError::Knowledge(KnowledgeError::Checksum { .. })
+                | RetrieveError::Knowledge(KnowledgeError::Size { .. })
+                | RetrieveError::Knowledge(KnowledgeError::Damaged { .. })
+                | RetrieveError::Knowledge(KnowledgeError::FormatVersion { .. })
                 | RetrieveError::Core(CoreError::Json { .. })
         ),
         "{error:?}"
@@ -883,19 +892,19 @@ fn an_empty_corpus_is_refused_and_its_files_named() {
     };
     refuses!(
         read(&[]),
-        RetrieveError::EmptyCorpus { .. },
+        RetrieveError::Document(DocumentError::EmptyCorpus { .. }),
         ".txt",
         ".jsonl",
         "no file"
     );
     refuses!(
         read(&[("a.pdf", b"%PDF"), ("b.txt", b"\xff\xfe\x00"), ("c.md", b"# Heading only\n"), ("d.txt", b" \r\n\t")]),
-        RetrieveError::EmptyCorpus { skipped, .. } if skipped.len() == 4,
+        RetrieveError::Document(DocumentError::EmptyCorpus { skipped, .. }) if skipped.len() == 4,
         "a.pdf", "b.txt (not UTF-8)", "c.md", "d.txt (no text in it)"
     );
     refuses!(
         build_knowledge_base(Vec::new(), &context_encoder(7), Storage::F32, |_| ()),
-        RetrieveError::EmptyKnowledgeBase,
+        RetrieveError::Knowledge(KnowledgeError::Empty),
         "at least one passage"
     );
 }
@@ -936,7 +945,10 @@ fn a_question_without_a_word_is_refused_everywhere() {
         for question in ["", " ", "\t\r\n", "\u{3000}\u{a0}"] {
             let empty = |error: Error| {
                 assert!(
-                    matches!(error, Error::Retrieve(RetrieveError::EmptyQuestion)),
+                    matches!(
+                        error,
+                        Error::Retrieve(RetrieveError::Retriever(RetrieverError::EmptyQuestion))
+                    ),
                     "{question:?}: {error:?}"
                 );
                 says(&error, &["at least one word"]);
@@ -964,7 +976,7 @@ fn candidates_are_not_ranked_for_an_empty_question() {
     let ranked = rag(Kind::T5).rank_candidates(" ", &["rain"], RankBy::Question);
     refuses!(
         ranked,
-        Error::Retrieve(RetrieveError::EmptyQuestion),
+        Error::Retrieve(RetrieveError::Retriever(RetrieverError::EmptyQuestion)),
         "at least one word"
     );
 }
@@ -980,7 +992,7 @@ fn an_empty_question_is_not_answered_from_given_passages() {
     let answers = rag.answers(" ", &found, Control::default());
     refuses!(
         answers,
-        Error::Retrieve(RetrieveError::EmptyQuestion),
+        Error::Retrieve(RetrieveError::Retriever(RetrieverError::EmptyQuestion)),
         "at least one word"
     );
 }
@@ -992,10 +1004,10 @@ fn a_question_is_refused_rather_than_cut() {
         let rag = rag(kind);
         refuses!(
             rag.ask(&question),
-            Error::Retrieve(RetrieveError::QuestionTooLong {
+            Error::Retrieve(RetrieveError::Encoder(EncoderError::QuestionTooLong {
                 tokens: 10_002,
                 longest: POSITIONS
-            }),
+            })),
             "10002",
             "96",
             "ask a shorter one"
@@ -1009,7 +1021,7 @@ fn a_question_is_refused_rather_than_cut() {
         );
         refuses!(
             rag.rank_candidates("rain", &[&question], RankBy::Evidence),
-            Error::Retrieve(RetrieveError::QuestionTooLong { .. }),
+            Error::Retrieve(RetrieveError::Encoder(EncoderError::QuestionTooLong { .. })),
             "10002"
         );
         let unbroken = "rain".repeat(10_000);
@@ -1087,7 +1099,7 @@ fn a_number_of_documents_that_cannot_be_is_refused() {
     for n_docs in [0, passages + 1, usize::MAX] {
         refuses!(
             rag.retriever.clone().top_k(n_docs),
-            RetrieveError::TooFewPassages { passages: 6, .. },
+            RetrieveError::Retriever(RetrieverError::TooFewPassages { passages: 6, .. }),
             &n_docs.to_string(),
             "ask for 1 to 6"
         );
@@ -1104,7 +1116,9 @@ fn a_number_of_documents_that_cannot_be_is_refused() {
         );
         refuses!(
             built,
-            Error::Retrieve(RetrieveError::TooFewPassages { .. }),
+            Error::Retrieve(RetrieveError::Retriever(
+                RetrieverError::TooFewPassages { .. }
+            )),
             &n_docs.to_string(),
             "ask for 1 to 6"
         );
@@ -1149,19 +1163,19 @@ fn malformed_rows_are_named() {
             "rows.jsonl",
             "{\"text\": \"a\"}\r\n\r\n{\"text\": \"b\"\r\n"
         ),
-        RetrieveError::JsonLine { line: 3, .. },
+        RetrieveError::Document(DocumentError::JsonLine { line: 3, .. }),
         "rows.jsonl",
         "line 3",
         "mend or remove the line"
     );
     refuses!(
         read("rows.jsonl", "{\"title\": \"no text\"}"),
-        RetrieveError::JsonLine { line: 1, .. },
+        RetrieveError::Document(DocumentError::JsonLine { line: 1, .. }),
         "text"
     );
     refuses!(
         read("rows.tsv", "id\ttext\r\n1\ta\r\n2\r\n"),
-        RetrieveError::TableLine { line: 3, .. },
+        RetrieveError::Document(DocumentError::TableLine { line: 3, .. }),
         "rows.tsv",
         "line 3",
         "2 fields"
@@ -1171,7 +1185,7 @@ fn malformed_rows_are_named() {
             "rows.jsonl",
             "{\"id\": 1, \"text\": \"a\"}\n{\"id\": \"1\", \"text\": \"b\"}\n"
         ),
-        RetrieveError::DuplicateId { .. },
+        RetrieveError::Document(DocumentError::DuplicateId { .. }),
         "\"1\"",
         "give every passage its own"
     );

@@ -481,8 +481,8 @@ fn same_rag(rag: &Rag, loaded: &Rag) {
     assert_eq!(rag.generation(), loaded.generation());
     let encoders = |rag: &Rag| {
         [
-            &rag.retriever.question_encoder,
-            &rag.retriever.context_encoder,
+            rag.retriever.question_encoder(),
+            rag.retriever.context_encoder(),
         ]
         .map(|encoder| encoder.fingerprint().unwrap())
     };
@@ -857,7 +857,7 @@ fn candidates_are_ranked_by_inner_products() {
                 let questions = |text: &str| {
                     let vectors = rag
                         .retriever
-                        .question_encoder
+                        .question_encoder()
                         .embed_questions(&[text])
                         .unwrap();
                     vectors.row(0).to_vec()
@@ -865,7 +865,7 @@ fn candidates_are_ranked_by_inner_products() {
                 let expected = match by {
                     RankBy::Question => {
                         let passage = burn_rag::core::Passage::new("", "", one.text.as_str());
-                        let vectors = rag.retriever.context_encoder.embed_passages(&[passage]);
+                        let vectors = rag.retriever.context_encoder().embed_passages(&[passage]);
                         dot(&questions(question), &vectors.unwrap().row(0).to_vec())
                     }
                     RankBy::Evidence => rag.retriever.retrieve(&[question]).unwrap()[0]

@@ -61,11 +61,15 @@ fn parameters(rag: &Rag) -> String {
     let config = &rag.config().question_encoder;
     let retriever = &rag.retriever;
     config.store(
-        &retriever.question_encoder.encoder,
+        &retriever.question_text_encoder().unwrap().encoder,
         &mut tensors,
         "question.",
     );
-    config.store(&retriever.context_encoder.encoder, &mut tensors, "context.");
+    config.store(
+        &retriever.context_text_encoder().unwrap().encoder,
+        &mut tensors,
+        "context.",
+    );
     rag.generator().store(&mut tensors, "generator.");
     let mut hash = blake3::Hasher::new();
     tensors.hash(&mut hash).unwrap();

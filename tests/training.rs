@@ -64,7 +64,7 @@ fn steps(rag: Rag, config: TrainConfig, count: usize) -> (Vec<StepReport>, Rag) 
 fn parameters(rag: &Rag) -> Vec<u8> {
     let mut tensors = Tensors::default();
     let config = &rag.config().question_encoder;
-    let encoder = &rag.retriever.question_encoder.encoder;
+    let encoder = &rag.retriever.question_text_encoder().unwrap().encoder;
     config.store(encoder, &mut tensors, "question.");
     rag.generator().store(&mut tensors, "generator.");
     let mut hash = blake3::Hasher::new();
@@ -137,11 +137,11 @@ fn the_loss_falls_and_both_halves_move() {
             let [first, last] = [&reports[0], &reports[11]].map(|step| step.loss);
             assert!(last < 0.9 * first, "{kind:?} {model:?}: {first} {last}");
             let question = |rag: &Rag| {
-                let encoder = &rag.retriever.question_encoder;
+                let encoder = rag.retriever.question_encoder();
                 encoder.embed_questions(&["who wrote hamlet?"]).unwrap()
             };
             assert_ne!(question(&before), question(&after));
-            let frozen = |rag: &Rag| rag.retriever.context_encoder.fingerprint().unwrap();
+            let frozen = |rag: &Rag| rag.retriever.context_encoder().fingerprint().unwrap();
             assert_eq!(frozen(&before), frozen(&after));
         }
     }
@@ -210,8 +210,16 @@ fn frozen_parts_stay() {
         let mut parts = [Tensors::default(), Tensors::default(), Tensors::default()];
         let config = &rag.config().question_encoder;
         let retriever = &rag.retriever;
-        config.store(&retriever.question_encoder.encoder, &mut parts[0], "");
-        config.store(&retriever.context_encoder.encoder, &mut parts[1], "");
+        config.store(
+            &retriever.question_text_encoder().unwrap().encoder,
+            &mut parts[0],
+            "",
+        );
+        config.store(
+            &retriever.context_text_encoder().unwrap().encoder,
+            &mut parts[1],
+            "",
+        );
         rag.generator().store(&mut parts[2], "");
         parts.map(|tensors| {
             let mut hash = blake3::Hasher::new();
@@ -293,7 +301,7 @@ fn both_encoders_train_with_a_live_index() {
         snapshot.ask("who wrote hamlet?").unwrap();
 
         let after = trainer.rag();
-        let encoder = &after.retriever.context_encoder;
+        let encoder = after.retriever.context_encoder();
         let knowledge = after.retriever.local().unwrap();
         knowledge
             .check_encoder(&encoder.fingerprint().unwrap())

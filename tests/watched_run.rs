@@ -50,7 +50,7 @@ fn drift(action: Action) -> MonitorConfig {
 
 fn question_encoder(rag: &Rag) -> String {
     let mut tensors = Tensors::default();
-    let encoder = &rag.retriever.question_encoder.encoder;
+    let encoder = &rag.retriever.question_text_encoder().unwrap().encoder;
     rag.config()
         .question_encoder
         .store(encoder, &mut tensors, "");

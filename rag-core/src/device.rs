@@ -1,6 +1,6 @@
 use burn::tensor::Device;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The device that a string names: `cpu`, `wgpu`, `wgpu:1` (the second discrete GPU) or `cuda:0`.
 ///

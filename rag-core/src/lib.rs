@@ -17,7 +17,7 @@ mod tokenizer;
 
 pub use burn::tensor::Device;
 pub use device::device;
-pub use error::{Error, Result};
+pub use error::{Error, Result, report};
 pub use passage::{Passage, Source, Value};
 pub use token_batch::{TokenBatch, padded, slots};
 pub use tokenizer::{Encoding, Tokenizer};

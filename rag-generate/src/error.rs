@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::{causes::write_causes, decode::DecodeError};
+use crate::decode::DecodeError;
 
 /// What can go wrong between a question and its answer.
 #[derive(thiserror::Error)]
@@ -44,13 +44,14 @@ pub enum Error {
     #[error("no passages were given; give at least one, or retrieve them")]
     NoPassages,
     /// A device could not compute what was asked of it.
-    #[error("the device failed; it may be out of memory: try fewer documents or beams")]
+    #[error("the device failed; it may be out of memory, try fewer documents or beams")]
     Execution(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// Prints the message and its causes, since `main` prints the error that it returns with `Debug`.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_causes(self, f)
+        rag_core::report(self, f)
     }
 }
 

@@ -2,7 +2,6 @@
 //! each answer came from.
 
 mod answer;
-mod causes;
 mod checkpoint;
 mod config;
 pub mod decode;

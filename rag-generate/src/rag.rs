@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use rag_core::{TokenBatch, Tokenizer, marginal::RagModel, nn::Precision};
-use rag_retrieve::{Filter, Knowledge, Retrieved, Retriever, TextEncoder};
+use rag_retrieve::{Filter, Knowledge, Retrieved, Retriever, RetrieverError, TextEncoder};
 
 use crate::{
     answer::{Answer, assemble::assemble},
@@ -65,11 +65,9 @@ impl Rag {
             question_tokenizer,
             config.question_encoder.clone(),
         )?;
-        let mut retriever =
-            Retriever::new(question_encoder, context_encoder, knowledge, config.n_docs)?;
-        if let Some(weights) = config.prior {
-            retriever = retriever.with_prior(weights);
-        }
+        let retriever =
+            Retriever::new(question_encoder, context_encoder, knowledge, config.n_docs)?
+                .with_prior(config.prior);
         Ok(Self {
             retriever,
             generator: Arc::new(generator),
@@ -95,7 +93,7 @@ impl Rag {
     pub fn config(&self) -> RagConfig {
         RagConfig {
             n_docs: self.retriever.n_docs(),
-            prior: self.retriever.prior,
+            prior: self.retriever.prior(),
             ..RagConfig::clone(&self.config)
         }
     }
@@ -214,7 +212,7 @@ impl Rag {
     /// The best answer, with its passages.
     ///
     /// # Errors
-    /// [`rag_retrieve::Error::EmptyQuestion`], [`rag_retrieve::Error::QuestionTooLong`],
+    /// [`rag_retrieve::RetrieverError::EmptyQuestion`], [`rag_retrieve::EncoderError::QuestionTooLong`],
     /// [`Error::QuestionTooLong`], [`Error::Decode`].
     pub fn ask(&self, question: &str) -> Result<Answer> {
         self.ask_with(question, Control::default())
@@ -421,7 +419,7 @@ impl Rag {
 
 pub(crate) fn not_empty(question: &str) -> Result<()> {
     if question.trim().is_empty() {
-        return Err(rag_retrieve::Error::EmptyQuestion.into());
+        return Err(rag_retrieve::Error::from(RetrieverError::EmptyQuestion).into());
     }
     Ok(())
 }

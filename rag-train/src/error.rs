@@ -1,4 +1,4 @@
-use std::{error, fmt, path::PathBuf};
+use std::{fmt, path::PathBuf};
 
 use burn::store::RecordError;
 
@@ -203,16 +203,10 @@ pub enum Error {
     },
 }
 
-/// The error with its causes: `main` prints what it returns with `Debug`.
+/// Prints the message and its causes, since `main` prints the error that it returns with `Debug`.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")?;
-        let mut cause = error::Error::source(self);
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
+        rag_core::report(self, f)
     }
 }
 

@@ -79,8 +79,9 @@ fn adapted(lora: &Lora, rag: Rag) -> Rag {
         in_adapter: false,
     };
     let mut rag = lora.apply(rag).unwrap();
-    let encoder = &mut rag.retriever.question_encoder.encoder;
-    *encoder = encoder.clone().map(&mut fill);
+    let question = rag.retriever.question_text_encoder().unwrap();
+    let question = question.with_encoder(question.encoder.clone().map(&mut fill));
+    rag.retriever = rag.retriever.clone().with_question_encoder(question);
     let generator = rag.generator().clone().map(&mut fill);
     rag.with_generator(generator)
 }
@@ -120,7 +121,7 @@ fn logits(generator: &Generator) -> Tensor<3> {
 
 /// What both models make of fixed tokens.
 fn outputs(rag: &Rag) -> [Vec<f32>; 2] {
-    let encoder = &rag.retriever.question_encoder.encoder;
+    let encoder = &rag.retriever.question_text_encoder().unwrap().encoder;
     let vectors = encoder.forward(&tokens(false, &cpu()), None, Precision::F32);
     [values(logits(rag.generator())), values(vectors)]
 }
@@ -151,7 +152,11 @@ fn parameters(rag: &Rag) -> BTreeMap<ParamId, Vec<u32>> {
     }
     let mut bits = Bits::default();
     rag.generator().visit(&mut bits);
-    rag.retriever.question_encoder.encoder.visit(&mut bits);
+    rag.retriever
+        .question_text_encoder()
+        .unwrap()
+        .encoder
+        .visit(&mut bits);
     bits.0
 }
 
@@ -209,7 +214,7 @@ fn answers_come_with_adapters_and_merged_alike() {
 fn parameters_that_train_are_counted() {
     let base = rag(Kind::Bart);
     let count = |rag: &Rag| {
-        let encoder = &rag.retriever.question_encoder.encoder;
+        let encoder = &rag.retriever.question_text_encoder().unwrap().encoder;
         [lora::trainable(rag.generator()), lora::trainable(encoder)]
     };
     let [generator, encoder] = count(&base);

@@ -31,7 +31,8 @@ impl Weights {
     ///
     /// # Errors
     /// [`Error::MissingFile`], [`Error::DamagedWeights`].
-    pub fn open(folder: &Path) -> Result<Self> {
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
         Self::read(folder, weight_files(folder)?)
     }
 
@@ -39,7 +40,8 @@ impl Weights {
     ///
     /// # Errors
     /// [`Error::MissingFile`], [`Error::DamagedWeights`].
-    pub fn open_adapter(folder: &Path) -> Result<Self> {
+    pub fn open_adapter(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
         let mut files = ADAPTER.iter().map(|name| folder.join(name));
         match files.find(|file| file.is_file()) {
             Some(file) => Self::read(folder, vec![file]),
@@ -147,7 +149,8 @@ impl Weights {
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Json`].
-pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+pub fn read_json<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T> {
+    let path = path.as_ref();
     let text = fs::read(path).map_err(Error::io(path))?;
     serde_json::from_slice(&text).map_err(Error::json(path))
 }

@@ -71,30 +71,31 @@ impl Rag {
     /// replaced whole, or kept where writing fails. The knowledge base is saved by itself.
     ///
     /// # Errors
-    /// [`rag_core::Error::Io`].
+    /// [`rag_core::Error::Io`]; [`rag_retrieve::EncoderError::NotATextEncoder`] where the retriever has embedders of the
+    /// user's own, which have no weights to write.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        replace_folder(folder.as_ref(), |folder| self.write(folder))
+        replace_folder(folder, |folder| self.write(folder))
     }
 
     /// Like [`Rag::save`], file by file into a folder that the caller puts into place.
     ///
     /// # Errors
-    /// [`rag_core::Error::Io`].
+    /// Those of [`Rag::save`].
     pub fn write(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
+        let question = self.retriever.question_text_encoder()?;
+        let context = self.retriever.context_text_encoder()?;
         let checkpoint = Checkpoint {
             config: self.config(),
             generation: self.generation().clone(),
-            question_encoder: self.retriever.question_encoder.encoder.clone(),
+            question_encoder: question.encoder.clone(),
             generator: self.generator().clone(),
         };
         checkpoint.save(folder)?;
-        let question = &self.retriever.question_encoder;
         question.save_tokenizer(&folder.join(QUESTION_TOKENIZER))?;
         let tokenizer = folder.join(GENERATOR_TOKENIZER);
         self.tokenizer()
             .save(&tokenizer, &tokenizer_settings(self))?;
-        let context = &self.retriever.context_encoder;
         context.save(&folder.join(CONTEXT_ENCODER), Role::Context)?;
         Ok(())
     }

@@ -1,6 +1,5 @@
 use std::{error::Error, fmt};
 
-use crate::causes::write_causes;
 
 /// What can go wrong while an answer is decoded.
 #[derive(thiserror::Error)]
@@ -112,6 +111,6 @@ pub enum DecodeError {
 
 impl fmt::Debug for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_causes(self, f)
+        rag_core::report(self, f)
     }
 }

@@ -91,7 +91,7 @@ pub fn read_dpr(path: impl AsRef<Path>) -> Result<Vec<DprExample>> {
 /// # Errors
 /// [`rag_core::Error::Io`].
 pub fn write_dpr(path: impl AsRef<Path>, examples: &[DprExample]) -> Result<()> {
-    write_file(path.as_ref(), |file| {
+    write_file(path, |file| {
         serde_json::to_writer_pretty(&mut *file, examples)?;
         file.write_all(b"\n")
     })?;

@@ -62,13 +62,13 @@ impl Lora {
     /// [`Error::TargetModules`], [`Error::Setting`]; [`Error::Adapters`] where there are some already.
     pub fn apply(&self, mut rag: Rag) -> Result<Rag> {
         for part in PARTS {
-            let projections = part.projections(&rag);
+            let projections = part.projections(&rag)?;
             projections.check_bare()?;
             let adapters = match self.of(part) {
                 Some(config) => config.start(&projections)?,
                 None => Adapters::new(),
             };
-            rag = part.attach(rag, adapters);
+            rag = part.attach(rag, adapters)?;
         }
         Ok(rag)
     }
@@ -80,9 +80,9 @@ impl Lora {
     /// # Errors
     /// [`Error::Adapters`] where `rag` has others; [`rag_core::Error::Io`].
     pub fn save(&self, rag: &Rag, folder: impl AsRef<Path>) -> Result<()> {
-        replace_folder(folder.as_ref(), |folder| {
+        replace_folder(folder, |folder| {
             for part in PARTS {
-                let projections = part.projections(rag);
+                let projections = part.projections(rag)?;
                 let config = self.of(part);
                 projections.check_adapted(config)?;
                 if let Some(config) = config {
@@ -109,7 +109,7 @@ impl Lora {
             question_encoder: None,
         };
         for part in PARTS {
-            let projections = part.projections(&rag);
+            let projections = part.projections(&rag)?;
             projections.check_bare()?;
             let folder = folder.join(part.name());
             let mut adapters = Adapters::new();
@@ -121,7 +121,7 @@ impl Lora {
                     Part::QuestionEncoder => lora.question_encoder = Some(config),
                 }
             }
-            rag = part.attach(rag, adapters);
+            rag = part.attach(rag, adapters)?;
         }
         if lora.generator.is_none() && lora.question_encoder.is_none() {
             return Err(Error::Core(rag_core::Error::MissingFile {
@@ -151,8 +151,10 @@ pub fn merge(mut rag: Rag) -> Rag {
             .materialize()
             .set_require_grad_group(ParamGroup::all().exclude(constant), true)
     }
-    let encoder = &mut rag.retriever.question_encoder.encoder;
-    *encoder = dense(encoder.clone());
+    if let Some(question) = rag.retriever.question_encoder().text_encoder() {
+        let merged = question.with_encoder(dense(question.encoder.clone()));
+        rag.retriever = rag.retriever.clone().with_question_encoder(merged);
+    }
     let generator = dense(rag.generator().clone());
     rag.with_generator(generator)
 }

@@ -55,7 +55,7 @@ impl Part {
         }
     }
 
-    pub fn projections(self, rag: &Rag) -> Projections {
+    pub fn projections(self, rag: &Rag) -> Result<Projections> {
         let mut tensors = Tensors::default();
         let (all, adapters) = match self {
             Self::Generator => {
@@ -64,7 +64,7 @@ impl Part {
                 (collect(rag.generator(), &tensors), adapters)
             }
             Self::QuestionEncoder => {
-                let question = &rag.retriever.question_encoder;
+                let question = rag.retriever.question_text_encoder()?;
                 // The names within transformers' class, DPRQuestionEncoder or BertModel.
                 let prefix = match question.config.bert.model_type.as_str() {
                     "dpr" => "question_encoder.",
@@ -80,16 +80,16 @@ impl Part {
                 (collect(&question.encoder, &tensors), adapters)
             }
         };
-        Projections {
+        Ok(Projections {
             part: self,
             all,
             task_type: adapters.task_type,
             default_targets: adapters.target_modules,
-        }
+        })
     }
 
     /// Freezes the model and adds `adapters`.
-    pub fn attach(self, mut rag: Rag, adapters: Adapters) -> Rag {
+    pub fn attach(self, mut rag: Rag, adapters: Adapters) -> Result<Rag> {
         let attach = Attach(adapters);
         match self {
             Self::Generator => {
@@ -97,11 +97,13 @@ impl Part {
                 rag = rag.with_generator(generator);
             }
             Self::QuestionEncoder => {
-                let encoder = &mut rag.retriever.question_encoder.encoder;
-                *encoder = encoder.clone().apply_reparameterization(attach);
+                let question = rag.retriever.question_text_encoder()?;
+                let encoder = question.encoder.clone().apply_reparameterization(attach);
+                let adapted = question.with_encoder(encoder);
+                rag.retriever = rag.retriever.clone().with_question_encoder(adapted);
             }
         }
-        rag
+        Ok(rag)
     }
 }
 

@@ -42,8 +42,9 @@ const QUESTIONS: usize = 256;
 /// [`Error::NoExamples`] where no question teaches anything; those of [`Retriever::retrieve`].
 pub fn fit_prior(retriever: &Retriever, pairs: &[QuestionAnswer]) -> Result<PriorWeights> {
     let candidates = CANDIDATES.min(retriever.searched());
-    let mut retriever = (retriever.clone().with_candidates(candidates)).top_k(candidates)?;
-    retriever.prior = None;
+    let retriever = (retriever.clone().with_candidates(candidates))
+        .with_prior(None)
+        .top_k(candidates)?;
     let (mut relevances, mut right) = (Vec::new(), Vec::new());
     for pairs in pairs.chunks(QUESTIONS) {
         let questions: Vec<&str> = pairs.iter().map(|pair| pair.question.as_str()).collect();
@@ -60,8 +61,9 @@ pub fn fit_prior(retriever: &Retriever, pairs: &[QuestionAnswer]) -> Result<Prio
     if relevances.is_empty() {
         return Err(Error::NoExamples);
     }
-    let device = retriever.question_encoder.encoder.bert.device().autodiff();
-    maximum_likelihood(&relevances, &right, candidates, &device)
+    let encoder = retriever.question_encoder().text_encoder();
+    let device = encoder.map_or_else(Device::default, |encoder| encoder.encoder.bert.device());
+    maximum_likelihood(&relevances, &right, candidates, &device.autodiff())
 }
 
 /// Of `relevances` `[questions · candidates]`, and which of them are right.

@@ -93,7 +93,7 @@ pub fn mine(
     let mut done = 0;
     for pairs in pairs.chunks(QUESTIONS) {
         let questions: Vec<&str> = pairs.iter().map(|pair| pair.question.as_str()).collect();
-        let vectors = retriever.question_encoder.embed_questions(&questions)?;
+        let vectors = retriever.question_encoder().embed_questions(&questions)?;
         let dense = knowledge.index().search(vectors.view(), settings.dense)?;
         for ((pair, vector), dense) in pairs.iter().zip(vectors.rows()).zip(dense) {
             let words = lexical.search(&pair.question, settings.lexical)?;

@@ -70,7 +70,7 @@ impl Trainer {
                 heldout[first].question
             ));
         }
-        let untrained = &self.rag.retriever.question_encoder;
+        let untrained = self.rag.retriever.question_text_encoder()?;
         let probes = Probes::new(untrained, pairs, self.config.monitor.probes)?;
         let TrainConfig {
             epochs,

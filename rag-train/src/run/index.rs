@@ -15,7 +15,7 @@ impl Trainer {
         let scheduled = every > 0 && step > 0 && step.is_multiple_of(every);
         if (scheduled || self.progress.refresh_asked)
             && self.refresh.running().is_none()
-            && let Some(encoder) = self.context_encoder()
+            && let Some(encoder) = self.context_encoder()?
         {
             self.progress.refresh_asked = false;
             self.refresh.begin(&self.rag.retriever, encoder, step)?;
@@ -30,7 +30,7 @@ impl Trainer {
 
     /// Embeds the passages with their encoder as it is now, waits, and replaces the index.
     pub(super) fn embed_all(&mut self) -> Result<()> {
-        if let Some(encoder) = self.context_encoder() {
+        if let Some(encoder) = self.context_encoder()? {
             self.refresh
                 .begin(&self.rag.retriever, encoder, self.progress.step)?;
             self.refresh.finish(&mut self.rag.retriever)?;
@@ -40,13 +40,11 @@ impl Trainer {
     }
 
     /// The passages' encoder in training, as it is now.
-    fn context_encoder(&self) -> Option<TextEncoder> {
-        self.model
-            .context_encoder
-            .as_ref()
-            .map(|encoder| TextEncoder {
-                encoder: encoder.valid(),
-                ..self.rag.retriever.context_encoder.clone()
-            })
+    fn context_encoder(&self) -> Result<Option<TextEncoder>> {
+        let Some(encoder) = &self.model.context_encoder else {
+            return Ok(None);
+        };
+        let untrained = self.rag.retriever.context_text_encoder()?;
+        Ok(Some(untrained.with_encoder(encoder.valid())))
     }
 }

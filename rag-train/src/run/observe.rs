@@ -71,11 +71,11 @@ impl Trainer {
         let every = self.config.monitor.probe_every;
         let moves = self.config.question_encoder.trains();
         if moves && every > 0 && step.is_multiple_of(every) {
-            observation.probe_cosine = Some(probes.cosine(&self.rag.retriever.question_encoder)?);
+            observation.probe_cosine = Some(probes.cosine(self.rag.retriever.question_text_encoder()?)?);
         }
-        if let Some(mut stale) = self.refresh.replaced.take() {
+        if let Some(stale) = self.refresh.replaced.take() {
             let fresh = &self.rag.retriever;
-            stale.question_encoder = fresh.question_encoder.clone();
+            let stale = stale.with_question_encoder(fresh.question_encoder().clone());
             observation.recall_stored = Some(probes.recall(&stale)?);
             observation.recall_fresh = Some(probes.recall(fresh)?);
             diary.add(Event::Refresh {

@@ -48,7 +48,7 @@ pub(crate) fn prepare(
     let device = model.generator.device();
     let pad = config.question_encoder.bert.pad_token_id;
     let texts: Vec<&str> = pairs.iter().map(|pair| pair.question.as_str()).collect();
-    let encodings = retriever.question_encoder.tokenize_questions(&texts)?;
+    let encodings = (retriever.question_text_encoder()?).tokenize_questions(&texts)?;
     let questions = encoder_input(&encodings, pad, &device);
     let vectors = model.question_vectors(&questions, objective.precision, seed);
     let found = search(
@@ -75,7 +75,7 @@ pub(crate) fn prepare(
     let documents = TensorData::new(documents.into_raw_vec_and_offset().0, shape);
     let passages = match model.context_encoder {
         Some(_) => {
-            let encoder = &retriever.context_encoder;
+            let encoder = retriever.context_text_encoder()?;
             let passages: Vec<_> = found
                 .iter()
                 .flatten()
@@ -134,8 +134,7 @@ fn search(
     };
     let n_docs = retriever.n_docs();
     let candidates = candidates.max(n_docs).min(retriever.searched());
-    let mut fresh = retriever.context_encoder.clone();
-    fresh.encoder = encoder.valid();
+    let fresh = (retriever.context_text_encoder()?).with_encoder(encoder.valid());
     let weights = retriever.weights().unwrap_or_default();
     let found = (retriever.clone().top_k(candidates)?).search(questions, vectors)?;
     found
@@ -163,7 +162,7 @@ pub(crate) fn lengths(rag: &Rag, pairs: &[QuestionAnswer]) -> Result<Vec<usize>>
     let length = |pair: &QuestionAnswer| -> Result<usize> {
         let question = rag
             .retriever
-            .question_encoder
+            .question_text_encoder()?
             .tokenize_questions(&[&pair.question])?;
         // A context without a passage: the question must fit by itself.
         let context = pack(

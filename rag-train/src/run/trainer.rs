@@ -53,17 +53,22 @@ impl Trainer {
         let weights = rag.retriever.weights();
         config.check(weights.is_some())?;
         keeps_f32("rag.precision", rag.precision())?;
-        let question_encoder = &rag.retriever.question_encoder;
+        let question_encoder = rag.retriever.question_text_encoder()?;
         keeps_f32("question_encoder.precision", question_encoder.precision)?;
-        if config.context_encoder.trains() {
-            let context_encoder = &rag.retriever.context_encoder;
-            keeps_f32("context_encoder.precision", context_encoder.precision)?;
-        }
-        let context_encoder = &rag.retriever.context_encoder.encoder;
         let trains_context = config.context_encoder.trains();
+        if trains_context || config.checkpoints.is_some() {
+            let context_encoder = rag.retriever.context_text_encoder()?;
+            if trains_context {
+                keeps_f32("context_encoder.precision", context_encoder.precision)?;
+            }
+        }
+        let context_encoder = match trains_context {
+            true => Some(rag.retriever.context_text_encoder()?.encoder.clone()),
+            false => None,
+        };
         let model = JointModel {
-            question_encoder: rag.retriever.question_encoder.encoder.clone(),
-            context_encoder: trains_context.then(|| context_encoder.clone()),
+            question_encoder: question_encoder.encoder.clone(),
+            context_encoder,
             prior: weights.map(|weights| Prior::new(weights, &rag.generator().device())),
             generator: rag.generator().clone(),
         };
@@ -124,9 +129,13 @@ impl Trainer {
     pub(super) fn set_model(&mut self, model: JointModel) -> Result<()> {
         let learnt = model.valid();
         self.model = model;
-        let retriever = &mut self.rag.retriever;
-        retriever.question_encoder.encoder = learnt.question_encoder;
-        retriever.prior = learnt.prior.map(|prior| prior.weights()).transpose()?;
+        let retriever = &self.rag.retriever;
+        let question_encoder =
+            (retriever.question_text_encoder()?).with_encoder(learnt.question_encoder);
+        let prior = learnt.prior.map(|prior| prior.weights()).transpose()?;
+        self.rag.retriever = (retriever.clone())
+            .with_question_encoder(question_encoder)
+            .with_prior(prior);
         self.rag = self.rag.clone().with_generator(learnt.generator);
         Ok(())
     }

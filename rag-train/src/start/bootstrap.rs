@@ -2,6 +2,7 @@
 
 use rag_core::Passage;
 use rag_generate::Rag;
+use rag_retrieve::EncoderError;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
 
@@ -90,9 +91,11 @@ pub fn bootstrap(rag: Rag, settings: Bootstrap) -> Result<(Rag, Report)> {
 
 /// Whether the model can read the question beside a passage, and write the answer.
 fn fits(rag: &Rag, pair: &QuestionAnswer) -> Result<bool> {
-    let encoder = &rag.retriever.question_encoder;
+    let encoder = rag.retriever.question_text_encoder()?;
     match encoder.tokenize_questions(&[&pair.question]) {
-        Err(rag_retrieve::Error::QuestionTooLong { .. }) => return Ok(false),
+        Err(rag_retrieve::Error::Encoder(EncoderError::QuestionTooLong { .. })) => {
+            return Ok(false);
+        }
         found => found?,
     };
     let config = rag.config();

@@ -7,8 +7,8 @@ use rag_generate::{
     generator::{GeneratorConfig, T5Config},
 };
 use rag_retrieve::{
-    EncoderConfig, Normalization, Pooling, Storage, TextEncoder, build_knowledge_base,
-    encoder::BertConfig,
+    EncoderConfig, Normalization, Pooling, RetrieverError, Storage, TextEncoder,
+    build_knowledge_base, encoder::BertConfig,
 };
 
 use super::{
@@ -90,7 +90,7 @@ impl ScratchConfig {
     /// all-MiniLM-L6-v2; it becomes both the question encoder and the passages'.
     ///
     /// # Errors
-    /// [`rag_retrieve::Error::TooFewPassages`]; those of the tokenizers and of
+    /// [`rag_retrieve::RetrieverError::TooFewPassages`]; those of the tokenizers and of
     /// [`build_knowledge_base`].
     pub fn init_around(
         &self,
@@ -100,11 +100,11 @@ impl ScratchConfig {
         device: &Device,
     ) -> Result<Rag> {
         if self.n_docs > passages.len() {
-            return Err(rag_retrieve::Error::TooFewPassages {
+            let error = RetrieverError::TooFewPassages {
                 n_docs: self.n_docs,
                 passages: passages.len(),
-            }
-            .into());
+            };
+            return Err(rag_retrieve::Error::from(error).into());
         }
         let tokenizer = generator_tokenizer(&corpus(&passages, texts), self.vocabulary)?;
         device.seed(self.seed);

@@ -66,7 +66,7 @@ impl RunReport {
     /// [`rag_core::Error::Io`].
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         let page = self.to_html();
-        atomic::write_file(path.as_ref(), |file| file.write_all(page.as_bytes()))?;
+        atomic::write_file(path, |file| file.write_all(page.as_bytes()))?;
         Ok(())
     }
 }

@@ -40,7 +40,7 @@ impl ContrastiveBatch {
     /// the micro-batches' dropout masks follow from `seed`.
     ///
     /// # Errors
-    /// [`rag_retrieve::Error::QuestionTooLong`]; those of the tokenizers.
+    /// [`rag_retrieve::EncoderError::QuestionTooLong`]; those of the tokenizers.
     pub fn new(
         encoders: &Encoders,
         examples: &[&DprExample],

@@ -2,7 +2,7 @@ use burn::{
     module::{Module, ModuleMapper, Param, ParamId},
     tensor::Tensor,
 };
-use rag_retrieve::{Encoder, Error, TextEncoder};
+use rag_retrieve::{Encoder, Error, IndexError, TextEncoder};
 
 use crate::{error::Result, run::precision::keeps_f32};
 
@@ -64,19 +64,10 @@ impl Encoders {
     pub(super) fn with(self, model: &BiEncoder) -> Self {
         let model = model.valid();
         match self {
-            Self::Shared(encoder) => Self::Shared(TextEncoder {
-                encoder: model.question,
-                ..encoder
-            }),
+            Self::Shared(encoder) => Self::Shared(encoder.with_encoder(model.question)),
             Self::Two { question, context } => Self::Two {
-                context: TextEncoder {
-                    encoder: model.context().clone(),
-                    ..context
-                },
-                question: TextEncoder {
-                    encoder: model.question,
-                    ..question
-                },
+                context: context.with_encoder(model.context().clone()),
+                question: question.with_encoder(model.question),
             },
         }
     }
@@ -85,11 +76,11 @@ impl Encoders {
         let [question, context] = [self.question(), self.context()];
         let [expected, found] = [question, context].map(|encoder| encoder.config.dimension());
         if expected != found {
-            return Err(Error::Dimension {
+            return Err(Error::Index(IndexError::Dimension {
                 what: "passage vectors",
                 expected: format!("the questions' {expected}"),
                 found,
-            }
+            })
             .into());
         }
         keeps_f32("question_encoder.precision", question.precision)?;

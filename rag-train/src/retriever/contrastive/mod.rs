@@ -64,8 +64,8 @@ pub struct ContrastiveEpoch {
 ///
 /// # Errors
 /// [`Error::Setting`]; [`Error::NoExamples`]; [`Error::NoNegatives`] where no batch, or with a
-/// `batch_size` of 1 an example, has a negative; [`rag_retrieve::Error::Dimension`] for two encoders
-/// of different dimensions; [`rag_retrieve::Error::QuestionTooLong`]; [`Error::Diverged`].
+/// `batch_size` of 1 an example, has a negative; [`rag_retrieve::IndexError::Dimension`] for two encoders
+/// of different dimensions; [`rag_retrieve::EncoderError::QuestionTooLong`]; [`Error::Diverged`].
 pub fn train_contrastive(
     encoders: Encoders,
     examples: &[DprExample],
