@@ -1590,5 +1590,5 @@ fn the_model_of_a_config_without_architectures_is_rag_sequence() {
     saved.change_config(|config| {
         config.as_object_mut().unwrap().remove("architectures");
     });
-    assert_eq!(saved.load().unwrap().config.model(), RagModel::Sequence);
+    assert_eq!(saved.load().unwrap().model(), RagModel::Sequence);
 }

@@ -92,8 +92,8 @@ fn thorough(
         .map(|hypothesis| hypothesis.tokens.as_slice())
         .filter(|tokens| !settings.deduplicate || seen.insert(*tokens))
         .collect();
-    // A document has said what it thinks of its own proposals.
-    let said: Vec<HashMap<&[u32], &[f32]>> = by_document
+    // A document's own proposals come with their log-probabilities, which are not computed again.
+    let known: Vec<HashMap<&[u32], &[f32]>> = by_document
         .iter()
         .map(|proposals| {
             let proposals = proposals.iter();
@@ -103,8 +103,8 @@ fn thorough(
         })
         .collect();
     let given = |document: usize, candidate: usize| {
-        let known: &HashMap<&[u32], &[f32]> = &said[document];
-        known.get(candidates[candidate]).copied()
+        let of_document: &HashMap<&[u32], &[f32]> = &known[document];
+        of_document.get(candidates[candidate]).copied()
     };
     let scores = match settings.compat {
         Compat::Paper => {
@@ -130,7 +130,8 @@ fn thorough(
         .collect())
 }
 
-/// transformers scores what was decoded as if it were labels, and leaves out a leading start-of-text.
+/// As transformers scores proposals: decoded sequences are taken for labels, without the score of a leading
+/// start-of-text token.
 fn transformers_scores(
     reader: &Reader<'_>,
     candidates: &[&[u32]],

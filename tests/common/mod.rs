@@ -29,6 +29,7 @@ use burn_rag::{
 use serde_json::json;
 
 /// Which generator; and all of them.
+#[allow(unused_imports)]
 pub use burn_rag::generate::generator::fixtures::{
     ALL as KINDS, Fixture as Kind, Random, seeded, without_dropout,
 };
