@@ -153,7 +153,7 @@ fn what_needs_weights_says_so() {
         Role::Question,
     );
     assert!(!folder.path().join("rag").exists());
-    let error = Trainer::new(rag.clone(), TrainConfig::default(), 1);
+    let error = Trainer::new(rag.clone(), TrainConfig::default());
     refused(error.err().unwrap().into(), Role::Question);
     refused(
         Lora::default().apply(rag).unwrap_err().into(),
@@ -168,7 +168,7 @@ fn what_needs_weights_says_so() {
         checkpoints: Some(folder.path().to_owned()),
         ..TrainConfig::default()
     };
-    let error = Trainer::new(rag, saving, 1).err().unwrap();
+    let error = Trainer::new(rag, saving).err().unwrap();
     assert!(matches!(error, TrainError::Retrieve(_)), "{error}");
     refused(error.into(), Role::Context);
 }
@@ -220,7 +220,7 @@ fn clones_cost_next_to_nothing() {
         println!("{name}: {:.1} µs", begun.elapsed().as_secs_f64() * 1e4);
     };
     microseconds("Tokenizer::clone", &|| {
-        drop(black_box(whole.tokenizer.clone()))
+        drop(black_box(whole.tokenizer().clone()))
     });
     microseconds("Retriever::clone", &|| {
         drop(black_box(whole.retriever.clone()))

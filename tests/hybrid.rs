@@ -159,7 +159,7 @@ fn weights_decide_order_and_probability() {
 #[test]
 fn other_wordings_find_and_the_question_judges() {
     let retriever = hybrid()
-        .with_prior([0.0, 1.0, 0.0].into())
+        .with_prior(PriorWeights::from([0.0, 1.0, 0.0]))
         .with_candidates(1);
     let retriever = retriever.top_k(1).unwrap();
     let question = "Hamlet and the rain";
@@ -249,7 +249,7 @@ fn another_index_over_the_same_vectors_finds_the_same() {
 
 #[test]
 fn what_is_missing_is_named() {
-    let retriever = dense().with_prior([1.0, 0.5, 0.0].into());
+    let retriever = dense().with_prior(PriorWeights::from([1.0, 0.5, 0.0]));
     let error = retriever.retrieve(&QUESTIONS).unwrap_err().to_string();
     assert!(
         error.contains("lexical") && error.contains("with_lexical"),
