@@ -14,7 +14,7 @@ use burn_store::{
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{Names, mapped::mapped_tensors};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The tensors of a checkpoint folder, read when a module asks for them.
 ///

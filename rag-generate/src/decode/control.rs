@@ -15,6 +15,7 @@ pub struct Control<'a> {
 impl<'a> Control<'a> {
     /// Restricts the answers to the tokens that `allowed` gives for each prefix, such as
     /// [`AllowedAnswers`](super::AllowedAnswers). Forced tokens go before it.
+    #[must_use]
     pub fn with_allowed(mut self, allowed: &'a AllowedTokens<'a>) -> Self {
         self.allowed = Some(allowed);
         self

@@ -102,6 +102,6 @@ mod tests {
         assert!(!patterns.is_in("It opened in 1889 as the Eiffel Tower."));
         assert!(!AnswerPatterns::new::<&str>(&[]).unwrap().is_in("x"));
         let error = AnswerPatterns::new(&["(open"]).unwrap_err();
-        assert!(error.to_string().contains("(open"), "{error}");
+        assert!(format!("{error:?}").contains("(open"), "{error:?}");
     }
 }
