@@ -1,5 +1,5 @@
-//! Files and folders that are there whole or not at all: everything is written beside its target
-//! and moved into place, so that a crash leaves what was there before.
+//! Atomic replacement of files and folders: everything is written beside its target and renamed into its place, so that
+//! a crash leaves the previous file or folder whole.
 
 use std::{
     fs::{self, File},
@@ -42,7 +42,7 @@ pub fn write_file(
 /// Fills a new folder through `fill`, then puts it in the place of `path`.
 ///
 /// Where a folder stands there already, Linux exchanges the two in one step; elsewhere it is set
-/// aside for the instant between two renames. What a killed process left of an earlier try is removed.
+/// aside for the instant between two renames. Temporary folders of an earlier process that was killed are removed.
 ///
 /// # Errors
 /// Those of `fill`, and [`Error::Io`]; the previous folder is untouched then.

@@ -13,13 +13,13 @@ pub struct Passage {
     pub text: String,
     /// Where the text stands, for citations; `None` for passages made in memory.
     pub source: Option<Source>,
-    /// What else is known of it, by name: language, date, author. Filters read it, encoders do not.
+    /// Further fields by name, such as language, date and author. Filters read them, encoders do not.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, Value>,
 }
 
-/// What is known of a passage under one name. Values of one kind have an order: texts that of their
-/// characters, which puts dates as ISO 8601 writes them (`2024-05-31`) into theirs.
+/// The value of a metadata field. Values of one kind are ordered, texts by their characters, so that dates in ISO 8601
+/// (`2024-05-31`) are in the order of time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Value {
@@ -27,7 +27,7 @@ pub enum Value {
     Flag(bool),
     /// Any finite number, kept as f64: whole ones are exact up to 2⁵³.
     Number(f64),
-    /// Anything else, dates among it.
+    /// Any other text, such as a date.
     Text(String),
 }
 
@@ -65,14 +65,14 @@ impl Passage {
         }
     }
 
-    /// Adds to what is known of it.
+    /// Sets a metadata field.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.metadata.insert(name.into(), value.into());
         self
     }
 
-    /// Title and text as one, for those who read no titles.
+    /// Title and text in one string, for encoders without a title of its own.
     pub fn titled(&self) -> String {
         format!("{} {}", self.title, self.text).trim().to_owned()
     }

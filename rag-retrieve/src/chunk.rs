@@ -58,6 +58,7 @@ impl Chunking {
 
     /// Repeats the last `overlap` words, sentences or (at most) tokens of a chunk at the start of the
     /// next. None by default, as in the paper.
+    #[must_use]
     pub fn with_overlap(mut self, overlap: usize) -> Self {
         self.overlap = overlap;
         self

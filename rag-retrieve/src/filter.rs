@@ -1,4 +1,4 @@
-//! Which passages are searched, by what is known of them.
+//! Conditions on the metadata of passages, for searching some of them.
 
 use std::ops::{Bound, Not, RangeBounds};
 
@@ -58,7 +58,7 @@ impl Filter {
         )
     }
 
-    /// Whether a passage is one of those that are meant.
+    /// Whether a passage fulfils the condition.
     pub fn matches(&self, passage: &Passage) -> bool {
         match self {
             Self::OneOf(field, values) => {

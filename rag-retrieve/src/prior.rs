@@ -1,17 +1,17 @@
 use serde::{Deserialize, Serialize};
 
-/// What speaks for a passage, given a question.
+/// The scores of a passage for a question, one for each way of judging it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Relevance {
     /// The inner product of the question's and the passage's vectors.
     pub dense: f32,
-    /// BM25; 0 where they share no word, or no words are looked at.
+    /// BM25; 0 where they share no word, or the retriever has no lexical index.
     pub lexical: f32,
-    /// What a reranker says; 0 without one.
+    /// The reranker's score; 0 without one.
     pub rerank: f32,
 }
 
-/// The weights of what speaks for a passage:
+/// The weights of the scores in P(z|x):
 ///
 /// ```text
 /// P(z|x) ∝ exp(α · dense + β · BM25 + γ · rerank)

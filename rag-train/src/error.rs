@@ -63,7 +63,7 @@ pub enum Error {
     #[error("there are no question-answer pairs; give at least one")]
     NoExamples,
     /// A pair that cannot be trained on.
-    #[error("pair {number} ({question:?}) cannot be trained on; correct or remove it")]
+    #[error("pair {number} ({question:?}) cannot be trained on; mend or remove it")]
     Pair {
         /// Counted from 1.
         number: usize,

@@ -10,7 +10,7 @@ use hf_hub::{
 use serde::Deserialize;
 
 use super::read_json;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// What a checkpoint folder needs beside weights, wherever it is found in a repository.
 const FILES: [&str; 10] = [

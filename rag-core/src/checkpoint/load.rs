@@ -11,7 +11,10 @@ use burn_store::{
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{Names, mapped::mapped_tensors};
-use crate::{Error, Result, parameters::for_each_parameter};
+use crate::{
+    error::{Error, Result},
+    parameters::for_each_parameter,
+};
 
 /// The tensors of a checkpoint folder, read when a module asks for them.
 ///

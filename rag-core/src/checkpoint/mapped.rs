@@ -10,7 +10,7 @@ use burn_store::burn_pack;
 use memmap2::{Mmap, MmapOptions};
 use safetensors::{Dtype, SafeTensors};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The tensors of a file by name; no bytes are read yet but the header's.
 pub(super) fn mapped_tensors(path: &Path) -> Result<BTreeMap<String, burn_pack::Tensor>> {

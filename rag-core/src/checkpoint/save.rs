@@ -6,7 +6,10 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
 
 use super::Names;
-use crate::{Error, Result, atomic};
+use crate::{
+    atomic,
+    error::{Error, Result},
+};
 
 /// Tensors on their way into a file, by the checkpoint's names.
 #[derive(Debug, Default)]

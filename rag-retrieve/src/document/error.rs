@@ -18,7 +18,7 @@ pub enum DocumentError {
     },
     /// A line of a `.jsonl` file is not a document.
     #[error(
-        "{file}, line {line}: expected {{\"id\"?, \"title\"?, \"text\" or \"contents\"}} as one JSON object; correct or remove the line"
+        "{file}, line {line}: expected {{\"id\"?, \"title\"?, \"text\" or \"contents\"}} as one JSON object; mend or remove the line"
     )]
     JsonLine {
         /// The file.
@@ -29,7 +29,7 @@ pub enum DocumentError {
         source: serde_json::Error,
     },
     /// A row of a `.csv` or `.tsv` file is not a document.
-    #[error("{file}, line {line}: expected {expected}, found {found}; correct or remove the line")]
+    #[error("{file}, line {line}: expected {expected}, found {found}; mend or remove the line")]
     TableLine {
         /// The file.
         file: String,

@@ -16,7 +16,7 @@ pub enum EncoderError {
     },
     /// Training, saving or LoRA asks for a [`TextEncoder`](crate::TextEncoder), and the retriever has another embedder.
     #[error(
-        "this needs the {role} encoder's weights, and the retriever has an embedder of its own kind ({found}), which only searches; give the retriever a TextEncoder, or train and save the parts that have weights by themselves"
+        "training and saving need the weights of the {role} encoder: expected a TextEncoder, found {found}, which only searches; give the retriever a TextEncoder for it (Retriever::with_question_encoder, Retriever::with_knowledge)"
     )]
     NotATextEncoder {
         /// The half of the bi-encoder that was asked for.

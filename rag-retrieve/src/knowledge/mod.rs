@@ -35,28 +35,28 @@ use crate::{
     index::{Hit, Index},
 };
 
-/// Passages and their vectors, wherever they are kept.
+/// Passages and their vectors, in this process or in a database.
 ///
-/// A position tells a passage, with its text as it is, from all others; where passages change,
-/// the position of one that is gone is not used again.
+/// A position identifies a passage with its present text. Where passages change, the position of a removed passage is
+/// not used again.
 pub trait Knowledge: fmt::Debug + Send + Sync {
     /// The encoder that made the vectors.
     fn encoder(&self) -> &Fingerprint;
 
-    /// Passages that there are now.
+    /// Number of passages now.
     ///
     /// # Errors
     /// Where a database does not answer.
     fn count(&self) -> Result<usize>;
 
-    /// The passages that `filter` means.
+    /// The passages that match `filter`.
     ///
     /// # Errors
     /// [`KnowledgeError::UnknownField`](crate::KnowledgeError::UnknownField) for a field that no passage has.
     fn select(&self, filter: &Filter) -> Result<Selection>;
 
     /// For each of `queries: [questions, dimension]` the `k` passages of highest inner product, best
-    /// first, of those `among` which it looks; all of them where there are fewer.
+    /// first, limited to `among` if it is given; all of them where there are fewer than `k`.
     ///
     /// # Errors
     /// Those of [`Index::search`](crate::Index::search).
@@ -86,14 +86,14 @@ pub trait Knowledge: fmt::Debug + Send + Sync {
     }
 }
 
-/// The passages that a filter means.
+/// The passages that match a filter.
 #[derive(Clone, Debug)]
 pub struct Selection {
-    /// What they have in common.
+    /// The filter.
     pub filter: Filter,
-    /// How many they were when it was made.
+    /// How many matched when the selection was made.
     pub passages: usize,
-    /// Where they are, rising, where that is known in this process.
+    /// Their positions, rising; `None` where only a database knows them.
     pub positions: Option<Arc<[usize]>>,
 }
 

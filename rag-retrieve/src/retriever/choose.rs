@@ -1,4 +1,4 @@
-//! Of what was found, the passages that are retrieved.
+//! Chooses the passages that are retrieved among those that were found.
 
 use std::collections::HashMap;
 
@@ -74,7 +74,7 @@ impl Retriever {
             .collect())
     }
 
-    /// What speaks for the passages at `positions`, in their order.
+    /// The scores of the passages at `positions`, in their order.
     fn relevance(
         &self,
         question: &str,
@@ -100,7 +100,7 @@ impl Retriever {
             .collect())
     }
 
-    /// Refuses weights for what nothing gives.
+    /// Refuses weights for signals that the retriever does not have.
     fn check_sources(&self, weights: PriorWeights) -> Result<()> {
         let sources = [
             (

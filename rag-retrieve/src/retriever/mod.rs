@@ -33,10 +33,10 @@ pub struct Retrieved {
     pub score: f32,
 }
 
-/// Questions to passages: the question's vector against all passages of a knowledge base, and where it is
-/// told so their words, a reranker, and a wish for passages that differ.
+/// Finds the passages for a question: by its vector among all passages of a knowledge base and, as configured, by its
+/// words, with a reranker, and with a preference for passages that differ.
 ///
-/// What is found by several ways is put in one order by [reciprocal rank
+/// Passages that several ways found are put in one order by [reciprocal rank
 /// fusion](crate::reciprocal_rank_fusion), or by P(z|x) where the retriever has [weights](PriorWeights) for it.
 ///
 /// Any [`Embedder`] serves for searching. Training, LoRA and saving ask for the weights of a [`TextEncoder`], and fail
@@ -51,9 +51,9 @@ pub struct Retriever {
     /// The weights of P(z|x) and of the order of passages; training moves them too.
     prior: Option<PriorWeights>,
     knowledge: Arc<dyn Knowledge>,
-    /// Of the knowledge base when the retriever was given it.
+    /// Passages of the knowledge base when the retriever was given it.
     passages: usize,
-    /// Searched in the place of the knowledge base's own.
+    /// An index that is searched in the place of the knowledge base's own.
     index: Option<Arc<dyn Index>>,
     n_docs: usize,
     lexical: Option<Arc<LexicalIndex>>,
@@ -61,14 +61,14 @@ pub struct Retriever {
     candidates: usize,
     /// λ of maximal marginal relevance.
     diversity: Option<f32>,
-    /// What is searched; all for `None`.
+    /// The passages that are searched; all for `None`.
     among: Option<Selection>,
 }
 
-/// Passages that are compared before the best are chosen, where they are compared by more than one number.
+/// Passages that are compared before the best are chosen, where they have more than one score.
 const CANDIDATES: usize = 50;
 
-/// Times that a question is searched while passages that it finds are deleted before they are read.
+/// Searches at most for one question, when passages are deleted between search and reading.
 const SEARCHES: usize = 5;
 
 impl Retriever {
@@ -168,8 +168,7 @@ impl Retriever {
         })
     }
 
-    /// Looks for the words of questions too; `lexical` is of the passages of the knowledge base, in
-    /// their order.
+    /// Also searches by words; `lexical` holds the passages of the knowledge base, in their order.
     ///
     /// # Errors
     /// [`RetrieverError::LexicalIndex`] where it holds other passages, or in another order; those of
@@ -183,8 +182,8 @@ impl Retriever {
         })
     }
 
-    /// Lets `reranker` judge what was found. Unless the retriever has weights of its own, P(z|x) is then
-    /// the softmax of what it says.
+    /// Scores the passages that were found with `reranker`. Unless the retriever has weights of its own, P(z|x) is then
+    /// the softmax of its scores.
     #[must_use]
     pub fn with_reranker(self, reranker: impl Reranker + 'static) -> Self {
         Self {
@@ -211,8 +210,8 @@ impl Retriever {
         }
     }
 
-    /// Compares so many passages, 50 if not told, before the best `n_docs` are chosen. It counts only
-    /// where passages are found or judged by more than their vectors.
+    /// Sets how many passages are compared before the best `n_docs` are chosen; 50 by default. It matters only where
+    /// passages are found or judged by more than their vectors.
     #[must_use]
     pub fn with_candidates(self, candidates: usize) -> Self {
         Self { candidates, ..self }
@@ -233,8 +232,8 @@ impl Retriever {
         })
     }
 
-    /// The same retriever, over those of its passages that `filter` means, and over as many of them as there
-    /// are where they are fewer than it retrieves.
+    /// The same retriever, limited to the passages that match `filter`. Where they are fewer than `n_docs`, it retrieves
+    /// all of them.
     ///
     /// # Errors
     /// [`KnowledgeError::NoMatch`] where there is no such passage; those of [`Knowledge::select`].

@@ -43,7 +43,7 @@ impl MilvusKnowledge {
     /// `address` is a URL, `http://host:19530`, or with `https` for TLS.
     ///
     /// # Errors
-    /// [`RemoteError::TableName`]; [`RemoteError::OtherTable`] and [`KnowledgeError::OtherEncoder`] where there is another one of the
+    /// [`RemoteError::TableName`]; [`RemoteError::OtherTable`] and [`KnowledgeError::OtherEncoder`](crate::KnowledgeError::OtherEncoder) where there is another one of the
     /// name; [`RemoteError::Database`].
     pub fn create(
         address: &str,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::knowledge::Fingerprint;
 
-/// How a server is spoken to, and how its index is made and searched.
+/// Connection to a server, and the parameters of its index.
 #[derive(Clone)]
 pub struct MilvusSettings {
     /// `user:password` or an API key; none where the server asks for none.

@@ -31,8 +31,8 @@ impl MilvusKnowledge {
     /// Any number of machines may do so at once, each with its [shard](crate::remote::Shard) of a corpus.
     ///
     /// # Errors
-    /// [`KnowledgeError::OtherEncoder`] for another encoder than that of the knowledge base, [`DocumentError::DuplicateId`](crate::DocumentError::DuplicateId),
-    /// [`KnowledgeError::Metadata`], [`RemoteError::Unkept`], those of the encoder, [`IndexError::Dimension`](crate::IndexError::Dimension),
+    /// [`KnowledgeError::OtherEncoder`](crate::KnowledgeError::OtherEncoder) for another encoder than that of the knowledge base, [`DocumentError::DuplicateId`](crate::DocumentError::DuplicateId),
+    /// [`KnowledgeError::Metadata`](crate::KnowledgeError::Metadata), [`RemoteError::Unkept`], those of the encoder, [`IndexError::Dimension`](crate::IndexError::Dimension),
     /// [`IndexError::NotFinite`](crate::IndexError::NotFinite), [`RemoteError::Database`]; what was written before remains.
     pub fn upsert(
         &self,
