@@ -9,8 +9,8 @@ use std::{collections::BTreeMap, error::Error, fs, path::PathBuf, time::Instant}
 use burn_rag::{
     core::{TokenBatch, marginal::Compat},
     generate::{
-        Checkpoint, Reader, SequenceDecoding, SequenceSettings, decode::Control,
-        generator::GeneratorConfig, rag_sequence, rag_token,
+        Checkpoint, Reader, SequenceDecoding, SequenceSettings, decode::Control, rag_sequence,
+        rag_token,
     },
     prelude::*,
 };
@@ -51,8 +51,8 @@ struct Measured {
     tokens: Vec<Vec<u32>>,
     /// Where the system says it.
     peak_resident_bytes: Option<u64>,
-    /// What this machine needs at least for the answers, where it is known.
-    limit: Option<f64>,
+    /// What this machine needs at least for the answers.
+    limit: f64,
     versions: BTreeMap<&'static str, &'static str>,
 }
 
@@ -101,10 +101,7 @@ fn least(
     work: &Work,
     generation: &GenerationConfig,
     precision: Precision,
-) -> Option<f64> {
-    let GeneratorConfig::Bart(bart) = &checkpoint.config.generator else {
-        return None;
-    };
+) -> f64 {
     // RAG-Token answers all questions at once.
     let (together, times) = match work.model {
         RagModel::Token => (work.questions.len(), 1),
@@ -126,7 +123,7 @@ fn least(
     };
     // More than any cache holds.
     let machine = Machine::measure(precision, 1 << 30);
-    Some(times as f64 * machine.limit(bert, bart, answer, width))
+    times as f64 * machine.limit(bert, &checkpoint.config.generator, answer, width)
 }
 
 fn answers(

@@ -102,7 +102,7 @@ fn decode(rag: Rag, text: &str, labels: &[&str]) -> Result<(), Box<dyn Error>> {
     let generation = GenerationConfig {
         num_beams: 4,
         max_new_tokens: Some(allowed.longest()),
-        ..rag.generation.clone()
+        ..rag.generation().clone()
     };
     let rag = rag.with_generation(generation);
     let callback = allowed.callback();

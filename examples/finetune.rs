@@ -84,8 +84,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     // A run that was stopped goes on where it was.
     let mut trainer = match arguments.output.join("last/training").exists() {
-        true => Trainer::resume(rag, config, pairs.len())?,
-        false => Trainer::new(rag, config, pairs.len())?,
+        true => Trainer::resume(rag, config)?,
+        false => Trainer::new(rag, config)?,
     };
     let report = trainer.run(&pairs, &heldout)?;
     if report.skipped_steps > 0 {

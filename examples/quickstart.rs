@@ -76,7 +76,7 @@ fn train(device: &Device) -> Result<Rag, Box<dyn Error>> {
         evaluate_every: 0,
         ..TrainConfig::default()
     };
-    let mut trainer = Trainer::new(rag, config, pairs.len())?;
+    let mut trainer = Trainer::new(rag, config)?;
     trainer.run(&pairs, &[])?;
     let rag = trainer.rag();
     println!("trained in {:.0} s", begun.elapsed().as_secs_f64());

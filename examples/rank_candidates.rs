@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// The generator proposes, by P(y|x); the retriever has a second opinion on what was proposed.
 fn rank(rag: &Rag, question: &str) -> Result<(), Box<dyn Error>> {
     let several = rag
-        .generation
+        .generation()
         .clone()
         .with_num_beams(4)
         .with_num_return_sequences(4);

@@ -30,7 +30,7 @@ use std::{
 
 use burn_rag::{
     prelude::*,
-    retrieve::{CrossEncoder, LexicalIndex, PriorWeights},
+    retrieve::{CrossEncoder, DocumentError, LexicalIndex, PriorWeights},
     train::fit_prior,
 };
 use clap::{CommandFactory, Parser, error::ErrorKind};
@@ -214,13 +214,15 @@ fn judgements(path: &Path) -> Result<HashMap<String, HashMap<String, u32>>, Box<
             }
             _ if i == 0 => {}
             _ => {
-                return Err(burn_rag::retrieve::Error::TableLine {
-                    file: path.display().to_string(),
-                    line: i + 1,
-                    expected: "query, document and relevance".into(),
-                    found: format!("{line:?}"),
-                }
-                .into());
+                return Err(
+                    burn_rag::retrieve::Error::Document(DocumentError::TableLine {
+                        file: path.display().to_string(),
+                        line: i + 1,
+                        expected: "query, document and relevance".into(),
+                        found: format!("{line:?}"),
+                    })
+                    .into(),
+                );
             }
         }
     }

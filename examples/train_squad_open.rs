@@ -299,19 +299,19 @@ impl Arguments {
             ..setting.config()
         };
         let pairs = self.joint_pairs(train);
-        let mut trainer = Trainer::new(rag, config, pairs.len())?;
+        let mut trainer = Trainer::new(rag, config)?;
         trainer.run(&pairs, &[])?;
         let seconds = seconds_before + begun.elapsed().as_secs_f64();
 
         let mut rag = trainer.rag();
-        let Retriever {
-            question_encoder,
-            context_encoder,
-            ..
-        } = rag.retriever.clone();
+        let context_encoder = rag.retriever.context_text_encoder()?.clone();
         let knowledge = dev.index(&context_encoder)?;
-        let n_docs = rag.retriever.n_docs();
-        rag.retriever = Retriever::new(question_encoder, context_encoder, knowledge, n_docs)?;
+        rag.retriever = Retriever::new(
+            rag.retriever.question_encoder().clone(),
+            context_encoder,
+            knowledge,
+            rag.retriever.n_docs(),
+        )?;
         let recall = evaluate::recall(&rag.retriever, &dev.pairs, &[1, 5, 20])?;
         let scores = evaluate::answers(&rag, &dev.some(self.heldout), |_, _| {})?;
         println!(

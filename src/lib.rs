@@ -1,10 +1,15 @@
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod error;
 
 pub use burn;
 pub use rag_core as core;
 pub use rag_generate as generate;
 pub use rag_retrieve as retrieve;
 pub use rag_train as train;
+
+pub use error::{Error, Result};
 
 /// What most programs need.
 pub mod prelude {
@@ -14,10 +19,29 @@ pub mod prelude {
         decode::{Control, GenerationConfig},
     };
     pub use rag_retrieve::{
-        Chunking, Documents, Embedder, Filter, KnowledgeBase, KnowledgeWriter, Retriever, Storage,
-        TextEncoder, build_knowledge_base,
+        Chunking, CrossEncoder, Documents, Embedder, Filter, Fingerprint, KnowledgeBase,
+        KnowledgeWriter, LexicalIndex, PriorWeights, Retrieved, Retriever, Storage, TextEncoder,
+        build_knowledge_base,
     };
     pub use rag_train::{
-        Measured, Part, QuestionAnswer, ScratchConfig, TrainConfig, Trainer, evaluate, read_pairs,
+        Measured, Part, QuestionAnswer, ScratchConfig, TrainConfig, Trainer, evaluate, fit_prior,
+        read_pairs,
     };
 }
+
+/// Use from async code, compiled with the other documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/async.md")]
+struct Async;
+
+// What a server keeps and shares among its threads; a trainer is moved to the thread that trains.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    const fn moved<T: Send>() {}
+    shared::<prelude::Rag>();
+    shared::<prelude::Retriever>();
+    shared::<prelude::KnowledgeBase>();
+    shared::<prelude::LexicalIndex>();
+    shared::<Error>();
+    moved::<prelude::Trainer>();
+};

@@ -19,9 +19,11 @@ use burn_rag::{
     generate::{
         Answer, Checkpoint, Error, Rag, RankBy, Threshold,
         decode::{Control, DecodeError, GenerationConfig},
+        generator::fixtures,
     },
     retrieve::{
-        Chunking, Documents, Embedder, Error as RetrieveError, KnowledgeBase, SkipReason, Storage,
+        Chunking, DocumentError, Documents, Embedder, EncoderError, Error as RetrieveError,
+        IndexError, KnowledgeBase, KnowledgeError, RetrieverError, SkipReason, Storage,
         TextEncoder, build_knowledge_base, encoder::load_encoder,
     },
 };
@@ -626,10 +628,10 @@ fn a_checkpoint_with_an_unknown_tensor_is_refused_by_its_name() {
 fn a_tokenizer_larger_than_its_vocabulary_is_refused() {
     let mut generator = config(Kind::Bart);
     let mut question = generator.clone();
-    match &mut generator.generator {
-        burn_rag::generate::generator::GeneratorConfig::Bart(bart) => bart.vocab_size -= 1,
-        other => panic!("{other:?}"),
-    }
+    let vocabulary = generator.generator.vocabulary();
+    generator.generator = fixtures::changed(&generator.generator, |fields| {
+        fields["vocab_size"] = json!(vocabulary - 1);
+    });
     question.question_encoder.bert.vocab_size -= 1;
     let build = |config| {
         let encoder = context_encoder(7);
@@ -716,10 +718,10 @@ fn vectors_that_are_not_numbers_are_refused() {
     encoder.encoder = encoder.encoder.map(&mut Spoil);
     refuses!(
         build_knowledge_base(passages(), &encoder, Storage::F32, |_| ()),
-        RetrieveError::NotFinite {
+        RetrieveError::Index(IndexError::NotFinite {
             what: "passage vector",
             row: 0
-        },
+        }),
         "NaN"
     );
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -728,10 +730,10 @@ fn vectors_that_are_not_numbers_are_refused() {
         let fingerprint = sound.fingerprint().unwrap();
         refuses!(
             KnowledgeBase::new(passages(), vectors, Storage::F16, fingerprint),
-            RetrieveError::NotFinite {
+            RetrieveError::Index(IndexError::NotFinite {
                 what: "passage vector",
                 row: 4
-            },
+            }),
             "passage vector 4"
         );
     }
@@ -744,7 +746,7 @@ fn vectors_that_are_not_numbers_are_refused() {
             Storage::F16,
             sound.fingerprint().unwrap()
         ),
-        RetrieveError::HalfRange { row: 2, .. },
+        RetrieveError::Index(IndexError::HalfRange { row: 2, .. }),
         "f32"
     );
 }
@@ -753,15 +755,19 @@ fn vectors_that_are_not_numbers_are_refused() {
 fn weights_that_are_not_numbers_give_no_answer() {
     let mut rag = rag(Kind::T5);
     let sound = rag.clone();
-    let encoder = &mut rag.retriever.question_encoder.encoder;
-    *encoder = encoder.clone().map(&mut Spoil);
+    let question = rag.retriever.question_text_encoder().unwrap();
+    let question = question.with_encoder(question.encoder.clone().map(&mut Spoil));
+    rag.retriever = rag.retriever.clone().with_question_encoder(question);
     refuses!(
         rag.ask(QUESTIONS[0]),
-        Error::Retrieve(RetrieveError::NotFinite { what: "query", .. }),
+        Error::Retrieve(RetrieveError::Index(IndexError::NotFinite {
+            what: "query",
+            ..
+        })),
         "NaN"
     );
-    let mut rag = sound;
-    rag.generator = rag.generator.map(&mut Spoil);
+    let generator = sound.generator().clone().map(&mut Spoil);
+    let rag = sound.with_generator(generator);
     for model in MODELS {
         refuses!(
             rag.clone().with_model(model).ask(QUESTIONS[0]),
@@ -785,7 +791,9 @@ fn a_knowledge_base_of_another_encoder_is_refused() {
     let other = knowledge(&context_encoder(8));
     refuses!(
         build(context_encoder(7), other),
-        Error::Retrieve(RetrieveError::Encoder { .. }),
+        Error::Retrieve(RetrieveError::Knowledge(
+            KnowledgeError::OtherEncoder { .. }
+        )),
         "dpr",
         "load the encoder it was made with"
     );
@@ -793,7 +801,9 @@ fn a_knowledge_base_of_another_encoder_is_refused() {
     prefixed.config.passage_prefix = "passage: ".into();
     refuses!(
         build(prefixed, knowledge(&context_encoder(7))),
-        Error::Retrieve(RetrieveError::Encoder { .. }),
+        Error::Retrieve(RetrieveError::Knowledge(
+            KnowledgeError::OtherEncoder { .. }
+        )),
         "encode its passages again"
     );
 }
@@ -863,10 +873,10 @@ fn is_damage(error: &RetrieveError, name: &str) {
     assert!(
         matches!(
             error,
-            RetrieveError::Checksum { .. }
-                | RetrieveError::Size { .. }
-                | RetrieveError::Damaged { .. }
-                | RetrieveError::FormatVersion { .. }
+            RetrieveError::Knowledge(KnowledgeError::Checksum { .. })
+                | RetrieveError::Knowledge(KnowledgeError::Size { .. })
+                | RetrieveError::Knowledge(KnowledgeError::Damaged { .. })
+                | RetrieveError::Knowledge(KnowledgeError::FormatVersion { .. })
                 | RetrieveError::Core(CoreError::Json { .. })
         ),
         "{error:?}"
@@ -882,19 +892,19 @@ fn an_empty_corpus_is_refused_and_its_files_named() {
     };
     refuses!(
         read(&[]),
-        RetrieveError::EmptyCorpus { .. },
+        RetrieveError::Document(DocumentError::EmptyCorpus { .. }),
         ".txt",
         ".jsonl",
         "no file"
     );
     refuses!(
         read(&[("a.pdf", b"%PDF"), ("b.txt", b"\xff\xfe\x00"), ("c.md", b"# Heading only\n"), ("d.txt", b" \r\n\t")]),
-        RetrieveError::EmptyCorpus { skipped, .. } if skipped.len() == 4,
+        RetrieveError::Document(DocumentError::EmptyCorpus { skipped, .. }) if skipped.len() == 4,
         "a.pdf", "b.txt (not UTF-8)", "c.md", "d.txt (no text in it)"
     );
     refuses!(
         build_knowledge_base(Vec::new(), &context_encoder(7), Storage::F32, |_| ()),
-        RetrieveError::EmptyKnowledgeBase,
+        RetrieveError::Knowledge(KnowledgeError::Empty),
         "at least one passage"
     );
 }
@@ -935,7 +945,10 @@ fn a_question_without_a_word_is_refused_everywhere() {
         for question in ["", " ", "\t\r\n", "\u{3000}\u{a0}"] {
             let empty = |error: Error| {
                 assert!(
-                    matches!(error, Error::Retrieve(RetrieveError::EmptyQuestion)),
+                    matches!(
+                        error,
+                        Error::Retrieve(RetrieveError::Retriever(RetrieverError::EmptyQuestion))
+                    ),
                     "{question:?}: {error:?}"
                 );
                 says(&error, &["at least one word"]);
@@ -963,7 +976,7 @@ fn candidates_are_not_ranked_for_an_empty_question() {
     let ranked = rag(Kind::T5).rank_candidates(" ", &["rain"], RankBy::Question);
     refuses!(
         ranked,
-        Error::Retrieve(RetrieveError::EmptyQuestion),
+        Error::Retrieve(RetrieveError::Retriever(RetrieverError::EmptyQuestion)),
         "at least one word"
     );
 }
@@ -979,7 +992,7 @@ fn an_empty_question_is_not_answered_from_given_passages() {
     let answers = rag.answers(" ", &found, Control::default());
     refuses!(
         answers,
-        Error::Retrieve(RetrieveError::EmptyQuestion),
+        Error::Retrieve(RetrieveError::Retriever(RetrieverError::EmptyQuestion)),
         "at least one word"
     );
 }
@@ -991,10 +1004,10 @@ fn a_question_is_refused_rather_than_cut() {
         let rag = rag(kind);
         refuses!(
             rag.ask(&question),
-            Error::Retrieve(RetrieveError::QuestionTooLong {
+            Error::Retrieve(RetrieveError::Encoder(EncoderError::QuestionTooLong {
                 tokens: 10_002,
                 longest: POSITIONS
-            }),
+            })),
             "10002",
             "96",
             "ask a shorter one"
@@ -1008,7 +1021,7 @@ fn a_question_is_refused_rather_than_cut() {
         );
         refuses!(
             rag.rank_candidates("rain", &[&question], RankBy::Evidence),
-            Error::Retrieve(RetrieveError::QuestionTooLong { .. }),
+            Error::Retrieve(RetrieveError::Encoder(EncoderError::QuestionTooLong { .. })),
             "10002"
         );
         let unbroken = "rain".repeat(10_000);
@@ -1034,12 +1047,9 @@ fn contexts_longer_than_the_generator_reads_are_cut_to_its_positions() {
 /// A BART that reads and writes at most 40 tokens.
 fn short_bart(model: RagModel) -> Rag {
     let mut config = config(Kind::Bart);
-    match &mut config.generator {
-        burn_rag::generate::generator::GeneratorConfig::Bart(bart) => {
-            bart.max_position_embeddings = 40
-        }
-        other => panic!("{other:?}"),
-    }
+    config.generator = fixtures::changed(&config.generator, |fields| {
+        fields["max_position_embeddings"] = json!(40);
+    });
     common::rag_with(Kind::Bart, common::checkpoint(config, 1)).with_model(model)
 }
 
@@ -1062,14 +1072,21 @@ fn candidates_longer_than_the_generator_writes_are_refused() {
 fn answers_longer_than_the_generator_writes_are_refused() {
     for model in MODELS {
         for beams in [1, 2] {
-            let mut rag = short_bart(model);
-            rag.generation = rag
-                .generation
+            let rag = short_bart(model);
+            let generation = rag
+                .generation()
+                .clone()
                 .with_num_beams(beams)
                 .with_max_length(41)
                 .with_min_length(41);
+            let rag = rag.with_generation(generation);
             assert_eq!(rag.ask("rain").unwrap().tokens.len(), 40);
-            rag.generation = rag.generation.with_max_length(100).with_min_length(90);
+            let generation = rag
+                .generation()
+                .clone()
+                .with_max_length(100)
+                .with_min_length(90);
+            let rag = rag.with_generation(generation);
             says(&rag.ask("rain").unwrap_err(), &["40"]);
         }
     }
@@ -1082,7 +1099,7 @@ fn a_number_of_documents_that_cannot_be_is_refused() {
     for n_docs in [0, passages + 1, usize::MAX] {
         refuses!(
             rag.retriever.clone().top_k(n_docs),
-            RetrieveError::TooFewPassages { passages: 6, .. },
+            RetrieveError::Retriever(RetrieverError::TooFewPassages { passages: 6, .. }),
             &n_docs.to_string(),
             "ask for 1 to 6"
         );
@@ -1099,7 +1116,9 @@ fn a_number_of_documents_that_cannot_be_is_refused() {
         );
         refuses!(
             built,
-            Error::Retrieve(RetrieveError::TooFewPassages { .. }),
+            Error::Retrieve(RetrieveError::Retriever(
+                RetrieverError::TooFewPassages { .. }
+            )),
             &n_docs.to_string(),
             "ask for 1 to 6"
         );
@@ -1144,19 +1163,19 @@ fn malformed_rows_are_named() {
             "rows.jsonl",
             "{\"text\": \"a\"}\r\n\r\n{\"text\": \"b\"\r\n"
         ),
-        RetrieveError::JsonLine { line: 3, .. },
+        RetrieveError::Document(DocumentError::JsonLine { line: 3, .. }),
         "rows.jsonl",
         "line 3",
         "mend or remove the line"
     );
     refuses!(
         read("rows.jsonl", "{\"title\": \"no text\"}"),
-        RetrieveError::JsonLine { line: 1, .. },
+        RetrieveError::Document(DocumentError::JsonLine { line: 1, .. }),
         "text"
     );
     refuses!(
         read("rows.tsv", "id\ttext\r\n1\ta\r\n2\r\n"),
-        RetrieveError::TableLine { line: 3, .. },
+        RetrieveError::Document(DocumentError::TableLine { line: 3, .. }),
         "rows.tsv",
         "line 3",
         "2 fields"
@@ -1166,7 +1185,7 @@ fn malformed_rows_are_named() {
             "rows.jsonl",
             "{\"id\": 1, \"text\": \"a\"}\n{\"id\": \"1\", \"text\": \"b\"}\n"
         ),
-        RetrieveError::DuplicateId { .. },
+        RetrieveError::Document(DocumentError::DuplicateId { .. }),
         "\"1\"",
         "give every passage its own"
     );
@@ -1285,7 +1304,9 @@ fn settings_that_contradict_are_refused() {
     {
         let rag = rag(kind).with_model(model);
         for (change, part) in changes {
-            let changed = rag.clone().with_generation(change(rag.generation.clone()));
+            let changed = rag
+                .clone()
+                .with_generation(change(rag.generation().clone()));
             let error = changed.ask(QUESTIONS[0]).unwrap_err();
             assert!(
                 matches!(error, Error::Decode(_)),
@@ -1318,19 +1339,18 @@ fn settings_without_a_start_are_refused_at_once() {
 }
 
 #[test]
-fn settings_that_lose_the_start_are_refused_in_scoring() {
-    let mut rag = rag(Kind::T5);
-    rag.generation.decoder_start_token_id = None;
-    refuses!(
-        rag.ask("rain"),
-        Error::Decode(DecodeError::NoStartToken),
-        "decoder_start_token_id"
-    );
-    refuses!(
-        rag.score("rain", &["wet"]),
-        Error::Decode(DecodeError::NoStartToken),
-        "decoder_start_token_id"
-    );
+fn settings_cannot_lose_the_start() {
+    let rag = rag(Kind::T5);
+    let generation = GenerationConfig {
+        decoder_start_token_id: None,
+        eos_token_id: Vec::new(),
+        ..rag.generation().clone()
+    };
+    let changed = rag.clone().with_generation(generation);
+    assert_eq!(changed.generation(), rag.generation());
+    assert_eq!(changed.ask("rain").unwrap(), rag.ask("rain").unwrap());
+    let [changed, rag] = [changed, rag].map(|rag| rag.score("rain", &["wet"]).unwrap());
+    assert_eq!(changed, rag);
 }
 
 #[test]
@@ -1372,8 +1392,9 @@ fn no_candidates_and_no_passages_are_refused() {
 
 #[test]
 fn labels_longer_than_the_longest_answer_are_cut_not_lost() {
-    let mut rag = rag(Kind::T5);
-    rag.generation = rag.generation.with_max_length(3);
+    let rag = rag(Kind::T5);
+    let generation = rag.generation().clone().with_max_length(3);
+    let rag = rag.with_generation(generation);
     let labels = rag.allowed(&["rain in the city"]).unwrap();
     let allowed = labels.callback();
     let answer = rag
@@ -1484,7 +1505,7 @@ fn passages_of_any_length_and_script_are_read() {
     let count = passages.len();
     for kind in KINDS {
         let knowledge = build_knowledge_base(passages.clone(), &encoder, Storage::F32, |_| ());
-        let mut rag = Rag::new(
+        let rag = Rag::new(
             common::checkpoint(config(kind), 1),
             question_tokenizer(),
             generator_tokenizer(kind),
@@ -1492,7 +1513,7 @@ fn passages_of_any_length_and_script_are_read() {
             knowledge.unwrap(),
         )
         .unwrap();
-        rag.config.max_combined_length = 60;
+        let mut rag = rag.with_max_combined_length(60);
         rag.retriever = rag.retriever.top_k(count).unwrap();
         // The longest title does not fit, but the question does.
         match rag.ask("rain?") {

@@ -11,7 +11,7 @@ use burn_rag::{
         tensor::Tensor,
     },
     core::{Passage, nn::Precision},
-    retrieve::{Embedder, Encoder, EncoderConfig, Normalization, Pooling, TextEncoder},
+    retrieve::{Embedder, Encoder, EncoderConfig, IndexError, Normalization, Pooling, TextEncoder},
     train::{
         ContrastiveConfig, ContrastiveReport, DprExample, Encoders, Error,
         contrastive::{BiEncoder, ContrastiveBatch, ContrastiveEpoch, MicroBatch, back_propagate},
@@ -414,9 +414,8 @@ fn what_cannot_teach_is_refused() {
     let refused = train_contrastive(unlike, &all, &[], &config());
     assert!(matches!(
         refused.map(|_| ()),
-        Err(Error::Retrieve(burn_rag::retrieve::Error::Dimension {
-            found: 5,
-            ..
-        }))
+        Err(Error::Retrieve(burn_rag::retrieve::Error::Index(
+            IndexError::Dimension { found: 5, .. }
+        )))
     ));
 }

@@ -9,9 +9,9 @@ use burn_rag::{
     generate::Rag,
     prelude::*,
     retrieve::{
-        CrossEncoder, DeviceIndex, Error, FlatIndex, Index, LexicalIndex, PriorWeights, Reranker,
-        Result, Retrieved, Retriever, encoder::BertConfig, reciprocal_rank_fusion,
-        rerank::PairScorer,
+        CrossEncoder, DeviceIndex, EncoderError, Error, FlatIndex, Index, KnowledgeError,
+        LexicalIndex, PriorWeights, Reranker, Result, Retrieved, Retriever, RetrieverError,
+        encoder::BertConfig, reciprocal_rank_fusion, rerank::PairScorer,
     },
     train::fit_prior,
 };
@@ -77,7 +77,7 @@ fn words_and_vectors_are_put_in_one_order() {
     ] {
         let retriever = hybrid();
         let vector = retriever
-            .question_encoder
+            .question_encoder()
             .embed_questions(&[question])
             .unwrap();
         let mut rankings = retriever
@@ -106,7 +106,7 @@ fn all_that_speaks_for_a_passage_is_what_each_source_says() {
     let question = "the play of hamlet, in the city";
     let retriever = hybrid();
     let vector = retriever
-        .question_encoder
+        .question_encoder()
         .embed_questions(&[question])
         .unwrap();
     for found in everything(question) {
@@ -177,7 +177,10 @@ fn other_wordings_find_and_the_question_judges() {
     let error = retriever
         .retrieve_with(question, &["fine", " "])
         .unwrap_err();
-    assert!(matches!(error, Error::EmptyQuestion), "{error}");
+    assert!(
+        matches!(error, Error::Retriever(RetrieverError::EmptyQuestion)),
+        "{error}"
+    );
 }
 
 #[test]
@@ -190,7 +193,8 @@ fn diversity_leaves_out_what_says_the_same() {
             ..passage
         }));
     let knowledge = build_knowledge_base(twice.collect(), &encoder, Storage::F32, |_| ()).unwrap();
-    let retriever = Retriever::new(dense().question_encoder, encoder, knowledge, 3).unwrap();
+    let retriever =
+        Retriever::new(dense().question_encoder().clone(), encoder, knowledge, 3).unwrap();
     let texts = |retriever: &Retriever| -> Vec<String> {
         let found = ask(retriever, QUESTIONS[0]).into_iter();
         found.map(|found| found.passage.text).collect()
@@ -206,7 +210,10 @@ fn diversity_leaves_out_what_says_the_same() {
     assert!(diverse[1] != diverse[0] && diverse[2] != diverse[0] && diverse[2] != diverse[1]);
     for lambda in [-0.1, 1.1, f32::NAN] {
         let error = retriever.clone().with_diversity(lambda).unwrap_err();
-        assert!(matches!(error, Error::Lambda { .. }), "{error}");
+        assert!(
+            matches!(error, Error::Retriever(RetrieverError::Lambda { .. })),
+            "{error}"
+        );
     }
 }
 
@@ -230,11 +237,11 @@ fn another_index_over_the_same_vectors_finds_the_same() {
     assert!(
         matches!(
             error,
-            Error::OtherIndex {
+            Error::Retriever(RetrieverError::OtherIndex {
                 expected: 6,
                 found: 2,
                 ..
-            }
+            })
         ),
         "{error}"
     );
@@ -256,10 +263,10 @@ fn what_is_missing_is_named() {
     assert!(
         matches!(
             error,
-            Error::LexicalIndex {
+            Error::Retriever(RetrieverError::LexicalIndex {
                 expected: 6,
                 found: 2
-            }
+            })
         ),
         "{error}"
     );
@@ -287,11 +294,11 @@ fn the_prior_learns_and_is_saved() {
             evaluate_every: 0,
             ..TrainConfig::default()
         };
-        let mut trainer = Trainer::new(before.clone(), config, pairs.len()).unwrap();
+        let mut trainer = Trainer::new(before.clone(), config).unwrap();
         trainer.run(&pairs, &[]).unwrap();
         trainer.rag()
     };
-    let weights = |rag: &Rag| rag.retriever.prior.unwrap();
+    let weights = |rag: &Rag| rag.retriever.prior().unwrap();
     let learnt = train(Part::TrainedAt(0.05), None);
     assert!(weights(&learnt).dense != start.dense && weights(&learnt).lexical != start.lexical);
     assert_eq!(weights(&learnt).rerank, 0.0); // there is no reranker to learn from
@@ -316,7 +323,7 @@ fn training_believes_the_reranker_as_answering_does() {
         prior: Part::Frozen,
         ..TrainConfig::default()
     };
-    let mut trainer = Trainer::new(rag, config, 1).unwrap();
+    let mut trainer = Trainer::new(rag, config).unwrap();
     let report = trainer.step(&[&pair]).unwrap();
     let believed = report.examples[0].prior.iter();
     for (believed, evidence) in believed.zip(&answer.evidence) {
@@ -331,10 +338,10 @@ fn a_run_of_the_prior_alone_needs_a_prior() {
         generator: Part::Frozen,
         ..TrainConfig::default()
     };
-    assert!(Trainer::new(rag(Kind::T5), config.clone(), 1).is_err());
+    assert!(Trainer::new(rag(Kind::T5), config.clone()).is_err());
     let mut weighed = rag(Kind::T5);
     weighed.retriever = hybrid().with_prior(PriorWeights::default());
-    Trainer::new(weighed, config, 1).unwrap();
+    Trainer::new(weighed, config).unwrap();
 }
 
 /// Weights that are fitted to passages that share words with their question put them first.
@@ -400,7 +407,10 @@ fn a_cross_encoder_judges_each_passage_by_itself_and_is_saved() {
     let error = reranker
         .rerank(&"rain ".repeat(200), &passages())
         .unwrap_err();
-    assert!(matches!(error, Error::QuestionTooLong { .. }), "{error}");
+    assert!(
+        matches!(error, Error::Encoder(EncoderError::QuestionTooLong { .. })),
+        "{error}"
+    );
 }
 
 #[test]
@@ -441,10 +451,10 @@ fn filters_narrow_one_another() {
         .index()
         .rows(0..known.len())
         .into_owned();
-    let fingerprint = rag.retriever.context_encoder.fingerprint().unwrap();
+    let fingerprint = rag.retriever.context_encoder().fingerprint().unwrap();
     let knowledge = KnowledgeBase::new(known, vectors, Storage::F32, fingerprint).unwrap();
     let reordered: Vec<usize> = (0..knowledge.len()).rev().collect();
-    let encoder = rag.retriever.context_encoder.clone();
+    let encoder = rag.retriever.context_encoder().clone();
     let retriever = rag
         .retriever
         .with_knowledge(encoder.clone(), knowledge.clone())
@@ -464,7 +474,10 @@ fn filters_narrow_one_another() {
         );
     }
     let none = one.among(&Filter::is("n", 1)).unwrap_err();
-    assert!(matches!(none, Error::NoMatch { .. }), "{none}");
+    assert!(
+        matches!(none, Error::Knowledge(KnowledgeError::NoMatch { .. })),
+        "{none}"
+    );
 
     // The same passages elsewhere: the filter is asked again, and words are not looked up at old places.
     let passages = reordered.iter().map(|&at| knowledge.passage(at).unwrap());
@@ -480,7 +493,10 @@ fn filters_narrow_one_another() {
         .clone()
         .with_knowledge(encoder.clone(), turned.clone())
         .unwrap_err();
-    assert!(matches!(error, Error::LexicalIndex { .. }), "{error}");
+    assert!(
+        matches!(error, Error::Retriever(RetrieverError::LexicalIndex { .. })),
+        "{error}"
+    );
     let dense = dense().with_knowledge(encoder.clone(), knowledge).unwrap();
     let one = dense.among(&Filter::is("n", 0)).unwrap();
     let turned = one.with_knowledge(encoder, turned).unwrap();

@@ -330,11 +330,10 @@ fn rag_case_inputs() -> (Vec<Vec<i64>>, Vec<Vec<i64>>) {
 
 /// Two questions, each with two contexts of which one is padded.
 fn rag_case(checkpoint: &Checkpoint) -> RagCase {
-    let (pad, start, end) = match &checkpoint.config.generator {
-        GeneratorConfig::Bart(config) => (config.pad_token_id, 2, config.eos_token_id),
-        GeneratorConfig::T5(config) => (config.pad_token_id, 0, config.eos_token_id),
-    };
-    let [pad, end] = [pad, end].map(i64::from);
+    let generation = checkpoint.config.generator.generation();
+    let pad = i64::from(checkpoint.config.generator.pad());
+    let start = i64::from(generation.start_token().unwrap());
+    let end = i64::from(generation.eos_token_id[0]);
     let (question_ids, question_mask) = rag_case_inputs();
     let words = |first: i64, length: i64| -> Vec<i64> {
         let padding = std::iter::repeat_n(pad, (10 - length) as usize);

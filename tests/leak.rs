@@ -5,7 +5,7 @@
 
 mod common;
 
-use burn_rag::generate::generator::GeneratorConfig;
+use burn_rag::generate::generator::fixtures::changed;
 use burn_rag::prelude::*;
 use common::{Kind, checkpoint, config as tiny, rag_with};
 
@@ -19,11 +19,11 @@ fn rag() -> Rag {
     let mut config = tiny(Kind::Bart);
     config.question_encoder.bert.hidden_act = "relu".into();
     config.question_encoder.bert.intermediate_size = 512;
-    if let GeneratorConfig::Bart(generator) = &mut config.generator {
-        generator.activation_function = "relu".into();
-        generator.encoder_ffn_dim = 512;
-        generator.decoder_ffn_dim = 512;
-    }
+    config.generator = changed(&config.generator, |fields| {
+        fields["activation_function"] = "relu".into();
+        fields["encoder_ffn_dim"] = 512.into();
+        fields["decoder_ffn_dim"] = 512.into();
+    });
     rag_with(Kind::Bart, checkpoint(config, 1))
 }
 
@@ -40,7 +40,7 @@ fn memory_does_not_grow_over_500_steps() {
         documents_at_a_time: Some(1),
         ..TrainConfig::default()
     };
-    let mut trainer = Trainer::new(rag(), config, pairs.len()).unwrap();
+    let mut trainer = Trainer::new(rag(), config).unwrap().with_steps(500);
     let resident: Vec<_> = (0..500)
         .map(|_| {
             trainer.step(&pairs).unwrap();

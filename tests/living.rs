@@ -18,8 +18,8 @@ use std::{
 use burn_rag::{
     core::Passage,
     retrieve::{
-        Changes, Embedder, Error, Filter, Fingerprint, Index, KnowledgeBase, KnowledgeWriter,
-        Result, Storage,
+        Changes, DocumentError, Embedder, Error, Filter, Fingerprint, Index, IndexError,
+        KnowledgeBase, KnowledgeError, KnowledgeWriter, Result, Storage,
     },
 };
 use common::{
@@ -138,7 +138,7 @@ impl State {
         ] {
             let among = filter.as_ref().map(|filter| knowledge.matching(filter));
             let among = match among {
-                Some(Err(Error::UnknownField { .. })) => continue,
+                Some(Err(Error::Knowledge(KnowledgeError::UnknownField { .. }))) => continue,
                 among => among.map(Result::unwrap),
             };
             let found = knowledge
@@ -292,7 +292,7 @@ fn what_cannot_be_done_changes_nothing() {
     let mut writer = KnowledgeWriter::open(&folder).unwrap();
     assert!(matches!(
         KnowledgeWriter::open(&folder),
-        Err(Error::Busy { .. })
+        Err(Error::Knowledge(KnowledgeError::Busy { .. }))
     ));
     let encoder = Hashes::default();
     let mut refused = |passages: Vec<Passage>, encoder: &Hashes| {
@@ -302,11 +302,20 @@ fn what_cannot_be_done_changes_nothing() {
     };
     let new = |id: &str| Passage::new(id, "", "new");
     let error = refused(vec![new("a")], &Hashes::version(3));
-    assert!(matches!(error, Error::Encoder { .. }), "{error}");
+    assert!(
+        matches!(error, Error::Knowledge(KnowledgeError::OtherEncoder { .. })),
+        "{error}"
+    );
     let error = refused(vec![new("a"), new("a")], &encoder);
-    assert!(matches!(error, Error::DuplicateId { .. }), "{error}");
+    assert!(
+        matches!(error, Error::Document(DocumentError::DuplicateId { .. })),
+        "{error}"
+    );
     let error = refused(vec![new("a").with("size", f64::NAN)], &encoder);
-    assert!(matches!(error, Error::Metadata { .. }), "{error}");
+    assert!(
+        matches!(error, Error::Knowledge(KnowledgeError::Metadata { .. })),
+        "{error}"
+    );
     let failing = Hashes {
         fails_after: Some(1),
         ..Hashes::default()
@@ -317,14 +326,23 @@ fn what_cannot_be_done_changes_nothing() {
     assert_eq!(writer.delete(&["nobody"]), 0);
     assert_eq!(writer.delete(&ids), 101);
     assert!(writer.is_empty());
-    assert!(matches!(writer.commit(), Err(Error::EmptyKnowledgeBase)));
+    assert!(matches!(
+        writer.commit(),
+        Err(Error::Knowledge(KnowledgeError::Empty))
+    ));
     state.check(&KnowledgeBase::open(&folder).unwrap());
     writer.upsert(vec![new("a")], &encoder, |_| {}).unwrap();
     assert_eq!(writer.commit().unwrap().len(), 1);
 
     let other = tempfile::tempdir().unwrap();
     let error = KnowledgeWriter::open(&other).unwrap_err();
-    assert!(matches!(error, Error::NotAKnowledgeBase { .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            Error::Knowledge(KnowledgeError::NotAKnowledgeBase { .. })
+        ),
+        "{error}"
+    );
     assert!(common::files(other.path()).is_empty());
 }
 
@@ -373,6 +391,7 @@ fn short_lived_writers_merge_too() {
 
 #[test]
 fn an_encoder_that_breaks_its_word_is_refused() {
+    #[derive(Debug)]
     struct Broken(usize, usize);
 
     impl Embedder for Broken {
@@ -397,16 +416,16 @@ fn an_encoder_that_breaks_its_word_is_refused() {
     assert!(
         matches!(
             error,
-            Error::Counts {
+            Error::Knowledge(KnowledgeError::Counts {
                 passages: 1,
                 vectors: 0
-            }
+            })
         ),
         "{error}"
     );
     let error = writer.upsert(new(), &Broken(0, 1), |_| {}).unwrap_err();
     assert!(
-        matches!(error, Error::Dimension { found: 9, .. }),
+        matches!(error, Error::Index(IndexError::Dimension { found: 9, .. })),
         "{error}"
     );
     State::first().check(&writer.commit().unwrap());

@@ -333,7 +333,7 @@ fn entries_that_are_none_are_named() {
     ] {
         let error = dpr(&format!("[{good}, {bad}]")).unwrap_err();
         assert!(matches!(error, Error::Entry { entry: 2, .. }), "{error}");
-        let message = error.to_string();
+        let message = format!("{error:?}");
         assert!(
             message.contains("dpr.json") && message.contains(reason),
             "{message}"

@@ -25,7 +25,7 @@ use burn_rag::{
     },
     generate::{
         RagConfig,
-        generator::{BartConfig, GeneratorConfig, T5Config},
+        generator::{BartConfig, GeneratorConfig, T5Config, fixtures},
     },
     prelude::*,
     retrieve::{EncoderConfig, encoder::BertConfig},
@@ -278,10 +278,7 @@ fn optimizer() -> Optimizer {
 fn without_dropout(mut config: RagConfig) -> RagConfig {
     config.question_encoder.bert.hidden_dropout_prob = 0.0;
     config.question_encoder.bert.attention_probs_dropout_prob = 0.0;
-    match &mut config.generator {
-        GeneratorConfig::Bart(bart) => bart.dropout = 0.0,
-        GeneratorConfig::T5(t5) => t5.dropout_rate = 0.0,
-    }
+    config.generator = fixtures::without_dropout(&config.generator);
     config
 }
 

@@ -33,7 +33,9 @@ fn losses_in_bf16_and_f16_follow_those_in_f32() {
             precision,
             ..TrainConfig::default()
         };
-        let mut trainer = Trainer::new(rag.clone(), config, pairs.len()).unwrap();
+        let steps = config.epochs * pairs.len().div_ceil(config.batch_size);
+        let trainer = Trainer::new(rag.clone(), config).unwrap();
+        let mut trainer = trainer.with_steps(steps);
         let steps: Vec<_> = pairs
             .chunks(8)
             .map(|pairs| trainer.step(&pairs.iter().collect::<Vec<_>>()).unwrap())

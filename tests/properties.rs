@@ -16,13 +16,13 @@ use burn_rag::{
     generate::{
         Answer, Outcome, Rag, RankBy, Reader, SequenceDecoding, SequenceSettings, Threshold,
         decode::{Control, GenerationConfig},
-        generator::{BartConfig, Cache, Generator, GeneratorConfig, T5Config},
+        generator::{Cache, Generator, GeneratorConfig, fixtures::Tiny},
         likelihood::{Forced, log_probs},
         rag_sequence, rag_token,
     },
     retrieve::{Embedder, Index, KnowledgeBase, Retrieved},
 };
-use common::{KINDS, Kind, MODELS, N_DOCS, QUESTIONS, assert_close, cpu, rag, seeded};
+use common::{KINDS, Kind, MODELS, N_DOCS, QUESTIONS, assert_close, cpu, rag};
 
 /// A generator over a dozen tokens, small enough to write down everything that it can say.
 struct Dozen {
@@ -40,40 +40,20 @@ const LONGEST: usize = 3;
 const SCORES: [f32; 3] = [0.3, -0.5, 1.0];
 
 impl Dozen {
-    fn all() -> [Self; 2] {
-        let bart = BartConfig {
-            vocab_size: TOKENS,
-            d_model: 16,
-            encoder_layers: 1,
-            decoder_layers: 2,
-            encoder_attention_heads: 2,
-            decoder_attention_heads: 2,
-            encoder_ffn_dim: 24,
-            decoder_ffn_dim: 24,
-            max_position_embeddings: 16,
-            forced_eos_token_id: None,
-            ..BartConfig::default()
-        };
-        let t5 = T5Config {
-            vocab_size: TOKENS,
-            d_model: 16,
-            d_kv: 8,
-            d_ff: 24,
-            num_layers: 1,
-            num_decoder_layers: Some(2),
-            num_heads: 2,
-            tie_word_embeddings: false,
-            ..T5Config::default()
-        };
-        [GeneratorConfig::Bart(bart), GeneratorConfig::T5(t5)].map(|config| Self {
-            generator: seeded(config.init(&cpu()).unwrap(), 5),
-            generation: config.generation().with_max_new_tokens(LONGEST),
-            contexts: TokenBatch::new(
-                &[vec![3, 4, 5, 6], vec![7, 8], vec![9, 10, 11, 3, 5]],
-                config.pad(),
-                &cpu(),
-            ),
-            config,
+    fn all() -> impl Iterator<Item = Self> {
+        KINDS.into_iter().map(|kind| {
+            let (config, generator) = kind.generator(Tiny::default(), 5);
+            assert_eq!(generator.vocabulary(), TOKENS);
+            Self {
+                generator,
+                generation: config.generation().with_max_new_tokens(LONGEST),
+                contexts: TokenBatch::new(
+                    &[vec![3, 4, 5, 6], vec![7, 8], vec![9, 10, 11, 3, 5]],
+                    config.pad(),
+                    &cpu(),
+                ),
+                config,
+            }
         })
     }
 
@@ -255,7 +235,7 @@ fn questions_asked_together_are_answered_as_alone() {
     for (kind, model) in kinds_and_models() {
         let rag = rag(kind).with_model(model);
         for num_beams in [1, 3] {
-            let generation = rag.generation.clone().with_num_beams(num_beams);
+            let generation = rag.generation().clone().with_num_beams(num_beams);
             let rag = rag.clone().with_generation(generation);
             let together = rag.ask_many(&questions).unwrap();
             assert_eq!(together.len(), questions.len());
@@ -331,7 +311,7 @@ fn is_consistent(answer: &Answer) {
 fn with_one_document_the_two_models_are_one() {
     for kind in KINDS {
         let generation = |rag: &Rag| {
-            (rag.generation.clone())
+            (rag.generation().clone())
                 .with_num_beams(4)
                 .with_num_return_sequences(3)
                 .with_length_penalty(0.0)
@@ -357,11 +337,11 @@ fn with_one_document_the_two_models_are_one() {
 fn decoding_step_by_step_is_teacher_forcing() {
     for kind in KINDS {
         let rag = rag(kind);
-        let generator = &rag.generator;
-        let vocabulary = rag.config.generator.vocabulary();
+        let generator = rag.generator();
+        let vocabulary = rag.config().generator.vocabulary();
         let contexts = TokenBatch::new(
             &[vec![5, 6, 7, 8, 9], vec![10, 11, 12]],
-            rag.config.generator.pad(),
+            rag.config().generator.pad(),
             &cpu(),
         );
         let memory = generator.encode(&contexts, Precision::F32);
@@ -396,8 +376,8 @@ fn decoding_step_by_step_is_teacher_forcing() {
 fn a_reordered_cache_continues_other_rows() {
     for kind in KINDS {
         let rag = rag(kind);
-        let generator = &rag.generator;
-        let pad = rag.config.generator.pad();
+        let generator = rag.generator();
+        let pad = rag.config().generator.pad();
         let contexts = TokenBatch::new(&[vec![5, 6, 7, 8], vec![9, 10]], pad, &cpu());
         let memory = generator.encode(&contexts, Precision::F32);
         let mut cache = Cache::default();
@@ -414,7 +394,7 @@ fn a_reordered_cache_continues_other_rows() {
             .map(|(&parent, next)| [begun[parent as usize].as_slice(), &next].concat())
             .collect();
         let whole = decode(generator, &memory, &rows, &mut Cache::default());
-        let vocabulary = rag.config.generator.vocabulary();
+        let vocabulary = rag.config().generator.vocabulary();
         for row in 0..rows.len() {
             let last = (row * 3 + 2) * vocabulary;
             same_numbers(
@@ -447,21 +427,21 @@ fn same_numbers(found: &[f32], expected: &[f32]) {
 fn passages_padded_beside_longer_ones_say_the_same() {
     for kind in KINDS {
         let rag = rag(kind);
-        let pad = rag.config.generator.pad();
+        let pad = rag.config().generator.pad();
         let encoded = |contexts: &[Vec<u32>]| {
             let contexts = TokenBatch::new(contexts, pad, &cpu());
-            rag.generator.encode(&contexts, Precision::F32)
+            rag.generator().encode(&contexts, Precision::F32)
         };
         let alone = encoded(&[vec![5, 6, 7]]);
         let beside = encoded(&[vec![5, 6, 7], vec![8; 40]]);
         let expected = decode(
-            &rag.generator,
+            rag.generator(),
             &alone,
             &[[2, 20, 21]],
             &mut Cache::default(),
         );
         let found = decode(
-            &rag.generator,
+            rag.generator(),
             &beside,
             &[[2, 20, 21]; 2],
             &mut Cache::default(),
@@ -475,11 +455,13 @@ fn what_is_saved_answers_as_before() {
     for (kind, model) in kinds_and_models() {
         let folder = tempfile::tempdir().unwrap();
         let [first, second] = ["first", "deeper/second"].map(|name| folder.path().join(name));
-        let mut rag = rag(kind).with_model(model);
-        rag.generation = rag
-            .generation
+        let rag = rag(kind).with_model(model);
+        let generation = rag
+            .generation()
+            .clone()
             .with_num_beams(3)
             .with_num_return_sequences(2);
+        let rag = rag.with_generation(generation);
         rag.save(&first).unwrap();
         let loaded = Rag::load(&first, rag.retriever.local().unwrap().clone(), &cpu()).unwrap();
         same_rag(&rag, &loaded);
@@ -495,12 +477,12 @@ fn what_is_saved_answers_as_before() {
 }
 
 fn same_rag(rag: &Rag, loaded: &Rag) {
-    assert_eq!(rag.config, loaded.config);
-    assert_eq!(rag.generation, loaded.generation);
+    assert_eq!(rag.config(), loaded.config());
+    assert_eq!(rag.generation(), loaded.generation());
     let encoders = |rag: &Rag| {
         [
-            &rag.retriever.question_encoder,
-            &rag.retriever.context_encoder,
+            rag.retriever.question_encoder(),
+            rag.retriever.context_encoder(),
         ]
         .map(|encoder| encoder.fingerprint().unwrap())
     };
@@ -553,8 +535,9 @@ fn a_mapped_knowledge_base_is_the_one_in_memory() {
 fn thorough_decoding_chooses_no_less_probable_an_answer_than_fast() {
     for kind in KINDS {
         for beams in [1, 3] {
-            let mut rag = rag(kind).with_model(RagModel::Sequence);
-            rag.generation = rag.generation.with_num_beams(beams);
+            let rag = rag(kind).with_model(RagModel::Sequence);
+            let generation = rag.generation().clone().with_num_beams(beams);
+            let rag = rag.with_generation(generation);
             for question in QUESTIONS {
                 let [thorough, fast] =
                     [SequenceDecoding::Thorough, SequenceDecoding::Fast].map(|decoding| {
@@ -577,11 +560,14 @@ fn thorough_decoding_chooses_no_less_probable_an_answer_than_fast() {
 #[test]
 fn answers_come_best_first() {
     for (kind, model) in kinds_and_models() {
-        let mut rag = rag(kind).with_model(model);
-        rag.generation = (rag.generation)
+        let rag = rag(kind).with_model(model);
+        let generation = rag
+            .generation()
+            .clone()
             .with_num_beams(4)
             .with_num_return_sequences(4)
             .with_length_penalty(0.0);
+        let rag = rag.with_generation(generation);
         let answers = rag.ask_several(QUESTIONS[0]).unwrap();
         assert_eq!(answers.len(), 4);
         assert!(answers.is_sorted_by(|a, b| a.log_likelihood >= b.log_likelihood - 1e-5));
@@ -591,15 +577,18 @@ fn answers_come_best_first() {
 #[test]
 fn a_seed_decides_what_is_drawn() {
     for (kind, model) in kinds_and_models() {
-        let mut rag = rag(kind).with_model(model);
-        rag.generation = rag
-            .generation
+        let rag = rag(kind).with_model(model);
+        let generation = rag
+            .generation()
+            .clone()
             .with_do_sample(true)
             .with_top_k(0)
             .with_temperature(2.0);
+        let rag = rag.with_generation(generation);
         let drawn = |seed: u64| {
-            let mut rag = rag.clone();
-            rag.generation = rag.generation.with_seed(seed);
+            let rag = rag.clone();
+            let generation = rag.generation().clone().with_seed(seed);
+            let rag = rag.with_generation(generation);
             rag.ask(QUESTIONS[0]).unwrap()
         };
         assert_eq!(drawn(1), drawn(1));
@@ -615,8 +604,9 @@ fn a_seed_decides_what_is_drawn() {
 fn what_is_streamed_is_the_answer() {
     for kind in KINDS {
         for sample in [false, true] {
-            let mut rag = rag(kind);
-            rag.generation = rag.generation.with_do_sample(sample);
+            let rag = rag(kind);
+            let generation = rag.generation().clone().with_do_sample(sample);
+            let rag = rag.with_generation(generation);
             for question in QUESTIONS {
                 let mut streamed = Vec::new();
                 let mut on_token = |search: usize, token: u32| {
@@ -673,11 +663,13 @@ fn cancelling_ends_every_search() {
         ] {
             for penalty in [-1.0, 0.0, 1.0] {
                 for steps in [0, 2] {
-                    let mut rag = rag(kind).with_model(model).with_sequence_decoding(decoding);
-                    rag.generation = rag
-                        .generation
+                    let rag = rag(kind).with_model(model).with_sequence_decoding(decoding);
+                    let generation = rag
+                        .generation()
+                        .clone()
                         .with_num_beams(beams)
                         .with_length_penalty(penalty);
+                    let rag = rag.with_generation(generation);
                     let asked = Cell::new(0);
                     let cancelled = || {
                         asked.set(asked.get() + 1);
@@ -728,16 +720,22 @@ fn classification_is_decoding_among_the_labels() {
     const LABELS: [&str; 4] = ["rain", "the play", "下雨了", "it is"];
     for kind in KINDS {
         for forced_bos in [None, Some(0)] {
-            let mut rag = rag(kind).with_model(RagModel::Token);
-            rag.generation.forced_bos_token_id = forced_bos;
+            let rag = rag(kind).with_model(RagModel::Token);
+            let generation = GenerationConfig {
+                forced_bos_token_id: forced_bos,
+                ..rag.generation().clone()
+            };
+            let rag = rag.with_generation(generation);
             let labels = rag.allowed(&LABELS).unwrap();
             // All beams, and one place more than the longest label takes.
-            rag.generation = rag
-                .generation
+            let generation = rag
+                .generation()
+                .clone()
                 .with_num_beams(LABELS.len())
                 .with_num_return_sequences(LABELS.len())
                 .with_length_penalty(0.0)
                 .with_max_new_tokens(labels.longest() + 1);
+            let rag = rag.with_generation(generation);
             let allowed = labels.callback();
             for question in QUESTIONS {
                 let classified = rag.classify(question, &LABELS).unwrap();
@@ -859,7 +857,7 @@ fn candidates_are_ranked_by_inner_products() {
                 let questions = |text: &str| {
                     let vectors = rag
                         .retriever
-                        .question_encoder
+                        .question_encoder()
                         .embed_questions(&[text])
                         .unwrap();
                     vectors.row(0).to_vec()
@@ -867,7 +865,7 @@ fn candidates_are_ranked_by_inner_products() {
                 let expected = match by {
                     RankBy::Question => {
                         let passage = burn_rag::core::Passage::new("", "", one.text.as_str());
-                        let vectors = rag.retriever.context_encoder.embed_passages(&[passage]);
+                        let vectors = rag.retriever.context_encoder().embed_passages(&[passage]);
                         dot(&questions(question), &vectors.unwrap().row(0).to_vec())
                     }
                     RankBy::Evidence => rag.retriever.retrieve(&[question]).unwrap()[0]

@@ -13,7 +13,7 @@ mod servers;
 
 use burn_rag::{
     generate::Rag,
-    retrieve::{Error, Knowledge, KnowledgeBase},
+    retrieve::{Error, Knowledge, KnowledgeBase, KnowledgeError},
 };
 use common::{Kind, QUESTIONS};
 
@@ -99,12 +99,12 @@ mod postgres {
         let passage = remote.passages_at(&[gone.position]).unwrap().remove(0);
         remote.delete(&[&passage.id]).unwrap();
         let error = remote.passages_at(&[gone.position]).unwrap_err();
-        assert!(matches!(error, Error::Gone { .. }), "{error}");
+        assert!(matches!(error, Error::Knowledge(KnowledgeError::Gone { .. })), "{error}");
         remote.import(local, |_| {}).unwrap();
 
         let over = |knowledge: PostgresKnowledge| {
             let mut changing = rag.clone();
-            let encoder = changing.retriever.context_encoder.clone();
+            let encoder = changing.retriever.context_encoder().clone();
             changing.retriever = changing
                 .retriever
                 .with_knowledge(encoder, knowledge)
@@ -119,7 +119,7 @@ mod postgres {
                     for passage in &mut all {
                         *passage = passage.clone().with("round", round);
                     }
-                    let encoder = &changing.retriever.context_encoder;
+                    let encoder = changing.retriever.context_encoder();
                     remote.upsert(all.clone(), encoder, |_| {}).unwrap();
                     // Who writes all passages all the time leaves nobody the time to read them.
                     thread::sleep(Duration::from_millis(100));
@@ -148,6 +148,6 @@ mod postgres {
             .retriever
             .local()
             .unwrap_err();
-        assert!(matches!(error, Error::NotLocal), "{error}");
+        assert!(matches!(error, Error::Knowledge(KnowledgeError::NotLocal)), "{error}");
     }
 }

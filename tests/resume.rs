@@ -58,15 +58,19 @@ fn settings(folder: &Path) -> TrainConfig {
 
 fn parameters(rag: &Rag) -> String {
     let mut tensors = Tensors::default();
-    let config = &rag.config.question_encoder;
+    let config = &rag.config().question_encoder;
     let retriever = &rag.retriever;
     config.store(
-        &retriever.question_encoder.encoder,
+        &retriever.question_text_encoder().unwrap().encoder,
         &mut tensors,
         "question.",
     );
-    config.store(&retriever.context_encoder.encoder, &mut tensors, "context.");
-    rag.generator.store(&mut tensors, "generator.");
+    config.store(
+        &retriever.context_text_encoder().unwrap().encoder,
+        &mut tensors,
+        "context.",
+    );
+    rag.generator().store(&mut tensors, "generator.");
     let mut hash = blake3::Hasher::new();
     tensors.hash(&mut hash).unwrap();
     let positions: Vec<usize> = (0..retriever.local().unwrap().len()).collect();
@@ -89,7 +93,7 @@ fn finish(mut trainer: Trainer) -> (Report, String) {
 }
 
 fn new(config: TrainConfig) -> Trainer {
-    Trainer::new(rag(Kind::T5), config, pairs().len()).unwrap()
+    Trainer::new(rag(Kind::T5), config).unwrap()
 }
 
 /// Dies after `step` without a word.
@@ -123,7 +127,7 @@ fn resumed_after_kills_at_random_steps_is_uninterrupted() {
         let first = 4 + random.below(5) as usize;
         let second = first + 1 + random.below(6) as usize;
         kill_after(first, &mut new(config.clone()));
-        let resume = || Trainer::resume(rag(Kind::T5), config.clone(), pairs().len()).unwrap();
+        let resume = || Trainer::resume(rag(Kind::T5), config.clone()).unwrap();
         kill_after(second, &mut resume());
         assert_eq!(
             finish(resume()),
@@ -157,7 +161,7 @@ fn a_run_that_is_broken_off_goes_on() {
     trainer
         .run_while(&pairs(), &pairs()[..3], stop_at(7))
         .unwrap();
-    let resumed = Trainer::resume(rag(Kind::T5), settings("broken"), pairs().len()).unwrap();
+    let resumed = Trainer::resume(rag(Kind::T5), settings("broken")).unwrap();
     assert_eq!(finish(resumed), uninterrupted);
 }
 
@@ -169,7 +173,7 @@ fn another_run_is_refused() {
         epochs: 1,
         ..settings(folder.path())
     };
-    let resume = |config: TrainConfig| Trainer::resume(rag(Kind::T5), config, pairs().len());
+    let resume = |config: TrainConfig| Trainer::resume(rag(Kind::T5), config);
     assert!(matches!(resume(config.clone()), Err(Error::NoRun { .. })));
     new(config.clone()).run(&pairs(), &[]).unwrap();
 
@@ -186,7 +190,22 @@ fn another_run_is_refused() {
         .unwrap()
         .run(&pairs()[1..], &[])
         .unwrap_err();
-    assert!(error.to_string().contains("training pairs"), "{error}");
-    let other = Trainer::resume(rag(Kind::Bart), config, pairs().len());
+    assert!(
+        error.to_string().contains("number of training pairs is"),
+        "{error}"
+    );
+    let mut turned = pairs();
+    turned.reverse();
+    let error = resume(config.clone())
+        .unwrap()
+        .run(&turned, &[])
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("fingerprint of the training pairs"),
+        "{error}"
+    );
+    let other = Trainer::resume(rag(Kind::Bart), config);
     assert!(matches!(other, Err(Error::Record { .. })));
 }

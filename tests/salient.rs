@@ -374,8 +374,8 @@ fn a_model_starts_from_documents_alone() {
         "{report:?}"
     );
     assert_eq!(last.heldout, None);
-    let unknown = rag.tokenizer.id("<unk>").unwrap();
-    let masked = rag.tokenizer.encode_bare("长江于___年").unwrap();
+    let unknown = rag.tokenizer().id("<unk>").unwrap();
+    let masked = rag.tokenizer().encode_bare("长江于___年").unwrap();
     assert!(!masked.contains(&unknown));
     let pairs = cloze_pairs(&passages(), &settings.salient);
     let scores = evaluate::answers(&rag, &pairs, |_, _| {}).unwrap();

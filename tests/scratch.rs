@@ -54,7 +54,7 @@ fn a_model_from_nothing_learns() {
                 evaluate_every: 0,
                 ..TrainConfig::default()
             };
-            let mut trainer = Trainer::new(rag, config, pairs.len()).unwrap();
+            let mut trainer = Trainer::new(rag, config).unwrap();
             trainer.run(&pairs, &[]).unwrap();
             trainer.rag()
         };

@@ -66,12 +66,9 @@ fn answers_stay_as_near_to_the_limit_as_they_were() {
         bert: bert.clone(),
         ..EncoderConfig::default()
     };
-    let config = RagConfig::new(
-        RagModel::Token,
-        encoder,
-        GeneratorConfig::Bart(bart.clone()),
-    );
-    let checkpoint = checkpoint(config, 1);
+    let config = GeneratorConfig::Bart(bart);
+    let rag = RagConfig::new(RagModel::Token, encoder, config.clone());
+    let checkpoint = checkpoint(rag, 1);
     let mut found = Vec::new();
     for (name, baseline) in BASELINE {
         let answer = Answer {
@@ -90,7 +87,7 @@ fn answers_stay_as_near_to_the_limit_as_they_were() {
             tokens: if name.contains("first") { 1 } else { TOKENS },
         };
         // Before and after: a neighbour on the same cores comes and goes.
-        let limit = || Machine::measure(Precision::F32, 1 << 28).limit(&bert, &bart, answer, 4.0);
+        let limit = || Machine::measure(Precision::F32, 1 << 28).limit(&bert, &config, answer, 4.0);
         let before = limit();
         let seconds = fastest(5, || answered(&checkpoint, answer));
         let times = seconds / before.max(limit());

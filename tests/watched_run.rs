@@ -50,8 +50,10 @@ fn drift(action: Action) -> MonitorConfig {
 
 fn question_encoder(rag: &Rag) -> String {
     let mut tensors = Tensors::default();
-    let encoder = &rag.retriever.question_encoder.encoder;
-    rag.config.question_encoder.store(encoder, &mut tensors, "");
+    let encoder = &rag.retriever.question_text_encoder().unwrap().encoder;
+    rag.config()
+        .question_encoder
+        .store(encoder, &mut tensors, "");
     let mut hash = blake3::Hasher::new();
     tensors.hash(&mut hash).unwrap();
     hash.finalize().to_hex().to_string()
@@ -78,7 +80,7 @@ fn told(events: &[Event]) -> Vec<String> {
 fn events_tell_the_run_and_the_page_shows_them() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
-    let mut trainer = Trainer::new(rag(Kind::Bart), config(folder.path()), 4).unwrap();
+    let mut trainer = Trainer::new(rag(Kind::Bart), config(folder.path())).unwrap();
     trainer.run(&pairs(), &pairs()[..2]).unwrap();
     let kinds: String = events(folder.path())
         .iter()
@@ -120,21 +122,21 @@ fn a_resumed_run_tells_what_the_uninterrupted_one_would_have() {
         },
         ..config(folder)
     };
-    let mut trainer = Trainer::new(rag(Kind::T5), settings(whole.path()), 4).unwrap();
+    let mut trainer = Trainer::new(rag(Kind::T5), settings(whole.path())).unwrap();
     trainer.run(&pairs(), &pairs()[..2]).unwrap();
 
     let settings = TrainConfig {
         checkpoint_every: 3,
         ..settings(cut.path())
     };
-    let mut trainer = Trainer::new(rag(Kind::T5), settings.clone(), 4).unwrap();
+    let mut trainer = Trainer::new(rag(Kind::T5), settings.clone()).unwrap();
     let stop = |step: &burn_rag::train::StepReport| match step.step {
         5 => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     };
     trainer.run_while(&pairs(), &pairs()[..2], stop).unwrap();
     assert!(!cut.path().join("report.html").exists());
-    let mut trainer = Trainer::resume(rag(Kind::T5), settings, 4).unwrap();
+    let mut trainer = Trainer::resume(rag(Kind::T5), settings).unwrap();
     trainer.run(&pairs(), &pairs()[..2]).unwrap();
 
     let without_checkpoints = |folder: &Path| {
@@ -157,7 +159,7 @@ fn a_monitor_freezes_the_retriever_and_it_stays_frozen() {
         monitor: drift(Action::FreezeRetriever),
         ..config(folder.path())
     };
-    let mut trainer = Trainer::new(rag(Kind::Bart), settings.clone(), 4).unwrap();
+    let mut trainer = Trainer::new(rag(Kind::Bart), settings.clone()).unwrap();
     let before = question_encoder(&trainer.rag());
     let mut steps = 0;
     trainer
@@ -174,7 +176,7 @@ fn a_monitor_freezes_the_retriever_and_it_stays_frozen() {
     let frozen = question_encoder(&trainer.rag());
     assert_ne!(frozen, before);
 
-    let mut trainer = Trainer::resume(rag(Kind::Bart), settings, 4).unwrap();
+    let mut trainer = Trainer::resume(rag(Kind::Bart), settings).unwrap();
     trainer.run(&pairs(), &[]).unwrap();
     assert_eq!(question_encoder(&trainer.rag()), frozen);
     let warnings: Vec<_> = events(folder.path())
@@ -200,13 +202,13 @@ fn a_monitor_stops_the_run_after_a_checkpoint() {
         monitor: drift(Action::Stop),
         ..config(folder.path())
     };
-    let mut trainer = Trainer::new(rag(Kind::T5), settings.clone(), 4).unwrap();
+    let mut trainer = Trainer::new(rag(Kind::T5), settings.clone()).unwrap();
     trainer.run(&pairs(), &[]).unwrap();
     let told = events(folder.path());
     assert_eq!(told.last(), Some(&Event::Checkpoint { step: 3 }));
     assert!(folder.path().join("report.html").exists());
 
-    let mut resumed = Trainer::resume(rag(Kind::T5), settings, 4).unwrap();
+    let mut resumed = Trainer::resume(rag(Kind::T5), settings).unwrap();
     resumed.run(&pairs(), &[]).unwrap();
     assert_eq!(events(folder.path()), told);
 }
@@ -225,7 +227,7 @@ fn a_monitor_refreshes_the_index_before_it_is_time() {
         },
         ..config(folder.path())
     };
-    let mut trainer = Trainer::new(rag(Kind::Bart), settings.clone(), 4).unwrap();
+    let mut trainer = Trainer::new(rag(Kind::Bart), settings.clone()).unwrap();
     trainer.run(&pairs(), &[]).unwrap();
     let refreshed = events(folder.path()).iter().any(|event| {
         *event
@@ -240,7 +242,7 @@ fn a_monitor_refreshes_the_index_before_it_is_time() {
         context_encoder: Part::Frozen,
         ..settings
     };
-    let error = Trainer::new(rag(Kind::Bart), frozen, 4).err().unwrap();
+    let error = Trainer::new(rag(Kind::Bart), frozen).err().unwrap();
     let setting = "monitor.actions";
     assert!(matches!(error, Error::Setting { setting: found, .. } if found == setting));
 }

@@ -9,7 +9,7 @@ use burn_rag::{
         marginal::RagModel,
         nn::{LinearConfig, Precision},
     },
-    generate::generator::BartConfig,
+    generate::generator::{GeneratorConfig, Sizes, StackSizes},
     prelude::device,
     retrieve::encoder::BertConfig,
 };
@@ -69,9 +69,15 @@ impl Machine {
     }
 
     /// Seconds that an answer of these models takes at least, with weights of `width` bytes.
-    pub fn limit(&self, bert: &BertConfig, bart: &BartConfig, answer: Answer, width: f64) -> f64 {
+    pub fn limit(
+        &self,
+        bert: &BertConfig,
+        generator: &GeneratorConfig,
+        answer: Answer,
+        width: f64,
+    ) -> f64 {
         answer
-            .passes(bert, bart)
+            .passes(bert, generator)
             .map(|(times, pass)| {
                 let operations = 2 * pass.rows * (pass.weights + pass.attention);
                 let bytes = width * (pass.weights + pass.cached) as f64;
@@ -85,10 +91,15 @@ impl Machine {
 
 impl Answer {
     /// How often which passes are made.
-    fn passes(&self, bert: &BertConfig, bart: &BartConfig) -> [(usize, Pass); 4] {
+    fn passes(&self, bert: &BertConfig, generator: &GeneratorConfig) -> [(usize, Pass); 4] {
         let read = self.contexts * self.context_length;
-        let d_model = bart.d_model;
-        let square = d_model * d_model;
+        let Sizes {
+            encoder, decoder, ..
+        } = generator.family().sizes();
+        // A projection of an attention, and the feed-forward block.
+        let square = |stack: StackSizes<'_>| stack.d_model * stack.inner;
+        let block =
+            |stack: StackSizes<'_>| (2 + usize::from(stack.gated)) * stack.d_model * stack.hidden;
         let layer = bert.hidden_size * (4 * bert.hidden_size + 2 * bert.intermediate_size);
         let question = Pass {
             rows: self.question_length,
@@ -96,19 +107,19 @@ impl Answer {
             attention: 2 * bert.num_hidden_layers * self.question_length * bert.hidden_size,
             cached: 0,
         };
-        let layer = 4 * square + 2 * d_model * bart.encoder_ffn_dim;
-        let encoder = Pass {
+        let layer = 4 * square(encoder) + block(encoder);
+        let reading = Pass {
             rows: read,
-            weights: bart.encoder_layers * layer + bart.decoder_layers * 2 * square,
-            attention: 2 * bart.encoder_layers * self.context_length * d_model,
+            weights: encoder.layers * layer + decoder.layers * 2 * square(decoder),
+            attention: 2 * encoder.layers * self.context_length * encoder.inner,
             cached: 0,
         };
-        let layer = 6 * square + 2 * d_model * bart.decoder_ffn_dim;
+        let layer = 6 * square(decoder) + block(decoder);
         let step = Pass {
             rows: self.contexts * self.beams,
-            weights: bart.decoder_layers * layer + d_model * bart.vocab_size,
-            attention: 2 * bart.decoder_layers * self.context_length * d_model,
-            cached: 2 * bart.decoder_layers * read * d_model,
+            weights: decoder.layers * layer + decoder.d_model * generator.vocabulary(),
+            attention: 2 * decoder.layers * self.context_length * decoder.inner,
+            cached: 2 * decoder.layers * read * decoder.inner,
         };
         // Candidates differ in their last word at least, which the other documents are asked for.
         let others = match self.model {
@@ -121,7 +132,7 @@ impl Answer {
         };
         [
             (1, question),
-            (1, encoder),
+            (1, reading),
             (self.tokens, step),
             (others, candidates),
         ]

@@ -7,16 +7,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Writes a file through `write`, then moves it into place.
 ///
 /// # Errors
 /// [`Error::Io`]; the previous file is untouched then.
 pub fn write_file(
-    path: &Path,
+    path: impl AsRef<Path>,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> Result<()> {
+    let path = path.as_ref();
     let folder = parent(path);
     fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
     let mut builder = tempfile::Builder::new();
@@ -46,9 +47,10 @@ pub fn write_file(
 /// # Errors
 /// Those of `fill`, and [`Error::Io`]; the previous folder is untouched then.
 pub fn replace_folder<E: From<Error>>(
-    path: &Path,
+    path: impl AsRef<Path>,
     fill: impl FnOnce(&Path) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
+    let path = path.as_ref();
     let folder = parent(path);
     fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();

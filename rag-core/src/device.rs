@@ -1,6 +1,6 @@
 use burn::tensor::Device;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The device that a string names: `cpu`, `wgpu`, `wgpu:1` (the second discrete GPU) or `cuda:0`.
 ///
@@ -8,7 +8,8 @@ use crate::{Error, Result};
 /// the device with gradients ([`Device::autodiff`]) themselves.
 ///
 /// # Errors
-/// [`Error::Device`] names the strings that this build understands.
+/// [`Error::Device`] names the strings that this build understands, and [`Error::Config`] the values that the environment
+/// variable `RAG_CPU` can have on this processor, where it has another.
 ///
 /// ```
 /// # #[cfg(feature = "flex")]
@@ -27,7 +28,7 @@ pub fn device(name: &str) -> Result<Device> {
     };
     match (kind, index) {
         #[cfg(feature = "flex")]
-        ("cpu", None) => Ok(Device::flex()),
+        ("cpu", None) => cpu(),
         #[cfg(feature = "wgpu")]
         ("wgpu", None) => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
         #[cfg(feature = "wgpu")]
@@ -36,6 +37,18 @@ pub fn device(name: &str) -> Result<Device> {
         ("cuda", index) => Ok(Device::cuda(index.unwrap_or(0))),
         _ => Err(unknown()),
     }
+}
+
+/// The CPU, where `RAG_CPU` does not ask for what it does not have.
+#[cfg(feature = "flex")]
+fn cpu() -> Result<Device> {
+    let allowed = rag_cpu::Processor::allowed();
+    allowed.map_err(|unknown| Error::Config {
+        field: "RAG_CPU".into(),
+        found: unknown.found,
+        expected: format!("one of {} on this processor", unknown.expected),
+    })?;
+    Ok(Device::flex())
 }
 
 fn supported() -> String {

@@ -1,4 +1,5 @@
 use std::{
+    error::Error as StdError,
     fmt, io,
     path::{Path, PathBuf},
 };
@@ -12,11 +13,11 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
     /// A file is not valid JSON, or lacks a field.
-    #[error("{path} is not the JSON that is expected: {source}")]
+    #[error("{path} is not the JSON that is expected; correct it, or copy it again")]
     Json {
         /// The file.
         path: PathBuf,
@@ -24,9 +25,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A folder lacks a file of the checkpoint layout.
-    #[error(
-        "{folder} has none of {expected}; is it a checkpoint folder in the Hugging Face layout?"
-    )]
+    #[error("{folder} has none of {expected}; give a checkpoint folder in the Hugging Face layout")]
     MissingFile {
         /// The folder searched.
         folder: PathBuf,
@@ -42,34 +41,34 @@ pub enum Error {
         reason: String,
     },
     /// The checkpoint lacks tensors that the model needs.
-    #[error("the checkpoint {folder} lacks {} tensor(s) of the model: {}; does config.json describe these weights?", .names.len(), listed(.names))]
+    #[error("the checkpoint {folder} lacks {} tensor(s) of the model: {}; check that config.json describes these weights", .names.len(), listed(.names))]
     MissingTensors {
         /// The checkpoint.
         folder: PathBuf,
-        /// Names in the checkpoint's own words.
+        /// The tensors' names in the checkpoint.
         names: Vec<String>,
     },
     /// The checkpoint holds tensors that the model has no place for.
-    #[error("the checkpoint {folder} holds {} tensor(s) unknown to the model: {}; does config.json describe these weights?", .names.len(), listed(.names))]
+    #[error("the checkpoint {folder} holds {} tensor(s) unknown to the model: {}; check that config.json describes these weights", .names.len(), listed(.names))]
     UnknownTensors {
         /// The checkpoint.
         folder: PathBuf,
-        /// Names in the checkpoint's own words.
+        /// The tensors' names in the checkpoint.
         names: Vec<String>,
     },
     /// A tensor has another shape than config.json says.
     #[error(
-        "{name}: config.json asks for shape {expected:?}, the weights have {found:?}; does config.json describe these weights?"
+        "{name}: config.json asks for shape {expected:?}, the weights have {found:?}; check that config.json describes these weights"
     )]
     Shape {
-        /// The tensor, in the checkpoint's own words.
+        /// The tensor's name in the checkpoint.
         name: String,
-        /// By config.json.
+        /// Shape by config.json.
         expected: Vec<usize>,
-        /// In the file.
+        /// Shape in the file.
         found: Vec<usize>,
     },
-    /// A configuration asks for what this library does not have, or contradicts itself.
+    /// A configuration that this library does not support, or that contradicts itself.
     #[error("unsupported configuration: {field} = {found}; expected {expected}")]
     Config {
         /// The field in the file or struct.
@@ -80,11 +79,11 @@ pub enum Error {
         expected: String,
     },
     /// A tokenizer could not be read or used.
-    #[error("tokenizer {path}: {source}; copy or download the tokenizer's files again")]
+    #[error("the tokenizer {path} failed; copy or download the tokenizer's files again")]
     Tokenizer {
         /// The file, or the model's name.
         path: PathBuf,
-        /// The tokenizers crate's answer.
+        /// The tokenizers crate's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The tokenizer produces ids that the embedding table does not have.
@@ -100,7 +99,7 @@ pub enum Error {
         vocabulary: usize,
     },
     /// A device string that names no device of this build.
-    #[error("device {found:?}: expected one of {expected}")]
+    #[error("there is no device {found:?}; expected one of {expected}")]
     Device {
         /// The string.
         found: String,
@@ -108,20 +107,39 @@ pub enum Error {
         expected: String,
     },
     /// The hub could not be reached, or does not hold what was asked.
-    #[error("hub repository {repository}: {source}")]
+    #[error(
+        "cannot read {repository} from the hub; check its name, the network, and HF_TOKEN for a private repository"
+    )]
     Hub {
         /// `owner/name`.
         repository: String,
-        /// The client's answer.
+        /// The client's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-/// `main` prints the error that it returns with `Debug`, and should teach as well.
+/// Prints the message and its causes, since `main` prints the error that it returns with `Debug`.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        report(self, f)
     }
+}
+
+/// Writes an error and, each after a colon, its causes: `there is no a.txt; check the name: No such file or directory`.
+///
+/// The error enums of all crates print themselves so in their `Debug`. Their `Display` leaves the causes to
+/// [`source`](StdError::source), as reporters such as `anyhow` expect.
+///
+/// # Errors
+/// Those of the formatter.
+pub fn report(error: &dyn StdError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{error}")?;
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        write!(f, ": {error}")?;
+        cause = error.source();
+    }
+    Ok(())
 }
 
 /// `std::result::Result` with this crate's [`Error`].
@@ -146,9 +164,9 @@ fn access(path: &Path, source: &io::Error) -> String {
     match source.kind() {
         io::ErrorKind::NotFound => format!("there is no {path}; check the name"),
         io::ErrorKind::PermissionDenied => {
-            format!("cannot access {path}: {source}; check that you may read and write there")
+            format!("cannot access {path}; check that you may read and write there")
         }
-        _ => format!("cannot access {path}: {source}"),
+        _ => format!("cannot read or write {path}; check the path, the disk and its free space"),
     }
 }
 

@@ -10,13 +10,14 @@ mod device;
 mod error;
 pub mod marginal;
 pub mod nn;
+pub mod parameters;
 mod passage;
 mod token_batch;
 mod tokenizer;
 
 pub use burn::tensor::Device;
 pub use device::device;
-pub use error::{Error, Result};
+pub use error::{Error, Result, report};
 pub use passage::{Passage, Source, Value};
 pub use token_batch::{TokenBatch, padded, slots};
 pub use tokenizer::{Encoding, Tokenizer};

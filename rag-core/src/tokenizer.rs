@@ -1,4 +1,4 @@
-use std::path::{Path, PathBuf};
+use std::{fmt, path::Path, sync::Arc};
 
 use tokenizers::{
     AddedToken, TruncationDirection, TruncationParams, TruncationStrategy,
@@ -9,13 +9,17 @@ use tokenizers::{
     processors::roberta::RobertaProcessing,
 };
 
-use crate::{Error, Result};
+use crate::{
+    atomic::write_file,
+    checkpoint::write_json,
+    error::{Error, Result},
+};
 
-/// Text to token ids and back, as the checkpoint's own tokenizer does it.
-#[derive(Clone, Debug)]
+/// Text to token ids and back, as the checkpoint's own tokenizer does it. Clones share the vocabulary.
+#[derive(Clone)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
-    path: PathBuf,
+    inner: Arc<tokenizers::Tokenizer>,
+    path: Arc<Path>,
 }
 
 /// The ids of one text.
@@ -33,7 +37,8 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`Error::MissingFile`], [`Error::Tokenizer`].
-    pub fn from_folder(folder: &Path) -> Result<Self> {
+    pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
         let [json, vocabulary, bpe, merges] =
             ["tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"]
                 .map(|name| folder.join(name));
@@ -55,7 +60,8 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`Error::Tokenizer`].
-    pub fn from_file(path: &Path) -> Result<Self> {
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         let inner = tokenizers::Tokenizer::from_file(path).map_err(failed(path))?;
         Ok(Self::new(inner, path))
     }
@@ -64,7 +70,8 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`Error::Tokenizer`], also where `[CLS]` or `[SEP]` is missing.
-    pub fn from_bert_vocabulary(path: &Path, lower_case: bool) -> Result<Self> {
+    pub fn from_bert_vocabulary(path: impl AsRef<Path>, lower_case: bool) -> Result<Self> {
+        let path = path.as_ref();
         let model = WordPiece::from_file(&path.to_string_lossy())
             .unk_token("[UNK]".into())
             .build()
@@ -91,7 +98,9 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`Error::Tokenizer`], also where `<s>` or `</s>` is missing.
-    pub fn from_bart_files(vocabulary: &Path, merges: &Path) -> Result<Self> {
+    pub fn from_bart_files(vocabulary: impl AsRef<Path>, merges: impl AsRef<Path>) -> Result<Self> {
+        let vocabulary = vocabulary.as_ref();
+        let merges = merges.as_ref();
         let model = BPE::from_file(&vocabulary.to_string_lossy(), &merges.to_string_lossy())
             .build()
             .map_err(failed(vocabulary))?;
@@ -115,14 +124,14 @@ impl Tokenizer {
     }
 
     /// A tokenizer made in memory, for instance one trained on the user's own texts.
-    pub fn new(inner: impl Into<tokenizers::Tokenizer>, path: impl Into<PathBuf>) -> Self {
+    pub fn new(inner: impl Into<tokenizers::Tokenizer>, path: impl AsRef<Path>) -> Self {
         let mut inner = inner.into();
         // Padding and truncation are this library's business: it never cuts a question.
         inner.with_padding(None);
         let _ = inner.with_truncation(None);
         Self {
-            inner,
-            path: path.into(),
+            inner: Arc::new(inner),
+            path: path.as_ref().into(),
         }
     }
 
@@ -181,7 +190,7 @@ impl Tokenizer {
     where
         T: Into<tokenizers::EncodeInput<'a>> + Send,
     {
-        let mut truncating = self.inner.clone();
+        let mut truncating = (*self.inner).clone();
         truncating
             .with_truncation(Some(TruncationParams {
                 max_length,
@@ -249,7 +258,7 @@ impl Tokenizer {
     pub fn fits(&self, vocabulary: usize) -> Result<()> {
         match self.vocabulary() {
             own if own > vocabulary => Err(Error::Vocabulary {
-                path: self.path.clone(),
+                path: self.path.to_path_buf(),
                 largest: own as u32 - 1,
                 vocabulary,
             }),
@@ -262,12 +271,13 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Tokenizer`].
-    pub fn save(&self, folder: &Path, settings: &serde_json::Value) -> Result<()> {
+    pub fn save(&self, folder: impl AsRef<Path>, settings: &serde_json::Value) -> Result<()> {
+        let folder = folder.as_ref();
         let json = self.to_json()?;
-        crate::atomic::write_file(&folder.join("tokenizer.json"), |file| {
+        write_file(&folder.join("tokenizer.json"), |file| {
             std::io::Write::write_all(file, json.as_bytes())
         })?;
-        crate::checkpoint::write_json(&folder.join("tokenizer_config.json"), settings)
+        write_json(&folder.join("tokenizer_config.json"), settings)
     }
 
     /// The `tokenizer.json` of this tokenizer.
@@ -276,6 +286,16 @@ impl Tokenizer {
     /// [`Error::Tokenizer`].
     pub fn to_json(&self) -> Result<String> {
         self.inner.to_string(true).map_err(failed(&self.path))
+    }
+}
+
+/// Names its file; the vocabulary is too long to print.
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("path", &self.path)
+            .field("vocabulary", &self.vocabulary())
+            .finish_non_exhaustive()
     }
 }
 

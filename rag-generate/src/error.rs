@@ -44,14 +44,14 @@ pub enum Error {
     #[error("no passages were given; give at least one, or retrieve them")]
     NoPassages,
     /// A device could not compute what was asked of it.
-    #[error("the device failed: {0}; it may be out of memory, try fewer documents or beams")]
+    #[error("the device failed; it may be out of memory, try fewer documents or beams")]
     Execution(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// `main` prints the error that it returns with `Debug`, and should teach as well.
+/// Prints the message and its causes, since `main` prints the error that it returns with `Debug`.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        rag_core::report(self, f)
     }
 }
 

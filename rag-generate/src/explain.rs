@@ -1,170 +1,134 @@
-//! An answer and where it came from, as a page to read in a browser.
+//! An answer and where it came from, as a page for a browser.
 
-use std::fmt::{self, Display};
+use maud::{Markup, html};
 
 use crate::{
     Answer, AnswerToken, Evidence,
-    html::{self, Bar, Escaped, Hue},
+    html::{badge, hue, page, probabilities},
 };
 
+const STYLE: &str = include_str!("explain.css");
+
 impl Answer {
-    /// A page that shows which passage each token came from: one HTML file in UTF-8 that needs nothing
+    /// A page that shows which passage each token came from: one HTML file in UTF-8 that loads nothing
     /// else, for light and dark screens.
     ///
     /// A token has the colour of its main passage, the stronger the larger that passage's share
-    /// P(z|x,y_i,y_<i); pointing at it shows all shares, and so does a table. Passages follow with
-    /// P(z|x), P(z|x,y) and their place in the source, numbered by falling P(z|x,y) as where an
-    /// [`Answer`] is displayed.
+    /// P(z|x,y_i,y_<i). Pointing at a token shows all shares, and so does a table. Passages follow with
+    /// P(z|x), P(z|x,y) and their place in the source, numbered by falling P(z|x,y) as an [`Answer`]
+    /// displays them.
     pub fn to_html(&self) -> String {
-        let mut ranks: Vec<usize> = (0..self.evidence.len()).collect();
-        ranks.sort_by(|&a, &b| {
+        let mut passages: Vec<usize> = (0..self.evidence.len()).collect();
+        passages.sort_by(|&a, &b| {
             self.evidence[b]
                 .posterior
                 .total_cmp(&self.evidence[a].posterior)
         });
-        let body = Page {
+        let explained = Explained {
             answer: self,
-            passages: ranks,
+            passages,
         };
-        html::page(&self.question, STYLE, body)
+        let body = html! {
+            h1 dir="auto" { (self.question) }
+            (explained.answer())
+            (explained.passages())
+            (explained.shares())
+        };
+        page(&self.question, STYLE, body)
     }
 }
 
 /// An answer with the positions of its passages by rank.
-struct Page<'a> {
+struct Explained<'a> {
     answer: &'a Answer,
     passages: Vec<usize>,
 }
 
-impl Display for Page<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let question = Escaped(&self.answer.question);
-        writeln!(f, "<h1 dir=\"auto\">{question}</h1>")?;
-        self.answer(f)?;
-        self.legend(f)?;
-        self.shares(f)
-    }
-}
-
-impl Page<'_> {
-    fn answer(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<p class=\"answer\" dir=\"auto\">")?;
-        for (i, token) in self.answer.tokens.iter().enumerate() {
-            let (rank, share) = self.main_passage(token);
-            let class = if token.text.is_empty() {
-                "token mark"
-            } else {
-                "token"
-            };
-            // The space before a word stays outside its colour.
-            let text = self.text(i);
-            let word = text.trim_start();
-            write!(
-                f,
-                "{}<span class=\"{class}\" tabindex=\"0\" data-passage=\"{}\" style=\"{};--share:{share:.3}\">{}",
-                &text[..text.len() - word.len()],
-                rank + 1,
-                Hue(rank),
-                Escaped(word),
-            )?;
-            self.tip(f, i)?;
-            f.write_str("</span>")?;
-        }
-        writeln!(f, "</p>")?;
-        writeln!(
-            f,
-            "<p class=\"soft\">P(y|x) = {:.3} &ensp; log P(y|x) = {:.3}<br>Each token has the colour and \
-             number of the passage it came from most; a stronger colour is a larger share. Point at a token \
-             for the shares of all passages.</p>",
-            self.answer.probability(),
-            self.answer.log_likelihood,
-        )
-    }
-
-    /// What appears where a token is pointed at.
-    fn tip(&self, f: &mut fmt::Formatter<'_>, i: usize) -> fmt::Result {
-        let token = &self.answer.tokens[i];
-        write!(
-            f,
-            "<span class=\"tip\" role=\"tooltip\" dir=\"ltr\"><b>{}</b> P = {:.3}",
-            Escaped(self.text(i).trim()),
-            token.log_probability.exp()
-        )?;
-        for (rank, &z) in self.passages.iter().enumerate() {
-            let share = share(token, z);
-            write!(
-                f,
-                "<span class=\"row\" style=\"{}\"><i class=\"badge\">{}</i><span class=\"name\">{}</span>\
-                 <span class=\"number\">{:.1} %</span></span>",
-                Hue(rank),
-                rank + 1,
-                Escaped(name(&self.answer.evidence[z])),
-                100.0 * share
-            )?;
-        }
-        f.write_str("</span>")
-    }
-
-    fn legend(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "<h2>Passages</h2>")?;
-        for (rank, &z) in self.passages.iter().enumerate() {
-            let evidence = &self.answer.evidence[z];
-            writeln!(
-                f,
-                "<section class=\"passage\" style=\"{}\">\n<h3><i class=\"badge\">{}</i><span dir=\"auto\">{}</span></h3>",
-                Hue(rank),
-                rank + 1,
-                Escaped(name(evidence)),
-            )?;
-            Bar("P(z|x)", "before the answer is known", evidence.prior).fmt(f)?;
-            Bar("P(z|x,y)", "given the answer", evidence.posterior).fmt(f)?;
-            writeln!(f, "<p dir=\"auto\">{}</p>", Escaped(&evidence.passage.text))?;
-            let source = match &evidence.passage.source {
-                Some(source) => source.to_string(),
-                None => evidence.passage.id.clone(),
-            };
-            let source = Escaped(&source);
-            writeln!(f, "<p class=\"soft source\">{source}</p>\n</section>")?;
-        }
-        Ok(())
-    }
-
-    /// Tokens by passages, for those who do not point, and for print.
-    fn shares(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<h2>Share of each passage in each token</h2>\n<div class=\"wide\"><table>\n<tr><th>token</th><th>P</th>")?;
-        for rank in 0..self.passages.len() {
-            write!(
-                f,
-                "<th style=\"{}\"><i class=\"badge\">{}</i></th>",
-                Hue(rank),
-                rank + 1
-            )?;
-        }
-        writeln!(f, "</tr>")?;
-        for (i, token) in self.answer.tokens.iter().enumerate() {
-            let class = if token.text.is_empty() {
-                " class=\"soft\""
-            } else {
-                ""
-            };
-            write!(
-                f,
-                "<tr><th{class} dir=\"auto\">{}</th><td>{:.3}</td>",
-                Escaped(self.text(i).trim()),
-                token.log_probability.exp()
-            )?;
-            for (rank, &z) in self.passages.iter().enumerate() {
-                let share = share(token, z);
-                write!(
-                    f,
-                    "<td class=\"share\" style=\"{};--share:{share:.3}\">{:.1} %</td>",
-                    Hue(rank),
-                    100.0 * share
-                )?;
+impl Explained<'_> {
+    fn answer(&self) -> Markup {
+        html! {
+            p.answer dir="auto" {
+                @for (i, token) in self.answer.tokens.iter().enumerate() {
+                    @let (rank, share) = self.main_passage(token);
+                    @let text = self.text(i);
+                    @let word = text.trim_start();
+                    // The space before a word stays outside its colour.
+                    (text[..text.len() - word.len()])
+                    span.token.mark[token.text.is_empty()] tabindex="0" data-passage=(rank + 1)
+                        style=(coloured(rank, share)) { (word) (self.tip(i)) }
+                }
             }
-            writeln!(f, "</tr>")?;
+            p.soft {
+                "P(y|x) = " (format_args!("{:.3}", self.answer.probability()))
+                " \u{2002} log P(y|x) = " (format_args!("{:.3}", self.answer.log_likelihood))
+                br;
+                "Each token has the colour and number of the passage it came from most; a stronger colour is \
+                 a larger share. Point at a token for the shares of all passages."
+            }
         }
-        writeln!(f, "</table></div>")
+    }
+
+    /// What appears where the i-th token is pointed at.
+    fn tip(&self, i: usize) -> Markup {
+        let token = &self.answer.tokens[i];
+        html! {
+            span.tip role="tooltip" dir="ltr" {
+                b { (self.text(i).trim()) } " P = " (probability(token))
+                @for (rank, &z) in self.passages.iter().enumerate() {
+                    span.row style=(hue(rank)) {
+                        (badge(rank))
+                        span.name { (name(&self.answer.evidence[z])) }
+                        span.number { (percent(share(token, z))) }
+                    }
+                }
+            }
+        }
+    }
+
+    fn passages(&self) -> Markup {
+        html! {
+            h2 { "Passages" }
+            @for (rank, &z) in self.passages.iter().enumerate() {
+                @let evidence = &self.answer.evidence[z];
+                @let passage = &evidence.passage;
+                section.passage style=(hue(rank)) {
+                    h3 { (badge(rank)) span dir="auto" { (name(evidence)) } }
+                    (probabilities(evidence.prior, evidence.posterior))
+                    p dir="auto" { (passage.text) }
+                    p.soft.source {
+                        @if let Some(source) = &passage.source { (source) } @else { (passage.id) }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A table of tokens by passages, for readers who do not point, and for print.
+    fn shares(&self) -> Markup {
+        html! {
+            h2 { "Share of each passage in each token" }
+            .wide {
+                table {
+                    tr {
+                        th { "token" }
+                        th { "P" }
+                        @for rank in 0..self.passages.len() {
+                            th style=(hue(rank)) { (badge(rank)) }
+                        }
+                    }
+                    @for (i, token) in self.answer.tokens.iter().enumerate() {
+                        tr {
+                            th.soft[token.text.is_empty()] dir="auto" { (self.text(i).trim()) }
+                            td { (probability(token)) }
+                            @for (rank, &z) in self.passages.iter().enumerate() {
+                                @let share = share(token, z);
+                                td.share style=(coloured(rank, share)) { (percent(share)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// The rank of a token's main passage, and its share.
@@ -185,6 +149,19 @@ impl Page<'_> {
     }
 }
 
+/// CSS of a background in a passage's colour, the stronger the larger its share.
+fn coloured(rank: usize, share: f32) -> String {
+    format!("{};--share:{share:.3}", hue(rank))
+}
+
+fn probability(token: &AnswerToken) -> String {
+    format!("{:.3}", token.log_probability.exp())
+}
+
+fn percent(share: f32) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
 fn share(token: &AnswerToken, passage: usize) -> f32 {
     token.shares.get(passage).copied().unwrap_or(0.0)
 }
@@ -195,23 +172,6 @@ fn name(evidence: &Evidence) -> &str {
         title => title,
     }
 }
-
-const STYLE: &str = r#".answer { font-size: 1.75rem; line-height: 2.3; margin: 0; white-space: pre-wrap; }
-.token { position: relative; padding: .18em .08em; border-radius: .15em; background: hsl(var(--hue) 85% 55% / calc(var(--share) * .55)); border-bottom: 3px solid hsl(var(--hue) 70% var(--deep)); cursor: help; -webkit-box-decoration-break: clone; box-decoration-break: clone; }
-.token + .token { margin-left: 2px; }
-.token::after { content: attr(data-passage); font-size: .7rem; font-weight: 600; vertical-align: super; color: hsl(var(--hue) 70% var(--deep)); margin-left: .15em; }
-.mark { font-size: .875rem; padding: .4em .5em; color: var(--soft); }
-.token + .mark { margin-left: .6em; }
-.tip { display: none; position: absolute; left: 0; top: calc(100% + 4px); z-index: 1; width: max-content; max-width: min(22rem, 80vw); padding: .6rem .75rem; border: 1px solid var(--line); border-radius: .4rem; background: var(--card); color: var(--ink); box-shadow: 0 4px 16px rgb(0 0 0 / .2); font-size: .875rem; line-height: 1.5; white-space: normal; }
-.token:hover .tip, .token:focus .tip { display: block; }
-.row { display: flex; gap: .5rem; align-items: center; margin-top: .25rem; }
-.row .name { flex: 1; }
-h3 .badge { margin-right: .5rem; }
-.passage { background: var(--card); border: 1px solid var(--line); border-left: 5px solid hsl(var(--hue) 70% var(--deep)); border-radius: .4rem; padding: .9rem 1.1rem; margin: 0 0 .8rem; }
-.passage p { margin: .7rem 0 0; }
-.passage .source { margin-top: .4rem; font-size: .8rem; }
-.share { background: hsl(var(--hue) 85% 55% / calc(var(--share) * .55)); }
-"#;
 
 #[cfg(test)]
 mod tests {
@@ -262,7 +222,7 @@ mod tests {
         }
         assert!(page.contains("<title>长江&lt;/title&gt;&lt;script&gt;x&lt;/script&gt;?</title>"));
         assert!(page.contains("A &lt;b&gt;bold&lt;/b&gt; title"));
-        assert!(page.contains("it&#39;s/a.md, bytes 3–18"));
+        assert!(page.contains("it's/a.md, bytes 3–18"));
         // Nothing is fetched from elsewhere.
         for outside in ["http", "src=", "<link", "@import", "url("] {
             assert!(!page.contains(outside), "{outside}");

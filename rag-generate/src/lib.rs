@@ -8,10 +8,13 @@ pub mod decode;
 mod error;
 mod explain;
 pub mod generator;
+// Hidden: for rag-train's report alone.
+#[doc(hidden)]
 pub mod html;
 pub mod likelihood;
-mod pack;
+mod numbers;
 pub mod plain;
+mod prompt;
 mod rag;
 pub mod rag_sequence;
 pub mod rag_token;
@@ -23,7 +26,7 @@ pub use answer::{Answer, AnswerToken, Evidence, Outcome};
 pub use checkpoint::Checkpoint;
 pub use config::RagConfig;
 pub use error::{Error, Result};
-pub use pack::pack;
+pub use prompt::pack;
 pub use rag::Rag;
 pub use rag_sequence::{SequenceDecoding, SequenceSettings};
 pub use rank::{RankBy, Ranked, Threshold};

@@ -3,8 +3,8 @@
 use rag_core::nn::Precision;
 
 use crate::{
-    Result,
     decode::{Control, GenerationConfig, Hypothesis, generate},
+    error::Result,
     generator::{Generator, GeneratorConfig, Memory},
     reader::writable,
     search::Search,
@@ -22,7 +22,7 @@ pub fn decode(
     precision: Precision,
     control: Control<'_>,
 ) -> Result<Vec<Vec<Hypothesis>>> {
-    writable(config, generation.longest() - 1)?;
+    writable(config, &memory, generation.longest() - 1)?;
     let contexts = memory.contexts();
     let mut search = Search::independent(generator, memory, config.vocabulary(), precision);
     Ok(generate(&mut search, contexts, generation, control)?)

@@ -1,55 +1,50 @@
-use std::path::Path;
+use std::sync::Arc;
 
-use burn::tensor::Device;
-use rag_core::{TokenBatch, Tokenizer, atomic::replace_folder, marginal::RagModel, nn::Precision};
-use rag_retrieve::{Filter, Knowledge, Retrieved, Retriever, Role, TextEncoder};
-use serde_json::json;
+use rag_core::{TokenBatch, Tokenizer, marginal::RagModel, nn::Precision};
+use rag_retrieve::{Filter, Knowledge, Retrieved, Retriever, RetrieverError, TextEncoder};
 
 use crate::{
-    Answer, AnswerToken, Checkpoint, Error, Evidence, RagConfig, Result,
+    answer::{Answer, assemble::assemble},
+    checkpoint::Checkpoint,
+    config::RagConfig,
     decode::{AllowedAnswers, Control, GenerationConfig},
+    error::{Error, Result},
     generator::Generator,
     likelihood::Forced,
-    pack::pack,
+    prompt::pack,
     rag_sequence::{self, SequenceDecoding, SequenceSettings},
     rag_token,
-    reader::{Likelihood, Reader},
+    reader::Reader,
 };
 
 /// Questions that are read and answered at once: the weights are read once for all of them, and their contexts are in
 /// memory together.
 const TOGETHER: usize = 8;
 
-/// A retriever and a generator that answer questions together.
+/// A retriever and a generator that answer questions together. A clone shares weights, vectors and vocabularies with
+/// the original.
 #[derive(Clone, Debug)]
 pub struct Rag {
     /// Finds passages: P(z|x).
     pub retriever: Retriever,
     /// Writes answers: P(y|x,z).
-    pub generator: Generator,
-    /// The generator's tokenizer.
-    pub tokenizer: Tokenizer,
-    /// What the checkpoint says of both.
-    pub config: RagConfig,
-    /// How answers are decoded.
-    pub generation: GenerationConfig,
-    /// How RAG-Sequence compares what its documents propose.
-    pub sequence_decoding: SequenceDecoding,
-    /// The format of the generator's matrix products.
-    pub precision: Precision,
+    generator: Arc<Generator>,
+    /// The generator's.
+    tokenizer: Tokenizer,
+    /// As the checkpoint said; the retriever knows better what `n_docs` and `prior` are.
+    config: Arc<RagConfig>,
+    generation: GenerationConfig,
+    sequence_decoding: SequenceDecoding,
+    /// That of the generator's weights.
+    precision: Precision,
 }
-
-/// The folders of a checkpoint's parts.
-const QUESTION_TOKENIZER: &str = "question_encoder_tokenizer";
-const GENERATOR_TOKENIZER: &str = "generator_tokenizer";
-const CONTEXT_ENCODER: &str = "context_encoder";
 
 impl Rag {
     /// Puts a checkpoint together with its tokenizers, the encoder of passages and the knowledge base
     /// that it made.
     ///
     /// # Errors
-    /// [`rag_core::Error::Vocabulary`]; those of [`Retriever::new`].
+    /// [`rag_core::Error::Vocabulary`]; [`crate::decode::DecodeError::NoStartToken`]; those of [`Retriever::new`].
     pub fn new(
         checkpoint: Checkpoint,
         question_tokenizer: Tokenizer,
@@ -70,115 +65,57 @@ impl Rag {
             question_tokenizer,
             config.question_encoder.clone(),
         )?;
-        let mut retriever =
-            Retriever::new(question_encoder, context_encoder, knowledge, config.n_docs)?;
-        retriever.prior = config.prior;
+        let retriever =
+            Retriever::new(question_encoder, context_encoder, knowledge, config.n_docs)?
+                .with_prior(config.prior);
         Ok(Self {
             retriever,
-            generator,
+            generator: Arc::new(generator),
             tokenizer: generator_tokenizer,
-            config,
+            config: Arc::new(config),
             generation,
             sequence_decoding: SequenceDecoding::default(),
             precision: Precision::default(),
         })
     }
 
-    /// Reads a folder such as `facebook/rag-token-nq`, with its nested tokenizers, to answer from
-    /// `knowledge`. The encoder of passages is read from `context_encoder/` in it.
-    ///
-    /// # Errors
-    /// Those of [`Checkpoint::load`], [`Tokenizer::from_folder`], [`TextEncoder::load`] and
-    /// [`Rag::new`].
-    pub fn load(
-        folder: impl AsRef<Path>,
-        knowledge: impl Knowledge + 'static,
-        device: &Device,
-    ) -> Result<Self> {
-        let context_encoder = Self::load_context_encoder(folder.as_ref(), device)?;
-        Self::load_with(folder, context_encoder, knowledge, device)
+    /// Writes answers: P(y|x,z).
+    pub fn generator(&self) -> &Generator {
+        &self.generator
     }
 
-    /// Like [`Rag::load`], for a folder without the encoder of passages, as the published ones are:
-    /// `facebook/rag-token-nq` goes with `facebook/dpr-ctx_encoder-multiset-base`.
-    ///
-    /// # Errors
-    /// Those of [`Rag::load`].
-    pub fn load_with(
-        folder: impl AsRef<Path>,
-        context_encoder: TextEncoder,
-        knowledge: impl Knowledge + 'static,
-        device: &Device,
-    ) -> Result<Self> {
-        let folder = folder.as_ref();
-        Self::new(
-            Checkpoint::load(folder, device)?,
-            Tokenizer::from_folder(&folder.join(QUESTION_TOKENIZER))?,
-            Tokenizer::from_folder(&folder.join(GENERATOR_TOKENIZER))?,
-            context_encoder,
-            knowledge,
-        )
+    /// The generator's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
     }
 
-    /// Reads the encoder of passages of a checkpoint folder, to build a knowledge base with.
-    ///
-    /// # Errors
-    /// Those of [`TextEncoder::load`]. The tokenizer is the question encoder's where
-    /// `context_encoder/` has none.
-    pub fn load_context_encoder(folder: impl AsRef<Path>, device: &Device) -> Result<TextEncoder> {
-        let folder = folder.as_ref();
-        let encoder = folder.join(CONTEXT_ENCODER);
-        if encoder.join("tokenizer.json").is_file() || encoder.join("vocab.txt").is_file() {
-            return Ok(TextEncoder::load(&encoder, device)?);
+    /// The configuration that a checkpoint of this model has, with the `n_docs` and `prior` of its retriever.
+    pub fn config(&self) -> RagConfig {
+        RagConfig {
+            n_docs: self.retriever.n_docs(),
+            prior: self.retriever.prior(),
+            ..RagConfig::clone(&self.config)
         }
-        let tokenizer = Tokenizer::from_folder(&folder.join(QUESTION_TOKENIZER))?;
-        Ok(TextEncoder::load_with(&encoder, tokenizer, device)?)
     }
 
-    /// Writes the folder that [`Rag::load`] reads and transformers opens; what stood there before is
-    /// replaced whole, or kept where writing fails. The knowledge base is saved by itself.
-    ///
-    /// # Errors
-    /// [`rag_core::Error::Io`].
-    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        replace_folder(folder.as_ref(), |folder| self.write(folder))
+    /// RAG-Sequence or RAG-Token.
+    pub fn model(&self) -> RagModel {
+        self.config.model()
     }
 
-    /// Like [`Rag::save`], file by file into a folder that the caller puts into place.
-    ///
-    /// # Errors
-    /// [`rag_core::Error::Io`].
-    pub fn write(&self, folder: &Path) -> Result<()> {
-        let checkpoint = Checkpoint {
-            config: RagConfig {
-                n_docs: self.retriever.n_docs(),
-                prior: self.retriever.prior,
-                ..self.config.clone()
-            },
-            generation: self.generation.clone(),
-            question_encoder: self.retriever.question_encoder.encoder.clone(),
-            generator: self.generator.clone(),
-        };
-        checkpoint.save(folder)?;
-        let question = &self.retriever.question_encoder;
-        question.save_tokenizer(&folder.join(QUESTION_TOKENIZER))?;
-        self.tokenizer.save(
-            &folder.join(GENERATOR_TOKENIZER),
-            &self.tokenizer_settings(),
-        )?;
-        let context = &self.retriever.context_encoder;
-        context.save(&folder.join(CONTEXT_ENCODER), Role::Context)?;
-        Ok(())
+    /// How answers are decoded, with the model's special tokens.
+    pub fn generation(&self) -> &GenerationConfig {
+        &self.generation
     }
 
-    fn tokenizer_settings(&self) -> serde_json::Value {
-        let token = |id: Option<u32>| id.and_then(|id| self.tokenizer.token(id));
-        json!({
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "pad_token": token(self.generation.pad_token_id),
-            "bos_token": token(self.generation.bos_token_id),
-            "eos_token": token(self.generation.eos_token_id.first().copied()),
-        })
+    /// How RAG-Sequence compares what its documents propose.
+    pub fn sequence_decoding(&self) -> SequenceDecoding {
+        self.sequence_decoding
+    }
+
+    /// The format of the generator's matrix products.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Sets how answers are decoded. The model's special tokens stay where `generation` names none.
@@ -206,19 +143,15 @@ impl Rag {
     /// Chooses RAG-Sequence or RAG-Token; the weights serve both.
     #[must_use]
     pub fn with_model(mut self, model: RagModel) -> Self {
-        self.config.set_model(model);
+        Arc::make_mut(&mut self.config).set_model(model);
         self
     }
 
-    /// Computes the generator's matrix products in `precision`, and stores its matrices so: half the
-    /// memory or less, for answering. Training wants f32 parameters, and refuses others.
-    ///
-    /// # Errors
-    /// Those of [`Generator::with_precision`].
-    pub fn with_precision(mut self, precision: Precision) -> Result<Self> {
-        self.generator = self.generator.with_precision(precision)?;
-        self.precision = precision;
-        Ok(self)
+    /// Sets the longest context in tokens: passage and question.
+    #[must_use]
+    pub fn with_max_combined_length(mut self, tokens: usize) -> Self {
+        Arc::make_mut(&mut self.config).max_combined_length = tokens;
+        self
     }
 
     /// Sets how RAG-Sequence compares what its documents propose.
@@ -228,6 +161,39 @@ impl Rag {
         self
     }
 
+    /// Replaces the generator by one of the same family, sizes and precision: what training made of it, say.
+    #[must_use]
+    pub fn with_generator(mut self, generator: Generator) -> Self {
+        self.generator = Arc::new(generator);
+        self
+    }
+
+    /// Computes the generator's matrix products in `precision`, and stores its matrices so: half the
+    /// memory or less, for answering. Training wants f32 parameters, and refuses others.
+    ///
+    /// # Errors
+    /// Those of [`Generator::with_precision`]; [`rag_core::Error::Config`] where the weights are rounded to another
+    /// precision already.
+    pub fn with_precision(mut self, precision: Precision) -> Result<Self> {
+        if precision == self.precision {
+            return Ok(self);
+        }
+        if self.precision != Precision::F32 {
+            return Err(Error::Core(rag_core::Error::Config {
+                field: "precision".into(),
+                found: format!("{precision:?}"),
+                expected: format!(
+                    "{:?}, which the weights are rounded to; load the model anew for another",
+                    self.precision
+                ),
+            }));
+        }
+        let generator = Arc::unwrap_or_clone(self.generator);
+        self.generator = Arc::new(generator.with_precision(precision)?);
+        self.precision = precision;
+        Ok(self)
+    }
+
     /// The same model, which answers from the passages that `filter` means.
     ///
     /// # Errors
@@ -235,14 +201,18 @@ impl Rag {
     pub fn among(&self, filter: &Filter) -> Result<Self> {
         Ok(Self {
             retriever: self.retriever.among(filter)?,
-            ..self.clone()
+            generator: self.generator.clone(),
+            tokenizer: self.tokenizer.clone(),
+            config: self.config.clone(),
+            generation: self.generation.clone(),
+            ..*self
         })
     }
 
     /// The best answer, with its passages.
     ///
     /// # Errors
-    /// [`rag_retrieve::Error::EmptyQuestion`], [`rag_retrieve::Error::QuestionTooLong`],
+    /// [`rag_retrieve::RetrieverError::EmptyQuestion`], [`rag_retrieve::EncoderError::QuestionTooLong`],
     /// [`Error::QuestionTooLong`], [`Error::Decode`].
     pub fn ask(&self, question: &str) -> Result<Answer> {
         self.ask_with(question, Control::default())
@@ -337,7 +307,7 @@ impl Rag {
         self.judged(&reader, question, passages, sequences)
     }
 
-    /// What the passages say about decoded sequences.
+    /// Scores decoded sequences anew, and makes answers of them.
     fn judged(
         &self,
         reader: &Reader<'_>,
@@ -352,7 +322,7 @@ impl Rag {
         reader
             .likelihoods(self.config.model(), &forced)?
             .into_iter()
-            .map(|likelihood| self.answer(question, passages, likelihood))
+            .map(|likelihood| assemble(question, passages, likelihood, &self.tokenizer))
             .collect()
     }
 
@@ -376,7 +346,7 @@ impl Rag {
         reader
             .likelihoods(self.config.model(), &forced)?
             .into_iter()
-            .map(|likelihood| self.answer(question, &passages, likelihood))
+            .map(|likelihood| assemble(question, &passages, likelihood, &self.tokenizer))
             .collect()
     }
 
@@ -445,66 +415,11 @@ impl Rag {
     pub fn answer_tokens(&self, answer: &str) -> Result<Vec<u32>> {
         Ok(self.tokenizer.encode_bare(answer)?)
     }
-
-    fn answer(
-        &self,
-        question: &str,
-        passages: &[Retrieved],
-        likelihood: Likelihood,
-    ) -> Result<Answer> {
-        let priors = softmax(passages.iter().map(|found| found.score));
-        let ids: Vec<u32> = likelihood.tokens.iter().map(|token| token.id).collect();
-        let mut said = String::new();
-        let tokens = likelihood
-            .tokens
-            .into_iter()
-            .enumerate()
-            .map(|(i, token)| {
-                // Several tokens can make one character: it belongs to the one that completes it.
-                let until = self.tokenizer.decode(&ids[..=i])?;
-                let mut text = String::new();
-                if i + 1 == ids.len() || !until.ends_with('\u{FFFD}') {
-                    text = until.strip_prefix(&said).unwrap_or(&until).to_owned();
-                    said = until;
-                }
-                Ok(AnswerToken {
-                    id: token.id,
-                    text,
-                    log_probability: token.log_probability,
-                    shares: token.shares,
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let evidence = passages
-            .iter()
-            .zip(priors)
-            .zip(likelihood.posterior)
-            .map(|((found, prior), posterior)| Evidence {
-                passage: found.passage.clone(),
-                score: found.score,
-                prior,
-                posterior,
-            })
-            .collect();
-        Ok(Answer {
-            question: question.to_owned(),
-            text: self.tokenizer.decode(&ids)?,
-            log_likelihood: likelihood.log_likelihood,
-            tokens,
-            evidence,
-        })
-    }
 }
 
 pub(crate) fn not_empty(question: &str) -> Result<()> {
     if question.trim().is_empty() {
-        return Err(rag_retrieve::Error::EmptyQuestion.into());
+        return Err(rag_retrieve::Error::from(RetrieverError::EmptyQuestion).into());
     }
     Ok(())
-}
-
-fn softmax(scores: impl Iterator<Item = f32> + Clone) -> Vec<f32> {
-    let max = scores.clone().fold(f32::NEG_INFINITY, f32::max);
-    let total: f32 = scores.clone().map(|score| (score - max).exp()).sum();
-    scores.map(|score| (score - max).exp() / total).collect()
 }

@@ -7,10 +7,10 @@ use rag_core::marginal::{Compat, RagModel, token_negative_log_likelihood};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Result,
     decode::{Control, GenerationConfig, Hypothesis},
-    generator::GeneratorConfig,
-    likelihood::{Forced, Given, numbers},
+    error::Result,
+    likelihood::{Forced, Given},
+    numbers::numbers,
     plain,
     reader::Reader,
 };
@@ -136,10 +136,7 @@ fn transformers_scores(
     candidates: &[&[u32]],
     given: &Given<'_>,
 ) -> Result<Vec<f32>> {
-    let bos = match reader.config {
-        GeneratorConfig::Bart(config) => Some(config.bos_token_id),
-        GeneratorConfig::T5(_) => None,
-    };
+    let bos = reader.config.generation().bos_token_id;
     let pad = reader.config.pad();
     let answers: Vec<_> = candidates
         .iter()

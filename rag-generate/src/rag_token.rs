@@ -1,8 +1,8 @@
 //! Decoding from P(y_i|x,y_<i) = Σ_z P(z|x) P(y_i|x,z,y_<i) (section 2.5 of the paper, RAG-Token).
 
 use crate::{
-    Result,
     decode::{Control, GenerationConfig, Hypothesis, generate},
+    error::Result,
     reader::{Reader, writable},
     search::Search,
 };
@@ -17,7 +17,7 @@ pub fn decode(
     generation: &GenerationConfig,
     control: Control<'_>,
 ) -> Result<Vec<Vec<Hypothesis>>> {
-    writable(reader.config, generation.longest() - 1)?;
+    writable(reader.config, &reader.memory, generation.longest() - 1)?;
     let mut search = Search::marginalised(
         reader.generator,
         reader.memory.clone(),

@@ -1,9 +1,13 @@
 //! Two other systems of the field: generate then rank, and accept or abstain.
 
 use rag_core::Passage;
-use rag_retrieve::{Embedder, Retriever};
+use rag_retrieve::Embedder;
 
-use crate::{Error, Outcome, Rag, Result, rag::not_empty};
+use crate::{
+    answer::Outcome,
+    error::{Error, Result},
+    rag::{Rag, not_empty},
+};
 
 /// When an answer is accepted.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,11 +74,7 @@ impl Rag {
             return Err(Error::NoCandidates);
         }
         not_empty(question)?;
-        let Retriever {
-            question_encoder,
-            context_encoder,
-            ..
-        } = &self.retriever;
+        let question_encoder = self.retriever.question_encoder();
         let scores: Vec<f32> = match by {
             RankBy::Question => {
                 let passages: Vec<_> = candidates
@@ -82,7 +82,7 @@ impl Rag {
                     .map(|candidate| Passage::new("", "", *candidate))
                     .collect();
                 let question = question_encoder.embed_questions(&[question])?;
-                let candidates = context_encoder.embed_passages(&passages)?;
+                let candidates = self.retriever.context_encoder().embed_passages(&passages)?;
                 candidates.dot(&question.row(0)).to_vec()
             }
             RankBy::Evidence => {

@@ -9,9 +9,10 @@ use rag_core::{
 };
 
 use crate::{
-    Error, Result,
+    error::{Error, Result},
     generator::{Generator, GeneratorConfig, Memory},
-    likelihood::{Forced, Given, numbers, token_log_probs},
+    likelihood::{Forced, Given, token_log_probs},
+    numbers::numbers,
 };
 
 /// The generator with the contexts of a question, or of several, before it, encoded once for all that is asked of
@@ -125,7 +126,7 @@ impl<'a> Reader<'a> {
             return Err(Error::NoCandidates);
         }
         for answer in answers {
-            writable(self.config, answer.inputs.len())?;
+            writable(self.config, &self.memory, answer.inputs.len())?;
         }
         let (by_document, _) = self.token_log_probs(answers, given)?;
         let [candidates, n_docs, length] = by_document.dims();
@@ -183,9 +184,9 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Refuses answers of more tokens than the generator has positions for.
-pub(crate) fn writable(config: &GeneratorConfig, tokens: usize) -> Result<()> {
-    match config.max_positions() {
+/// Refuses answers of more tokens than the generator has positions for after the contexts in `memory`.
+pub(crate) fn writable(config: &GeneratorConfig, memory: &Memory, tokens: usize) -> Result<()> {
+    match config.family().longest_answer(memory.length()) {
         Some(longest) if tokens > longest => Err(Error::AnswerTooLong { tokens, longest }),
         _ => Ok(()),
     }

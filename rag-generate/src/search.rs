@@ -11,7 +11,7 @@ use crate::{
     generator::{Cache, Generator, Memory},
 };
 
-/// A generator as the decoder sees it: each search reads its own contexts, of which it has one
+/// The generator behind [`NextToken`]: each search reads its own contexts, of which it has one
 /// (plain generation, and each document of RAG-Sequence) or `n_docs` (RAG-Token, which marginalises
 /// every step).
 ///
@@ -193,35 +193,14 @@ mod tests {
     use rag_core::{TokenBatch, device, marginal::log_prior, padded};
 
     use super::*;
-    use crate::generator::{BartConfig, GeneratorConfig, T5Config};
+    use crate::generator::fixtures::{self, Tiny};
 
     const VOCABULARY: usize = 12;
     const PAD: u32 = 1;
 
-    fn generators() -> [Generator; 2] {
-        let bart = GeneratorConfig::Bart(BartConfig {
-            vocab_size: VOCABULARY,
-            d_model: 16,
-            encoder_layers: 1,
-            decoder_layers: 2,
-            encoder_attention_heads: 2,
-            decoder_attention_heads: 2,
-            encoder_ffn_dim: 16,
-            decoder_ffn_dim: 16,
-            max_position_embeddings: 16,
-            init_std: 0.4,
-            ..BartConfig::default()
-        });
-        let t5 = GeneratorConfig::T5(T5Config {
-            vocab_size: VOCABULARY,
-            d_model: 16,
-            d_kv: 8,
-            d_ff: 16,
-            num_layers: 2,
-            num_heads: 2,
-            ..T5Config::default()
-        });
-        [bart, t5].map(|config| config.init(&device("cpu").unwrap()).unwrap())
+    fn generators() -> impl Iterator<Item = Generator> {
+        let generator = |fixture: fixtures::Fixture| fixture.generator(Tiny::default(), 6).1;
+        fixtures::ALL.into_iter().map(generator)
     }
 
     const CONTEXTS: [&[u32]; 6] = [

@@ -4,7 +4,10 @@ use rag_core::Tokenizer;
 use text_splitter::{ChunkConfig, TextSplitter, TryChunkSizer};
 use unicode_segmentation::UnicodeSegmentation;
 
-use crate::error::{Error, Result};
+use crate::{
+    document::DocumentError,
+    error::{Error, Result},
+};
 
 /// How documents are cut into passages.
 ///
@@ -64,15 +67,16 @@ impl Chunking {
     /// at either end, and together all of the text but white space.
     ///
     /// # Errors
-    /// [`Error::Chunking`] where the size is 0 or not above the overlap, [`rag_core::Error::Tokenizer`] where
+    /// [`DocumentError::Chunking`] where the size is 0 or not above the overlap, [`rag_core::Error::Tokenizer`] where
     /// the tokenizer fails.
     pub fn split(&self, text: &str) -> Result<Vec<Range<usize>>> {
         if self.overlap >= self.size {
-            return Err(Error::Chunking {
+            return Err(DocumentError::Chunking {
                 unit: self.unit.name(),
                 size: self.size,
                 overlap: self.overlap,
-            });
+            }
+            .into());
         }
         match &self.unit {
             Unit::Words => Ok(self.windows(&words(text))),
@@ -107,10 +111,12 @@ impl Chunking {
         let config = ChunkConfig::new(self.size)
             .with_sizer(Tokens(tokenizer))
             .with_overlap(self.overlap)
-            .map_err(|_| Error::Chunking {
-                unit: self.unit.name(),
-                size: self.size,
-                overlap: self.overlap,
+            .map_err(|_| {
+                Error::Document(DocumentError::Chunking {
+                    unit: self.unit.name(),
+                    size: self.size,
+                    overlap: self.overlap,
+                })
             })?;
         TextSplitter::new(config)
             .try_chunk_indices(text)
@@ -374,7 +380,10 @@ mod tests {
             Chunking::sentences(2).with_overlap(2),
             Chunking::tokens(3, &tokenizer()).with_overlap(4),
         ] {
-            assert!(matches!(chunking.split("a"), Err(Error::Chunking { .. })));
+            assert!(matches!(
+                chunking.split("a"),
+                Err(Error::Document(DocumentError::Chunking { .. }))
+            ));
         }
     }
 

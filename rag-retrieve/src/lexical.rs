@@ -21,7 +21,11 @@ use tantivy::{
 };
 use unicode_segmentation::UnicodeSegmentation;
 
-use crate::{Error, Result, index::Hit};
+use crate::{
+    error::{Error, Result},
+    index::{Hit, IndexError},
+    knowledge::KnowledgeError,
+};
 
 /// An inverted index over the words of titles and texts, in memory.
 ///
@@ -63,7 +67,7 @@ impl LexicalIndex {
     /// gives them; a [`Hit::position`] counts them from 0.
     ///
     /// # Errors
-    /// Those of the passages; [`Error::Lexical`].
+    /// Those of the passages; [`IndexError::Lexical`](crate::IndexError::Lexical).
     pub fn new(passages: impl IntoIterator<Item = Result<Passage>>) -> Result<Self> {
         let mut schema = Schema::builder();
         let indexing = TextFieldIndexing::default()
@@ -77,9 +81,7 @@ impl LexicalIndex {
         let index = tantivy::Index::create_in_ram(schema.build());
         index.tokenizers().register(ANALYZER, analyzer());
 
-        let mut writer: IndexWriter = index
-            .writer_with_num_threads(1, BUFFER)
-            .map_err(Error::lexical)?;
+        let mut writer: IndexWriter = index.writer_with_num_threads(1, BUFFER).map_err(failed)?;
         writer.set_merge_policy(Box::new(NoMergePolicy));
         let mut len = 0;
         let mut ids = blake3::Hasher::new();
@@ -90,14 +92,14 @@ impl LexicalIndex {
             document.add_text(words, &passage.title);
             document.add_text(words, &passage.text);
             document.add_u64(position, len as u64);
-            writer.add_document(document).map_err(Error::lexical)?;
+            writer.add_document(document).map_err(failed)?;
             len += 1;
         }
-        writer.commit().map_err(Error::lexical)?;
+        writer.commit().map_err(failed)?;
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual);
-        let searcher = reader.try_into().map_err(Error::lexical)?.searcher();
+        let searcher = reader.try_into().map_err(failed)?.searcher();
         Ok(Self {
-            addresses: addresses(&searcher, len).map_err(Error::lexical)?,
+            addresses: addresses(&searcher, len).map_err(failed)?,
             searcher,
             words,
             ids: ids.finalize(),
@@ -121,7 +123,7 @@ impl LexicalIndex {
     /// counts as often.
     ///
     /// # Errors
-    /// [`Error::Lexical`].
+    /// [`IndexError::Lexical`](crate::IndexError::Lexical).
     pub fn search(&self, question: &str, k: usize) -> Result<Vec<Hit>> {
         self.search_among(question, k, None)
     }
@@ -129,7 +131,7 @@ impl LexicalIndex {
     /// Like [`LexicalIndex::search`], of the passages at the positions `among`, which rise; of all for `None`.
     ///
     /// # Errors
-    /// [`Error::Lexical`].
+    /// [`IndexError::Lexical`](crate::IndexError::Lexical).
     ///
     /// # Panics
     /// If a position is not below [`LexicalIndex::len`].
@@ -166,7 +168,7 @@ impl LexicalIndex {
             None => self.searcher.search(&query, &best),
         };
         Ok(found
-            .map_err(Error::lexical)?
+            .map_err(failed)?
             .into_iter()
             .filter_map(|((score, position), _)| {
                 let position = position? as usize;
@@ -179,13 +181,14 @@ impl LexicalIndex {
     /// [`LexicalIndex::search`] gives those that it finds, 0 for those that share no word.
     ///
     /// # Errors
-    /// [`Error::Lexical`], [`Error::Position`].
+    /// [`IndexError::Lexical`](crate::IndexError::Lexical), [`KnowledgeError::Position`].
     pub fn scores(&self, question: &str, positions: &[usize]) -> Result<Vec<f32>> {
         let len = self.len();
         let mut wanted = Vec::with_capacity(positions.len());
         for (place, &position) in positions.iter().enumerate() {
             let address = self.addresses.get(position);
-            let address = address.ok_or(Error::Position { position, len })?;
+            let address =
+                address.ok_or(Error::Knowledge(KnowledgeError::Position { position, len }))?;
             wanted.push((*address, place));
         }
         let mut scores = vec![0.0; positions.len()];
@@ -213,7 +216,7 @@ impl LexicalIndex {
             }
             Ok(())
         };
-        read().map_err(Error::lexical)?;
+        read().map_err(failed)?;
         Ok(scores)
     }
 
@@ -257,12 +260,10 @@ fn addresses(searcher: &Searcher, len: usize) -> tantivy::Result<Arc<[DocAddress
     Ok(addresses.into())
 }
 
-impl Error {
-    fn lexical(source: TantivyError) -> Self {
-        Self::Lexical {
-            source: Box::new(source),
-        }
-    }
+fn failed(source: TantivyError) -> Error {
+    Error::Index(IndexError::Lexical {
+        source: Box::new(source),
+    })
 }
 
 /// The same for passages and questions.
@@ -456,10 +457,10 @@ mod tests {
         let error = index.scores("cat", &[500]).unwrap_err();
         assert!(matches!(
             error,
-            Error::Position {
+            Error::Knowledge(KnowledgeError::Position {
                 position: 500,
                 len: 500
-            }
+            })
         ));
 
         let mut best = index.search(question, texts.len()).unwrap();
@@ -497,7 +498,10 @@ mod tests {
 
     #[test]
     fn errors_of_passages_are_kept() {
-        let failed = LexicalIndex::new([Err(Error::EmptyKnowledgeBase)]);
-        assert!(matches!(failed, Err(Error::EmptyKnowledgeBase)));
+        let failed = LexicalIndex::new([Err(KnowledgeError::Empty.into())]);
+        assert!(matches!(
+            failed,
+            Err(Error::Knowledge(KnowledgeError::Empty))
+        ));
     }
 }

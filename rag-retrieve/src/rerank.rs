@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Error, Result,
-    encoder::{Bert, BertConfig, by_length, tokenizer_settings},
+    encoder::{Bert, BertConfig, EncoderError, by_length, tokenizer_settings},
+    error::{Error, Result},
 };
 
 /// Judges passages that were found for a question.
@@ -24,7 +24,7 @@ pub trait Reranker: fmt::Debug + Send + Sync {
     /// A score for each of `passages`, in their order, larger for better ones.
     ///
     /// # Errors
-    /// [`Error::QuestionTooLong`]; those of the tokenizer.
+    /// [`EncoderError::QuestionTooLong`]; those of the tokenizer.
     fn rerank(&self, question: &str, passages: &[Passage]) -> Result<Vec<f32>>;
 }
 
@@ -112,7 +112,8 @@ impl CrossEncoder {
     /// # Errors
     /// Those of [`Weights`] and [`Tokenizer::from_folder`]; [`rag_core::Error::Config`] for another model,
     /// or another number of labels.
-    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
+    pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let folder = folder.as_ref();
         #[derive(Deserialize)]
         struct Head {
             #[serde(default)]
@@ -154,7 +155,8 @@ impl CrossEncoder {
     ///
     /// # Errors
     /// [`rag_core::Error::Io`].
-    pub fn save(&self, folder: &Path) -> Result<()> {
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
         let path = folder.join("config.json");
         let mut config =
             serde_json::to_value(&self.config).map_err(rag_core::Error::json(&path))?;
@@ -175,7 +177,7 @@ impl CrossEncoder {
         let longest = self.config.max_position_embeddings;
         let tokens = self.tokenizer.encode_pair(question, "")?.ids.len();
         if tokens > longest {
-            return Err(Error::QuestionTooLong { tokens, longest });
+            return Err(EncoderError::QuestionTooLong { tokens, longest }.into());
         }
         let pairs = passages
             .iter()

@@ -1,7 +1,8 @@
 use std::{fmt, path::PathBuf};
 
-use crate::plan::Size;
 use burn::store::RecordError;
+
+use crate::plan::size::Size;
 
 /// What can go wrong while training or measuring.
 #[derive(thiserror::Error)]
@@ -30,7 +31,7 @@ pub enum Error {
     },
     /// An entry of a file in DPR's layout is not one.
     #[error(
-        "{path}, entry {entry}: expected a list of {{\"question\", \"answers\", \"positive_ctxs\": [{{\"title\", \"text\"}}, ..], \"hard_negative_ctxs\"?}}: {reason}; mend or remove the entry"
+        "{path}, entry {entry}: expected a list of {{\"question\", \"answers\", \"positive_ctxs\": [{{\"title\", \"text\"}}, ..], \"hard_negative_ctxs\"?}}; mend or remove the entry"
     )]
     Entry {
         /// The file.
@@ -38,7 +39,7 @@ pub enum Error {
         /// Counted from 1.
         entry: usize,
         /// What is wrong with it.
-        reason: String,
+        source: serde_json::Error,
     },
     /// A file without anything to train on or to measure.
     #[error("{path} holds no example; give at least one")]
@@ -48,7 +49,7 @@ pub enum Error {
     },
     /// A line of a metrics file is not an event.
     #[error(
-        "{path}, line {line}: expected an event such as {{\"event\": \"step\", ..}}: {reason}; remove the line, or begin a new file"
+        "{path}, line {line}: expected an event such as {{\"event\": \"step\", ..}}; remove the line, or begin a new file"
     )]
     Metrics {
         /// The file.
@@ -56,13 +57,13 @@ pub enum Error {
         /// Counted from 1.
         line: usize,
         /// What is wrong with it.
-        reason: String,
+        source: serde_json::Error,
     },
     /// Nothing to train on or to measure.
     #[error("there are no question-answer pairs; give at least one")]
     NoExamples,
     /// A pair that cannot be trained on.
-    #[error("pair {number} ({question:?}): {source}; mend or remove it")]
+    #[error("pair {number} ({question:?}) cannot be trained on; correct or remove it")]
     Pair {
         /// Counted from 1.
         number: usize,
@@ -95,7 +96,7 @@ pub enum Error {
         folder: PathBuf,
     },
     /// The state of a run cannot be written or read.
-    #[error("{path}: {source}; the run's folder must be writable and unchanged")]
+    #[error("cannot write or read {path}; the run's folder must be writable and unchanged")]
     Record {
         /// The file.
         path: PathBuf,
@@ -146,7 +147,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// An answer that should be a regular expression is none.
-    #[error("expected answers that are regular expressions: {0}")]
+    #[error("expected answers that are regular expressions; correct them, or compare texts")]
     Pattern(#[source] regex::Error),
     /// LoRA was asked for projections that a model does not have.
     #[error(
@@ -202,10 +203,10 @@ pub enum Error {
     },
 }
 
-/// `main` prints the error that it returns with `Debug`, and should teach as well.
+/// Prints the message and its causes, since `main` prints the error that it returns with `Debug`.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        rag_core::report(self, f)
     }
 }
 

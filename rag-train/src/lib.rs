@@ -1,53 +1,82 @@
 //! Question-answer pairs to better parameters: retriever and generator trained together through the
 //! marginal likelihood, and what is measured of them.
+//!
+//! Three types are enough for most programs:
+//!
+//! - [`TrainConfig`]: every setting of a run, with defaults that work;
+//! - [`Trainer`]: takes a [`Rag`](rag_generate::Rag) and a [`TrainConfig`], runs over [`QuestionAnswer`]s, and gives the
+//!   trained [`Rag`](rag_generate::Rag) back;
+//! - [`Report`]: what the run did, an entry an epoch.
+//!
+//! ```no_run
+//! use rag_train::{TrainConfig, Trainer, read_pairs};
+//!
+//! # fn run(rag: rag_generate::Rag) -> rag_train::Result<()> {
+//! let pairs = read_pairs("pairs.jsonl")?;
+//! let mut trainer = Trainer::new(rag, TrainConfig::default())?;
+//! let report = trainer.run(&pairs, &[])?;
+//! let rag = trainer.rag();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The rooms, from what is needed to what needs it:
+//!
+//! | folder | what is there |
+//! |---|---|
+//! | `data/` | question-answer pairs, and DPR's questions with passages for and against |
+//! | [`evaluate`] | how good answers and passages are, and how far probabilities can be trusted |
+//! | `objective/` | what is minimised, and its gradient |
+//! | [`watch`] | what each step tells, monitors that warn, the report; plain data |
+//! | `run/` | settings, the loop over epochs, one step, the optimiser, saving and resuming |
+//! | `retriever/` | the retriever by itself: [`contrastive`] training, hard negatives, the weights of P(z\|x) |
+//! | `start/` | a model from nothing, a retriever from passages, questions made of documents ([`salient`]) |
+//! | [`lora`] | adapters of low rank in place of all parameters |
+//! | [`plan`] | what training takes in memory, before it runs |
 
-mod adamw;
-mod bootstrap;
-mod config;
-pub mod contrastive;
+#![warn(missing_debug_implementations)]
+
 mod data;
-mod diary;
 mod error;
 pub mod evaluate;
-mod fit_prior;
-pub mod gradients;
-pub mod inverse_cloze;
 pub mod lora;
-mod measured;
-mod mine;
 mod objective;
-mod optimizer;
-mod order;
 pub mod plan;
-mod prepare;
-mod progress;
-mod refresh;
-mod report;
-pub mod salient;
-mod scaler;
-mod schedule;
-mod scratch;
-mod state;
-mod trainer;
+mod retriever;
+mod run;
+mod start;
 pub mod watch;
 
-pub use bootstrap::{Bootstrap, bootstrap};
-pub use config::{Activations, IndexRefresh, Metric, OptimizerKind, Order, Part, TrainConfig};
-pub use contrastive::{ContrastiveConfig, ContrastiveReport, Encoders, train_contrastive};
-pub use data::{DprExample, QuestionAnswer, leaks, read_dpr, read_pairs, write_dpr};
-pub use error::{Error, Result};
-pub use fit_prior::fit_prior;
-pub use inverse_cloze::InverseCloze;
-pub use measured::Measured;
-pub use mine::{Mined, Mining, mine};
-pub use objective::{
-    Backward, Batch, Beliefs, DropoutSeed, EncoderInput, JointModel, Losses, Objective, Prior,
-    RetrieverLoss,
+pub use data::{
+    dpr::{DprExample, read_dpr, write_dpr},
+    pairs::{QuestionAnswer, leaks, read_pairs},
 };
-pub use optimizer::{Accumulation, Optimizer, Stepped};
-pub use report::{Epoch, ExampleReport, Report, StepReport};
-pub use salient::{SalientSpans, cloze_pairs};
-pub use scaler::LossScaler;
-pub use schedule::{Decay, Schedule};
-pub use scratch::ScratchConfig;
-pub use trainer::Trainer;
+pub use error::{Error, Result};
+pub use evaluate::measured::{Measured, Metric};
+pub use objective::{
+    joint::{Batch, DropoutSeed, EncoderInput, JointModel},
+    loss::{Backward, Beliefs, Losses, Objective, RetrieverLoss},
+    prior::Prior,
+};
+pub use retriever::{
+    contrastive::{self, ContrastiveConfig, ContrastiveReport, Encoders, train_contrastive},
+    fit_prior::fit_prior,
+    mine::{Mined, Mining, mine},
+};
+pub use run::{
+    activations::Activations,
+    config::{IndexRefresh, Part, TrainConfig},
+    gradients,
+    optimizer::{Accumulation, Optimizer, OptimizerKind, Stepped},
+    order::Order,
+    report::{Epoch, ExampleReport, Report, StepReport},
+    scaler::LossScaler,
+    schedule::{Decay, Schedule},
+    trainer::Trainer,
+};
+pub use start::{
+    bootstrap::{Bootstrap, bootstrap},
+    inverse_cloze::{self, InverseCloze},
+    salient::{self, SalientSpans, cloze_pairs},
+    scratch::ScratchConfig,
+};

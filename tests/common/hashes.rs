@@ -2,12 +2,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ndarray::{Array1, Array2};
 use rag_core::Passage;
-use rag_retrieve::{Embedder, Error, Fingerprint, Result};
+use rag_retrieve::{Embedder, Error, Fingerprint, Result, RetrieverError};
 
 pub const DIMENSION: usize = 8;
 
 /// Vectors that are hashes of titles and texts; another for each version.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Hashes {
     pub version: u64,
     pub read: AtomicUsize,
@@ -41,7 +41,7 @@ impl Embedder for Hashes {
         let mut vectors = Array2::zeros((passages.len(), DIMENSION));
         for (passage, mut vector) in passages.iter().zip(vectors.rows_mut()) {
             if self.fails_after.is_some_and(|most| self.read() >= most) {
-                return Err(Error::EmptyQuestion);
+                return Err(Error::Retriever(RetrieverError::EmptyQuestion));
             }
             self.read.fetch_add(1, Ordering::Relaxed);
             vector.assign(&self.vector(passage));

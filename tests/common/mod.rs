@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, dead_code)]
 
 pub mod hashes;
-pub mod random;
 
 use std::{
     collections::BTreeMap,
@@ -13,14 +12,14 @@ use std::{
 };
 
 use burn_rag::{
-    burn::{
-        module::{Module, ModuleMapper, Param},
-        tensor::{Device, Tensor, TensorData},
-    },
+    burn::tensor::Device,
     core::{Passage, Tokenizer, marginal::RagModel},
     generate::{
         Checkpoint, Rag, RagConfig,
-        generator::{BartConfig, GeneratorConfig, T5Config},
+        generator::{
+            GeneratorConfig,
+            fixtures::{Tiny, Words},
+        },
     },
     retrieve::{
         EncoderConfig, KnowledgeBase, Storage, TextEncoder, build_knowledge_base,
@@ -29,19 +28,10 @@ use burn_rag::{
 };
 use serde_json::json;
 
-pub use random::Random;
-
-/// Which generator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Bart,
-    /// Version 1.0: the head is tied to the embeddings.
-    T5,
-    /// Version 1.1.
-    GatedT5,
-}
-
-pub const KINDS: [Kind; 3] = [Kind::Bart, Kind::T5, Kind::GatedT5];
+/// Which generator; and all of them.
+pub use burn_rag::generate::generator::fixtures::{
+    ALL as KINDS, Fixture as Kind, Random, seeded, without_dropout,
+};
 
 pub const MODELS: [RagModel; 2] = [RagModel::Sequence, RagModel::Token];
 
@@ -106,11 +96,6 @@ pub fn checkpoint(config: RagConfig, seed: u64) -> Checkpoint {
     checkpoint
 }
 
-/// The same module with weights that follow from `seed` alone.
-pub fn seeded<M: Module>(module: M, seed: u64) -> M {
-    module.map(&mut Fill(Random(seed)))
-}
-
 pub fn encoder_config() -> EncoderConfig {
     EncoderConfig {
         bert: BertConfig {
@@ -138,36 +123,18 @@ pub fn context_encoder_with(config: EncoderConfig, seed: u64) -> TextEncoder {
 }
 
 pub fn generator_config(kind: Kind) -> GeneratorConfig {
-    let t5 = T5Config {
-        vocab_size: t5_pieces().len(),
+    (kind.config)(Tiny {
+        vocabulary: match kind.tokenizer {
+            Words::ByteLevel => bart_vocabulary().len(),
+            Words::Pieces => t5_pieces().len(),
+        },
         d_model: 32,
-        d_kv: 8,
-        d_ff: 48,
-        num_layers: 2,
-        num_heads: 4,
-        ..T5Config::default()
-    };
-    match kind {
-        Kind::Bart => GeneratorConfig::Bart(BartConfig {
-            vocab_size: bart_vocabulary().len(),
-            d_model: 32,
-            encoder_layers: 2,
-            decoder_layers: 2,
-            encoder_attention_heads: 4,
-            decoder_attention_heads: 4,
-            encoder_ffn_dim: 48,
-            decoder_ffn_dim: 48,
-            max_position_embeddings: 400,
-            forced_eos_token_id: None,
-            ..BartConfig::default()
-        }),
-        Kind::T5 => GeneratorConfig::T5(t5),
-        Kind::GatedT5 => GeneratorConfig::T5(T5Config {
-            feed_forward_proj: "gated-gelu".into(),
-            tie_word_embeddings: false,
-            ..t5
-        }),
-    }
+        heads: 4,
+        hidden: 48,
+        encoder_layers: 2,
+        decoder_layers: 2,
+        positions: 400,
+    })
 }
 
 pub fn knowledge(encoder: &TextEncoder) -> KnowledgeBase {
@@ -210,9 +177,9 @@ pub fn question_tokenizer() -> Tokenizer {
 /// BART's byte-level BPE from `vocab.json` and `merges.txt`, or T5's pieces from a `tokenizer.json`.
 pub fn generator_tokenizer(kind: Kind) -> Tokenizer {
     let folder = tempfile::tempdir().unwrap();
-    match kind {
-        Kind::Bart => write_bart_tokenizer(folder.path()),
-        Kind::T5 | Kind::GatedT5 => write_t5_tokenizer(folder.path()),
+    match kind.tokenizer {
+        Words::ByteLevel => write_bart_tokenizer(folder.path()),
+        Words::Pieces => write_t5_tokenizer(folder.path()),
     }
     Tokenizer::from_folder(folder.path()).unwrap()
 }
@@ -346,21 +313,4 @@ pub fn assert_close(found: f32, expected: f32, tolerance: f32) {
         difference <= tolerance,
         "expected {expected}, found {found}: {difference} apart"
     );
-}
-
-/// Matrices from -0.5 to 0.5; vectors (norms, biases) a little off what they were.
-struct Fill(Random);
-
-impl ModuleMapper for Fill {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|tensor| {
-            let shape = tensor.shape();
-            let scale = if D == 1 { 0.05 } else { 0.5 };
-            let values: Vec<f32> = (0..shape.num_elements())
-                .map(|_| self.0.unit() * scale)
-                .collect();
-            let drawn = Tensor::from_data(TensorData::new(values, shape), &tensor.device());
-            if D == 1 { tensor + drawn } else { drawn }
-        })
-    }
 }

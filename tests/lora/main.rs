@@ -15,24 +15,21 @@ use burn_rag::{
         tensor::{Int, Tensor, TensorData},
     },
     core::TokenBatch,
-    generate::generator::{Generator, GeneratorConfig},
+    generate::generator::Generator,
     prelude::*,
     train::{
         Activations, Error, gradients,
         lora::{self, Lora, LoraConfig, Scaling},
     },
 };
-use common::{KINDS, Kind, MODELS, QUESTIONS, Random, cpu, rag_with};
+use common::{KINDS, Kind, MODELS, QUESTIONS, Random, cpu, rag_with, without_dropout};
 
 /// Without dropout, so that the loss of a step says what the steps before it did.
 fn rag(kind: Kind) -> Rag {
     let mut config = common::config(kind);
     config.question_encoder.bert.hidden_dropout_prob = 0.0;
     config.question_encoder.bert.attention_probs_dropout_prob = 0.0;
-    match &mut config.generator {
-        GeneratorConfig::Bart(bart) => bart.dropout = 0.0,
-        GeneratorConfig::T5(t5) => t5.dropout_rate = 0.0,
-    }
+    config.generator = without_dropout(&config.generator);
     rag_with(kind, common::checkpoint(config, 1))
 }
 
@@ -45,11 +42,7 @@ fn everywhere(kind: Kind) -> Lora {
         ..LoraConfig::default()
     };
     Lora {
-        generator: Some(config(match kind {
-            Kind::Bart => "q_proj k_proj v_proj out_proj fc1 fc2",
-            Kind::T5 => "q k v o wi wo",
-            Kind::GatedT5 => "q k v o wi_0 wi_1 wo lm_head",
-        })),
+        generator: Some(config(kind.projections)),
         question_encoder: Some(LoraConfig {
             scaling: Scaling::RootOfRank,
             ..config("query key value dense encode_proj")
@@ -86,10 +79,11 @@ fn adapted(lora: &Lora, rag: Rag) -> Rag {
         in_adapter: false,
     };
     let mut rag = lora.apply(rag).unwrap();
-    let encoder = &mut rag.retriever.question_encoder.encoder;
-    *encoder = encoder.clone().map(&mut fill);
-    rag.generator = rag.generator.map(&mut fill);
-    rag
+    let question = rag.retriever.question_text_encoder().unwrap();
+    let question = question.with_encoder(question.encoder.clone().map(&mut fill));
+    rag.retriever = rag.retriever.clone().with_question_encoder(question);
+    let generator = rag.generator().clone().map(&mut fill);
+    rag.with_generator(generator)
 }
 
 fn ids(rows: &[Vec<i64>], device: &Device) -> Tensor<2, Int> {
@@ -127,9 +121,9 @@ fn logits(generator: &Generator) -> Tensor<3> {
 
 /// What both models make of fixed tokens.
 fn outputs(rag: &Rag) -> [Vec<f32>; 2] {
-    let encoder = &rag.retriever.question_encoder.encoder;
+    let encoder = &rag.retriever.question_text_encoder().unwrap().encoder;
     let vectors = encoder.forward(&tokens(false, &cpu()), None, Precision::F32);
-    [values(logits(&rag.generator)), values(vectors)]
+    [values(logits(rag.generator())), values(vectors)]
 }
 
 /// The largest difference, relative where numbers are larger than 1.
@@ -157,8 +151,12 @@ fn parameters(rag: &Rag) -> BTreeMap<ParamId, Vec<u32>> {
         }
     }
     let mut bits = Bits::default();
-    rag.generator.visit(&mut bits);
-    rag.retriever.question_encoder.encoder.visit(&mut bits);
+    rag.generator().visit(&mut bits);
+    rag.retriever
+        .question_text_encoder()
+        .unwrap()
+        .encoder
+        .visit(&mut bits);
     bits.0
 }
 
@@ -216,8 +214,8 @@ fn answers_come_with_adapters_and_merged_alike() {
 fn parameters_that_train_are_counted() {
     let base = rag(Kind::Bart);
     let count = |rag: &Rag| {
-        let encoder = &rag.retriever.question_encoder.encoder;
-        [lora::trainable(&rag.generator), lora::trainable(encoder)]
+        let encoder = &rag.retriever.question_text_encoder().unwrap().encoder;
+        [lora::trainable(rag.generator()), lora::trainable(encoder)]
     };
     let [generator, encoder] = count(&base);
     let applied = Lora::default().apply(base.clone()).unwrap();
@@ -228,7 +226,7 @@ fn parameters_that_train_are_counted() {
     ];
     assert_eq!(count(&applied), expected);
     // BART's constant bias does not train.
-    let constant = base.config.generator.vocabulary();
+    let constant = base.config().generator.vocabulary();
     assert_eq!(
         [generator.0, encoder.0],
         [generator.1 - constant, encoder.1]
@@ -269,7 +267,9 @@ fn the_loss_falls_and_the_base_keeps_every_bit() {
         let base = rag(kind);
         let applied = everywhere(kind).apply(base.clone()).unwrap();
         let pairs = pairs();
-        let mut trainer = Trainer::new(applied.clone(), config, pairs.len()).unwrap();
+        let mut trainer = Trainer::new(applied.clone(), config)
+            .unwrap()
+            .with_steps(10);
         let pairs: Vec<_> = pairs.iter().collect();
         let steps: Vec<_> = (0..8).map(|_| trainer.step(&pairs).unwrap()).collect();
         assert!(steps[7].loss < 0.9 * steps[0].loss, "{kind:?} {steps:?}");
@@ -303,7 +303,7 @@ fn recomputed_activations_change_nothing() {
             };
             let applied = adapted(&everywhere(kind), rag(kind));
             let pairs = pairs();
-            let mut trainer = Trainer::new(applied, config, pairs.len()).unwrap();
+            let mut trainer = Trainer::new(applied, config).unwrap().with_steps(10);
             let pairs: Vec<_> = pairs.iter().collect();
             (0..4)
                 .map(|_| trainer.step(&pairs).unwrap().loss)
@@ -327,7 +327,7 @@ fn gradients_are_those_of_the_factors() {
     let frozen = parameters(&base);
     let applied = adapted(&everywhere(Kind::Bart), base);
     let factors: Vec<_> = parameters(&applied).into_keys().collect();
-    let model = applied.generator.train();
+    let model = applied.generator().clone().train();
     let loss = logits(&model).square().mean();
     let mut found = GradientsParams::from_grads(loss.backward(), &model);
     let mut squares = 0.0;

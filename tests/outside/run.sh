@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compiles and runs the first Rust program of README.md, to the letter, as a crate of its own. Arguments go
-# to cargo.
+# Compiles and runs the first Rust program of README.md, to the letter, as a crate of its own, and the program with an
+# embedder of the user's own. Arguments go to cargo.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -25,3 +25,4 @@ case "$fence" in
     *no_run*) cargo build --manifest-path tests/outside/Cargo.toml "$@" ;;
     *) cargo run --manifest-path tests/outside/Cargo.toml "$@" ;;
 esac
+cargo run --manifest-path tests/outside/Cargo.toml --bin embedder "$@"

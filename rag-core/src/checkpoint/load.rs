@@ -4,17 +4,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::{
-    module::{Module, ModuleVisitor, Param},
-    tensor::{Bool, DType, Int, Tensor},
-};
+use burn::{module::Module, tensor::DType};
 use burn_store::{
     ApplyError, FloatCastAdapter, ModuleSnapshot, ModuleStore, PytorchStore, burn_pack,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{Names, mapped::mapped_tensors};
-use crate::{Error, Result};
+use crate::{Error, Result, parameters::for_each_parameter};
 
 /// The tensors of a checkpoint folder, read when a module asks for them.
 ///
@@ -34,7 +31,8 @@ impl Weights {
     ///
     /// # Errors
     /// [`Error::MissingFile`], [`Error::DamagedWeights`].
-    pub fn open(folder: &Path) -> Result<Self> {
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
         Self::read(folder, weight_files(folder)?)
     }
 
@@ -42,7 +40,8 @@ impl Weights {
     ///
     /// # Errors
     /// [`Error::MissingFile`], [`Error::DamagedWeights`].
-    pub fn open_adapter(folder: &Path) -> Result<Self> {
+    pub fn open_adapter(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
         let mut files = ADAPTER.iter().map(|name| folder.join(name));
         match files.find(|file| file.is_file()) {
             Some(file) => Self::read(folder, vec![file]),
@@ -85,7 +84,9 @@ impl Weights {
     pub fn fill<M: Module>(&mut self, mut module: M, prefix: &str, names: &Names) -> Result<M> {
         let mut found = Vec::new();
         let mut missing = Vec::new();
-        for path in Paths::of(&module) {
+        let mut paths = Vec::new();
+        for_each_parameter(&module, |parameter| paths.push(parameter.path()));
+        for path in paths {
             let name = names.of(prefix, &path);
             match self.tensors.get(&name) {
                 Some(tensor) => {
@@ -144,61 +145,12 @@ impl Weights {
     }
 }
 
-/// The paths of a module's parameters, without making those that are not initialised yet.
-#[derive(Default)]
-struct Paths {
-    within: Vec<String>,
-    found: Vec<String>,
-}
-
-impl Paths {
-    fn of(module: &impl Module) -> Vec<String> {
-        let mut paths = Self::default();
-        module.visit(&mut paths);
-        paths.found
-    }
-
-    fn add(&mut self) {
-        self.found.push(self.within.join("."));
-    }
-}
-
-/// The variant of an enum is no part of a path.
-fn is_variant(container: &str) -> bool {
-    container.starts_with("Enum:")
-}
-
-impl ModuleVisitor for Paths {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        if !is_variant(container) {
-            self.within.push(name.to_owned());
-        }
-    }
-
-    fn exit_module(&mut self, _: &str, container: &str) {
-        if !is_variant(container) {
-            self.within.pop();
-        }
-    }
-
-    fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<D>>) {
-        self.add();
-    }
-
-    fn visit_int<const D: usize>(&mut self, _: &Param<Tensor<D, Int>>) {
-        self.add();
-    }
-
-    fn visit_bool<const D: usize>(&mut self, _: &Param<Tensor<D, Bool>>) {
-        self.add();
-    }
-}
-
 /// Reads a JSON file such as `config.json`.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Json`].
-pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+pub fn read_json<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T> {
+    let path = path.as_ref();
     let text = fs::read(path).map_err(Error::io(path))?;
     serde_json::from_slice(&text).map_err(Error::json(path))
 }

@@ -13,7 +13,7 @@ use safetensors::{Dtype, SafeTensors};
 use crate::{Error, Result};
 
 /// The tensors of a file by name; no bytes are read yet but the header's.
-pub fn mapped_tensors(path: &Path) -> Result<BTreeMap<String, burn_pack::Tensor>> {
+pub(super) fn mapped_tensors(path: &Path) -> Result<BTreeMap<String, burn_pack::Tensor>> {
     let file = File::open(path).map_err(Error::io(path))?;
     let length = file.metadata().map_err(Error::io(path))?.len() as usize;
     let damaged = |reason: String| Error::DamagedWeights {

@@ -46,7 +46,8 @@ impl Tensors {
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::DamagedWeights`] where a tensor cannot be read from its device.
-pub fn write_safetensors(path: &Path, tensors: &Tensors) -> Result<()> {
+pub fn write_safetensors(path: impl AsRef<Path>, tensors: &Tensors) -> Result<()> {
+    let path = path.as_ref();
     let failed = |reason: String| Error::DamagedWeights {
         path: path.to_owned(),
         reason,
@@ -82,7 +83,8 @@ pub fn write_safetensors(path: &Path, tensors: &Tensors) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Json`].
-pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+pub fn write_json(path: impl AsRef<Path>, value: &impl Serialize) -> Result<()> {
+    let path = path.as_ref();
     let text = serde_json::to_string_pretty(value).map_err(Error::json(path))?;
     atomic::write_file(path, |file| writeln!(file, "{text}"))
 }

@@ -5,7 +5,14 @@ use burn::{
     tensor::{Device, FloatDType, Int, Tensor},
 };
 
-use super::{Linear, LinearConfig, Precision, dropout, fused, softmax};
+use super::{
+    linear::{Linear, LinearConfig},
+    operations::{dropout, softmax},
+    precision::Precision,
+};
+
+#[cfg(feature = "flex")]
+use super::operations::drops;
 
 /// What is added to an attention score that must not count. Finite, so that a row which masks
 /// everything is uniform rather than NaN.
@@ -109,14 +116,15 @@ impl Attention {
         let rounded = self.query.packed(&states).is_some();
         let queries = self.query.forward(states, precision);
         #[cfg(feature = "flex")]
-        if let Some(heads) =
-            super::attend::attend(&queries, memory, bias.as_ref(), self.scale, rounded)
-        {
-            return self.output.forward(heads, precision).cast(FloatDType::F32);
-        }
-        let bias_of = bias.as_ref();
-        if let Some(heads) = fused::attention(&queries, memory, bias_of, &self.dropout, self.scale)
-        {
+        if let Some(heads) = rag_cpu::attention(rag_cpu::Attention {
+            queries: &queries,
+            keys: &memory.keys,
+            values: &memory.values,
+            bias: bias.as_ref(),
+            scale: self.scale,
+            dropout: drops(&self.dropout, &queries.device()),
+            rounded,
+        }) {
             return self.output.forward(heads, precision).cast(FloatDType::F32);
         }
         let queries = self.split_heads(queries * self.scale);

@@ -8,7 +8,12 @@ use burn::{
     tensor::{Device, FloatDType, Tensor},
 };
 
-use super::{Linear, LinearConfig, Precision, dropout, gelu, packed::Packed};
+use super::{
+    linear::{Linear, LinearConfig},
+    operations::{dropout, gelu},
+    packed::Packed,
+    precision::Precision,
+};
 use crate::{Error, Result};
 
 /// Configuration of a [`FeedForward`] block.

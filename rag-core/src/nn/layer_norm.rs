@@ -4,7 +4,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-use super::fused;
+use super::operations;
 
 /// Configuration of a [`LayerNorm`].
 #[derive(Config, Debug)]
@@ -40,11 +40,11 @@ impl LayerNormConfig {
 impl LayerNorm {
     /// `[.., d_model]` to the same.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        fused::layer_norm(x, self.gamma.val(), self.beta.val(), self.epsilon)
+        operations::layer_norm(x, self.gamma.val(), self.beta.val(), self.epsilon)
     }
 
     /// The norm of `x + y`, of the same shape.
     pub fn of_sum<const D: usize>(&self, x: Tensor<D>, y: Tensor<D>) -> Tensor<D> {
-        fused::layer_norm_of_sum(x, y, self.gamma.val(), self.beta.val(), self.epsilon)
+        operations::layer_norm_of_sum(x, y, self.gamma.val(), self.beta.val(), self.epsilon)
     }
 }

@@ -6,7 +6,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-use super::{Precision, fused, packed::Packed};
+use super::{operations, packed::Packed, precision::Precision};
 
 /// Configuration of a [`Linear`] layer.
 #[derive(Config, Debug)]
@@ -101,13 +101,7 @@ pub fn flat_linear<const D: usize>(
     precision: Precision,
 ) -> Tensor<D> {
     by_rows(input, |rows| {
-        #[cfg(feature = "flex")]
-        if precision == Precision::F32
-            && let Some(output) = super::few_rows::linear(&rows, &weight, bias.as_ref())
-        {
-            return output;
-        }
-        fused::linear(precision.cast(rows), precision.cast(weight), bias)
+        operations::linear(precision.cast(rows), precision.cast(weight), bias)
     })
 }
 

@@ -3,15 +3,11 @@
 //! Weights keep the layout of the checkpoints, `[d_output, d_input]`. The residual stream,
 //! softmax and norms are f32; matrix products run in a [`Precision`].
 
-#[cfg(feature = "flex")]
-mod attend;
 mod attention;
 mod feed_forward;
-#[cfg(feature = "flex")]
-mod few_rows;
-mod fused;
 mod layer_norm;
 mod linear;
+mod operations;
 #[cfg(feature = "flex")]
 mod packed;
 mod precision;
@@ -65,12 +61,12 @@ mod packed {
 
 pub use attention::{Attention, AttentionConfig, KeysValues, MASKED, padding_bias};
 pub use feed_forward::{FeedForward, FeedForwardConfig, activation};
-pub use fused::{
+pub use layer_norm::{LayerNorm, LayerNormConfig};
+pub use linear::{Linear, LinearConfig, flat_linear};
+pub use operations::{
     AdamWStep, LOGITS_AT_ONCE, adamw, dropout, fuses, gelu, keep, log_mixture, log_softmax,
     softmax, word_log_probs,
 };
-pub use layer_norm::{LayerNorm, LayerNormConfig};
-pub use linear::{Linear, LinearConfig, flat_linear};
 pub use packed::Packed;
 pub use precision::{Precision, store_weights_as, with_precision};
 pub use workers::among_workers;

@@ -6,7 +6,7 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::fuses;
+use super::operations::fuses;
 use crate::{Error, Result};
 
 /// The number format of matrix products.

@@ -2,10 +2,14 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rayon::prelude::*;
 
+use super::config::{EarlyStopping, GenerationConfig};
+use super::control::Control;
+use super::error::DecodeError;
+use super::hypothesis::{Ending, Hypothesis};
+use super::next_token::NextToken;
 use super::processors::Processors;
 use super::sample::draw;
 use super::scores::{ask, log_softmax, top_k};
-use super::{Control, DecodeError, EarlyStopping, Ending, GenerationConfig, Hypothesis, NextToken};
 
 /// An unfinished hypothesis.
 struct Beam {

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use super::DecodeError;
-use super::json::one_or_many;
+use super::error::DecodeError;
+use super::one_or_many;
 
 /// How answers are decoded, in the words of transformers' `generation_config.json`, which it reads and writes.
 ///
@@ -111,6 +111,7 @@ impl GenerationConfig {
     }
 
     /// Sets the longest sequence, the start token included, and forgets `max_new_tokens`.
+    #[must_use]
     pub fn with_max_length(mut self, tokens: usize) -> Self {
         self.max_length = tokens;
         self.max_new_tokens = None;
@@ -118,120 +119,140 @@ impl GenerationConfig {
     }
 
     /// Sets the longest sequence, the start token not counted.
+    #[must_use]
     pub fn with_max_new_tokens(mut self, tokens: usize) -> Self {
         self.max_new_tokens = Some(tokens);
         self
     }
 
     /// Sets the shortest sequence, the start token included.
+    #[must_use]
     pub fn with_min_length(mut self, tokens: usize) -> Self {
         self.min_length = tokens;
         self
     }
 
     /// Sets the hypotheses kept for each search.
+    #[must_use]
     pub fn with_num_beams(mut self, beams: usize) -> Self {
         self.num_beams = beams;
         self
     }
 
     /// Sets the answers returned for each search.
+    #[must_use]
     pub fn with_num_return_sequences(mut self, sequences: usize) -> Self {
         self.num_return_sequences = sequences;
         self
     }
 
     /// Sets the exponent of the length that beam scores are divided by.
+    #[must_use]
     pub fn with_length_penalty(mut self, exponent: f64) -> Self {
         self.length_penalty = exponent;
         self
     }
 
     /// Sets when beam search stops.
+    #[must_use]
     pub fn with_early_stopping(mut self, stopping: EarlyStopping) -> Self {
         self.early_stopping = stopping;
         self
     }
 
     /// Sets the length of the token runs that must not occur twice.
+    #[must_use]
     pub fn with_no_repeat_ngram_size(mut self, tokens: usize) -> Self {
         self.no_repeat_ngram_size = tokens;
         self
     }
 
     /// Sets the penalty of tokens that occurred.
+    #[must_use]
     pub fn with_repetition_penalty(mut self, penalty: f64) -> Self {
         self.repetition_penalty = penalty;
         self
     }
 
     /// Sets the token sequences that must not occur.
+    #[must_use]
     pub fn with_bad_words_ids(mut self, words: impl IntoIterator<Item = Vec<u32>>) -> Self {
         self.bad_words_ids = words.into_iter().collect();
         self
     }
 
     /// Sets the token after the start token.
+    #[must_use]
     pub fn with_forced_bos_token_id(mut self, token: u32) -> Self {
         self.forced_bos_token_id = Some(token);
         self
     }
 
     /// Sets the token at the last place of `max_length`.
+    #[must_use]
     pub fn with_forced_eos_token_id(mut self, token: u32) -> Self {
         self.forced_eos_token_id = vec![token];
         self
     }
 
     /// Sets whether tokens are drawn.
+    #[must_use]
     pub fn with_do_sample(mut self, sample: bool) -> Self {
         self.do_sample = sample;
         self
     }
 
     /// Sets what scores are divided by before a draw.
+    #[must_use]
     pub fn with_temperature(mut self, temperature: f64) -> Self {
         self.temperature = temperature;
         self
     }
 
     /// Sets from how many best tokens is drawn; 0 is all.
+    #[must_use]
     pub fn with_top_k(mut self, tokens: usize) -> Self {
         self.top_k = tokens;
         self
     }
 
     /// Sets the probability of the set of best tokens that is drawn from.
+    #[must_use]
     pub fn with_top_p(mut self, probability: f64) -> Self {
         self.top_p = probability;
         self
     }
 
     /// Sets the beginning-of-sequence token.
+    #[must_use]
     pub fn with_bos_token_id(mut self, token: u32) -> Self {
         self.bos_token_id = Some(token);
         self
     }
 
     /// Sets the token that ends a sequence.
+    #[must_use]
     pub fn with_eos_token_id(mut self, token: u32) -> Self {
         self.eos_token_id = vec![token];
         self
     }
 
     /// Sets the padding token.
+    #[must_use]
     pub fn with_pad_token_id(mut self, token: u32) -> Self {
         self.pad_token_id = Some(token);
         self
     }
 
     /// Sets the token that every sequence starts with.
+    #[must_use]
     pub fn with_decoder_start_token_id(mut self, token: u32) -> Self {
         self.decoder_start_token_id = Some(token);
         self
     }
 
     /// Sets where the random numbers start.
+    #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self

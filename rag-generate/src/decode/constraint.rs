@@ -40,6 +40,7 @@ impl AllowedAnswers {
     }
 
     /// Puts `bos` before every answer: for models with `forced_bos_token_id`, where the answers lack that token.
+    #[must_use]
     pub fn with_bos(mut self, bos: u32) -> Self {
         self.nodes.push(BTreeMap::from([(bos, self.root)]));
         self.root = self.nodes.len() - 1;

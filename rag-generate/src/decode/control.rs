@@ -15,6 +15,7 @@ pub struct Control<'a> {
 impl<'a> Control<'a> {
     /// Restricts the answers to the tokens that `allowed` gives for each prefix, such as
     /// [`AllowedAnswers`](super::AllowedAnswers). Forced tokens go before it.
+    #[must_use]
     pub fn with_allowed(mut self, allowed: &'a AllowedTokens<'a>) -> Self {
         self.allowed = Some(allowed);
         self
@@ -25,6 +26,7 @@ impl<'a> Control<'a> {
     ///
     /// Where several samples are drawn for each search, the place is `search * num_return_sequences + sample`. Beam search
     /// decides all tokens at its end and never calls it; use [`with_cancelled`](Self::with_cancelled) there.
+    #[must_use]
     pub fn with_on_token(
         mut self,
         on_token: &'a mut dyn FnMut(usize, u32) -> ControlFlow<()>,
@@ -35,6 +37,7 @@ impl<'a> Control<'a> {
 
     /// Asks `cancelled` before each call of the model, and ends all searches once it says yes. What was decided so far
     /// comes back: from beam search the complete answers, then the running beams where places are left.
+    #[must_use]
     pub fn with_cancelled(mut self, cancelled: &'a dyn Fn() -> bool) -> Self {
         self.cancelled = Some(cancelled);
         self

@@ -1,5 +1,6 @@
 use std::{error::Error, fmt};
 
+
 /// What can go wrong while an answer is decoded.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
@@ -104,13 +105,12 @@ pub enum DecodeError {
         found: usize,
     },
     /// The model itself failed.
-    #[error("the model failed at the next token: {0}")]
+    #[error("the model failed at the next token")]
     Model(#[source] Box<dyn Error + Send + Sync>),
 }
 
-/// `main` prints the error that it returns with `Debug`, and should teach as well.
 impl fmt::Debug for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        rag_core::report(self, f)
     }
 }

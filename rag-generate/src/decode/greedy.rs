@@ -1,10 +1,14 @@
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use super::config::GenerationConfig;
+use super::control::Control;
+use super::error::DecodeError;
+use super::hypothesis::{Ending, Hypothesis};
+use super::next_token::NextToken;
 use super::processors::Processors;
 use super::sample::draw;
 use super::scores::{ask, log_sum_exp, top_k};
-use super::{Control, DecodeError, Ending, GenerationConfig, Hypothesis, NextToken};
 
 /// One answer in the making.
 struct Sequence {

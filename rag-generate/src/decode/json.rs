@@ -4,7 +4,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::{EarlyStopping, GenerationConfig};
+use super::config::{EarlyStopping, GenerationConfig};
 
 impl Serialize for GenerationConfig {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -43,33 +43,6 @@ impl<'de> Deserialize<'de> for EarlyStopping {
                 "early_stopping is {other}, but has to be true, false or \"never\""
             ))),
         }
-    }
-}
-
-/// Tokens as transformers writes them: `null`, a number, or a list.
-pub(super) mod one_or_many {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Tokens {
-        One(u32),
-        Many(Vec<u32>),
-    }
-
-    pub fn serialize<S: Serializer>(tokens: &[u32], serializer: S) -> Result<S::Ok, S::Error> {
-        match tokens {
-            [] => serializer.serialize_none(),
-            [one] => one.serialize(serializer),
-            many => many.serialize(serializer),
-        }
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D::Error> {
-        Ok(match Tokens::deserialize(deserializer)? {
-            Tokens::One(token) => vec![token],
-            Tokens::Many(tokens) => tokens,
-        })
     }
 }
 

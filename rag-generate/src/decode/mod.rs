@@ -16,7 +16,10 @@ mod constraint;
 mod control;
 mod error;
 mod greedy;
+mod hypothesis;
 mod json;
+mod next_token;
+mod one_or_many;
 mod processors;
 mod sample;
 mod scores;
@@ -24,64 +27,12 @@ mod scores;
 mod tests;
 mod validate;
 
-use std::error::Error;
-
 pub use config::{EarlyStopping, GenerationConfig};
 pub use constraint::AllowedAnswers;
 pub use control::{AllowedTokens, Control};
 pub use error::DecodeError;
-
-/// What a search asks of a model.
-pub trait NextToken {
-    /// Size of the vocabulary, V.
-    fn vocabulary(&self) -> usize;
-
-    /// Scores of the next token, `[rows, V]` row-major: logits, or log-probabilities where the model marginalises; -inf
-    /// rules a token out.
-    ///
-    /// Row i continues row `parents[i]` of the previous call with `tokens[i]`. In the first call the parents are
-    /// `0..batch` and every token is the start token. In later calls a parent may occur several times or not at all:
-    /// rows of one search stay together and in the order of the searches, and a search that has ended has no rows.
-    ///
-    /// # Errors
-    /// Whatever the model fails with; it reaches the caller as [`DecodeError::Model`].
-    fn next(
-        &mut self,
-        parents: &[usize],
-        tokens: &[u32],
-    ) -> Result<Vec<f32>, Box<dyn Error + Send + Sync>>;
-}
-
-/// One answer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Hypothesis {
-    /// The tokens, from the start token to the end-of-sequence token if that was reached.
-    pub tokens: Vec<u32>,
-    /// How good the answer is, higher being better.
-    ///
-    /// Beam search: the sum of log-probabilities after penalties and forced tokens (a forced token counts 0, and with
-    /// `do_sample` each is divided by the temperature), divided by (tokens without the start token)^`length_penalty`.
-    ///
-    /// Greedy and sampling: the sum of log-probabilities that the model itself gave the tokens (the softmax of its
-    /// scores before any penalty, ban, temperature or top-k), not divided by the length.
-    pub score: f32,
-    /// Of each token after the start token, the log-probability that the model itself gave it: the softmax of its scores
-    /// before any penalty, ban, forced token, temperature or top-k.
-    pub log_probs: Vec<f32>,
-    /// Why it ended.
-    pub ending: Ending,
-}
-
-/// Why an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// With an end-of-sequence token.
-    EndOfSequence,
-    /// It has the longest length allowed.
-    Length,
-    /// The caller cancelled the search.
-    Cancelled,
-}
+pub use hypothesis::{Ending, Hypothesis};
+pub use next_token::NextToken;
 
 /// Runs `batch` independent searches in lockstep, each call of the model advancing all that have not ended.
 ///

@@ -1,5 +1,7 @@
+use super::config::GenerationConfig;
+use super::control::AllowedTokens;
+use super::error::DecodeError;
 use super::scores::{log_sum_exp, top_k};
-use super::{AllowedTokens, DecodeError, GenerationConfig};
 
 /// What is done to the scores of one row before tokens are chosen, as transformers 4.57 does it.
 pub(super) struct Processors<'a> {

@@ -1,6 +1,7 @@
 use rayon::prelude::*;
 
-use super::{DecodeError, NextToken};
+use super::error::DecodeError;
+use super::next_token::NextToken;
 
 /// Asks the model for the scores `[rows, V]` of the next tokens, and checks that they are scores.
 pub(super) fn ask(

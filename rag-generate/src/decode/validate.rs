@@ -1,4 +1,5 @@
-use super::{DecodeError, GenerationConfig};
+use super::config::GenerationConfig;
+use super::error::DecodeError;
 
 impl GenerationConfig {
     /// Checks that a search can run with these settings; every search does so first. `temperature` and `top_p` count

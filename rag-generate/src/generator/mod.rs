@@ -1,56 +1,139 @@
-//! Contexts to token scores: BART and T5 behind one interface.
+//! Generators: contexts and the tokens of an answer to log-probabilities, a folder for each family.
+//!
+//! ```text
+//! Generator ── Model   read contexts into Memory, states at Places, Head, checkpoint names
+//! GeneratorConfig ── Family   vocabulary, window, prompt, decoding defaults, adapters, sizes
+//! ```
 
 mod bart;
-mod config;
+pub mod family;
+#[doc(hidden)]
+pub mod fixtures;
+mod head;
+mod memory;
 mod places;
+mod prompt;
+mod sizes;
 mod t5;
-
-use std::sync::Arc;
 
 use burn::{
     module::Module,
-    nn::Embedding,
     tensor::{Device, Int, Tensor},
 };
 use rag_core::{
     Result, TokenBatch,
-    checkpoint::Tensors,
-    nn::{
-        Attention, KeysValues, Packed, Precision, among_workers, flat_linear, log_softmax,
-        padding_bias, store_weights_as, with_precision, word_log_probs,
-    },
+    checkpoint::{Tensors, Weights},
+    nn::{Precision, among_workers, with_precision},
 };
+use serde::{Deserialize, Serialize};
+
+use crate::decode::GenerationConfig;
+use family::{Family, Model};
 
 pub use bart::{Bart, BartConfig};
-pub use config::GeneratorConfig;
+pub use head::{Head, HeadConfig};
+pub use memory::{Cache, Memory};
+pub use places::{Places, Positions};
+pub use prompt::Prompt;
+pub use sizes::{Dropouts, Sizes, StackSizes};
 pub use t5::{T5, T5Config};
 
-pub(crate) use places::Places;
+/// Makes both enums and all that tells their variants apart, so that a family is one line in each list. Several
+/// configurations may describe one model.
+macro_rules! families {
+    (
+        $(#[$on_models:meta])* $models:ident { $($(#[$on_model:meta])* $model:ident($weights:ident),)* }
+        $(#[$on_configs:meta])* $configs:ident { $($(#[$on_config:meta])* $config:ident($settings:ident),)* }
+    ) => {
+        $(#[$on_models])*
+        pub enum $models { $($(#[$on_model])* $model($weights),)* }
 
-/// An encoder-decoder that gives P(y_i|x,z,y_<i).
-#[derive(Module, Debug)]
-#[allow(clippy::large_enum_variant)]
-pub enum Generator {
-    /// Lewis et al. 2019.
-    Bart(Bart),
-    /// Raffel et al. 2020, v1.0 and v1.1.
-    T5(T5),
+        $(#[$on_configs])*
+        pub enum $configs { $($(#[$on_config])* $config($settings),)* }
+
+        $(impl From<$weights> for $models {
+            fn from(model: $weights) -> Self {
+                Self::$model(model)
+            }
+        })*
+
+        impl $models {
+            /// What the family does.
+            pub fn model(&self) -> &dyn Model {
+                match self { $(Self::$model(model) => model,)* }
+            }
+
+            fn pack(self, precision: Precision) -> Self {
+                match self { $(Self::$model(model) => model.pack(precision).into(),)* }
+            }
+
+            fn fill(self, weights: &mut Weights, prefix: &str) -> Result<Self> {
+                Ok(match self { $(Self::$model(model) => model.fill(weights, prefix)?.into(),)* })
+            }
+        }
+
+        impl $configs {
+            /// What the family says of itself.
+            pub fn family(&self) -> &dyn Family {
+                match self { $(Self::$config(config) => config,)* }
+            }
+
+            /// Freshly initialised weights.
+            ///
+            /// # Errors
+            /// [`rag_core::Error::Config`].
+            pub fn init(&self, device: &Device) -> Result<$models> {
+                Ok(match self { $(Self::$config(config) => config.init(device)?.into(),)* })
+            }
+        }
+    };
 }
 
-/// Encoded contexts as the decoder sees them: computed once for a question, shared by all beams
-/// and candidates.
-#[derive(Clone, Debug)]
-pub struct Memory {
-    /// Cross-attention keys and values of each decoder layer, `[contexts, heads, length, d_head]`.
-    layers: Vec<KeysValues>,
-    /// Hides padding, `[contexts, 1, 1, length]`.
-    bias: Tensor<4>,
+families! {
+    /// A generator: P(y_i|x,z,y_<i).
+    #[derive(Module, Debug)]
+    #[allow(clippy::large_enum_variant)]
+    Generator {
+        /// Lewis et al. 2019 (arXiv 1910.13461).
+        Bart(Bart),
+        /// Raffel et al. 2020 (arXiv 1910.10683), v1.0 and v1.1.
+        T5(T5),
+    }
+
+    /// `config.json` of a generator.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "model_type", rename_all = "lowercase")]
+    GeneratorConfig {
+        /// `"model_type": "bart"`
+        Bart(BartConfig),
+        /// `"model_type": "t5"`
+        T5(T5Config),
+    }
 }
 
-/// Self-attention keys and values of the tokens decoded so far.
-#[derive(Clone, Debug, Default)]
-pub struct Cache {
-    layers: Vec<KeysValues>,
+impl GeneratorConfig {
+    /// Fills a generator from the tensors under `prefix`, such as `rag.generator.`
+    ///
+    /// # Errors
+    /// Those of [`Weights::fill`].
+    pub fn load(&self, weights: &mut Weights, prefix: &str, device: &Device) -> Result<Generator> {
+        self.init(device)?.fill(weights, prefix)
+    }
+
+    /// See [`Family::vocabulary`].
+    pub fn vocabulary(&self) -> usize {
+        self.family().vocabulary()
+    }
+
+    /// See [`Family::pad`].
+    pub fn pad(&self) -> u32 {
+        self.family().pad()
+    }
+
+    /// See [`Family::generation`].
+    pub fn generation(&self) -> GenerationConfig {
+        self.family().generation()
+    }
 }
 
 impl Generator {
@@ -62,18 +145,14 @@ impl Generator {
     /// [`rag_core::Error::Config`] for int8 on another device than the CPU.
     pub fn with_precision(self, precision: Precision) -> Result<Self> {
         let device = self.device();
-        with_precision(self, &device, precision, |generator| match generator {
-            Self::Bart(model) => Self::Bart(model.pack(precision)),
-            Self::T5(model) => Self::T5(model.pack(precision)),
+        with_precision(self, &device, precision, |generator| {
+            generator.pack(precision)
         })
     }
 
-    /// Encodes contexts `[contexts, length]`.
+    /// Reads contexts `[contexts, length]`.
     pub fn encode(&self, contexts: &TokenBatch, precision: Precision) -> Memory {
-        among_workers(&self.device(), || match self {
-            Self::Bart(model) => model.encode(contexts, precision),
-            Self::T5(model) => model.encode(contexts, precision),
-        })
+        among_workers(&self.device(), || self.model().read(contexts, precision))
     }
 
     /// Logits `[rows, length, vocabulary]` of the tokens after each of `ids` `[rows, length]`, which
@@ -88,11 +167,10 @@ impl Generator {
     ) -> Tensor<3> {
         let places = Places::after(cache.length(), ids.dims()[1], &ids.device());
         let states = self.states(ids, &places, memory, Some(cache), precision);
-        self.head(states, precision)
+        self.logits(states, precision)
     }
 
-    /// What the decoder makes of `ids` `[rows, length]` at `places`, `[rows, length, d_model]`. Without a cache, nothing
-    /// is kept for tokens that follow.
+    /// See [`Model::states`].
     pub(crate) fn states(
         &self,
         ids: Tensor<2, Int>,
@@ -101,194 +179,40 @@ impl Generator {
         cache: Option<&mut Cache>,
         precision: Precision,
     ) -> Tensor<3> {
-        match self {
-            Self::Bart(model) => model.decode(ids, places, memory, cache, precision),
-            Self::T5(model) => model.decode(ids, places, memory, cache, precision),
-        }
+        self.model().states(ids, places, memory, cache, precision)
     }
 
-    /// Logits `[rows, length, vocabulary]` of what [`Generator::states`] gives.
-    pub(crate) fn head(&self, states: Tensor<3>, precision: Precision) -> Tensor<3> {
-        match self {
-            Self::Bart(model) => model.head(states, precision),
-            Self::T5(model) => model.head(states, precision),
-        }
+    /// See [`Head::logits`].
+    pub(crate) fn logits(&self, states: Tensor<3>, precision: Precision) -> Tensor<3> {
+        let (head, embeddings) = self.model().head();
+        head.logits(embeddings, states, precision)
     }
 
-    /// The log-probabilities of `words` `[rows, length, asked]`, of what [`Generator::states`] gives.
+    /// See [`Head::word_log_probs`].
     pub(crate) fn word_log_probs(
         &self,
         states: Tensor<3>,
         words: Tensor<3, Int>,
         precision: Precision,
     ) -> Tensor<3> {
-        let [rows, length, asked] = words.dims();
-        let head = match self {
-            Self::Bart(model) => model.unpacked_head(&states),
-            Self::T5(model) => model.unpacked_head(&states),
-        };
-        if precision == Precision::F32
-            && let Some(head) = head
-        {
-            let [.., d_model] = states.dims();
-            let states = head.states.reshape([rows * length, d_model]);
-            let words = words.clone().reshape([rows * length, asked]);
-            let found = word_log_probs(&states, &head.weight, head.bias.as_ref(), &words);
-            if let Some(found) = found {
-                return found.reshape([rows, length, asked]);
-            }
-        }
-        // Where there are gradients, the logits of every piece would be kept anyway.
-        let at_once = match states.device().is_autodiff() {
-            true => length,
-            false => (ROWS / rows).max(1),
-        };
-        let found = (0..length).step_by(at_once).map(|first| {
-            let count = at_once.min(length - first);
-            let logits = self.head(states.clone().narrow(1, first, count), precision);
-            log_softmax(logits).gather(2, words.clone().narrow(1, first, count))
-        });
-        Tensor::cat(found.collect(), 1)
+        let (head, embeddings) = self.model().head();
+        head.word_log_probs(embeddings, states, words, precision)
     }
 
     /// Adds the parameters to a checkpoint, under `prefix`.
     pub fn store(&self, tensors: &mut Tensors, prefix: &str) {
-        match self {
-            Self::Bart(model) => model.store(tensors, prefix),
-            Self::T5(model) => model.store(tensors, prefix),
-        }
+        self.model().store(tensors, prefix);
     }
 
-    /// Words that can be said.
+    /// Tokens of the vocabulary.
     pub fn vocabulary(&self) -> usize {
-        match self {
-            Self::Bart(model) => model.vocabulary(),
-            Self::T5(model) => model.vocabulary(),
-        }
+        let (_, embeddings) = self.model().head();
+        embeddings.weight.lazy_shape().dims::<2>()[0]
     }
 
     /// Where the parameters are.
     pub fn device(&self) -> Device {
-        match self {
-            Self::Bart(model) => model.device(),
-            Self::T5(model) => model.device(),
-        }
+        let (_, embeddings) = self.model().head();
+        embeddings.weight.lazy_device()
     }
-}
-
-/// Rows whose logits are there at once where log-probabilities are asked for.
-const ROWS: usize = 256;
-
-/// What a head that is not packed multiplies.
-struct UnpackedHead {
-    states: Tensor<3>,
-    weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
-}
-
-/// The head that shares the embeddings' weights.
-#[derive(Clone, Debug, Default)]
-struct TiedHead(Option<Arc<Packed>>);
-
-impl TiedHead {
-    /// Packs the head, and leaves the embeddings in bf16, of which few are read at a time.
-    fn pack(embedding: Embedding, precision: Precision) -> (Embedding, Self) {
-        let packed = Packed::new(&embedding.weight.val(), precision).map(Arc::new);
-        let embedding = store_weights_as(embedding, Precision::Bf16);
-        if let Some(packed) = &packed {
-            packed.stands_for(&embedding.weight.val());
-        }
-        (embedding, Self(packed))
-    }
-
-    fn unpacked_weight(&self, embedding: &Embedding) -> Option<Tensor<2>> {
-        self.0.is_none().then(|| embedding.weight.val())
-    }
-
-    fn forward(&self, embedding: &Embedding, states: Tensor<3>, precision: Precision) -> Tensor<3> {
-        match &self.0 {
-            Some(packed) if packed.serves(&states, &embedding.weight) => {
-                packed.linear(states, None)
-            }
-            _ => flat_linear(states, embedding.weight.val(), None, precision),
-        }
-    }
-}
-
-impl Memory {
-    fn new(layers: Vec<KeysValues>, mask: &Tensor<2, Int>) -> Self {
-        Self {
-            layers,
-            bias: padding_bias(mask),
-        }
-    }
-
-    /// Number of contexts.
-    pub fn contexts(&self) -> usize {
-        self.bias.dims()[0]
-    }
-
-    /// `count` contexts from `first` on, where they are.
-    pub fn narrow(&self, first: usize, count: usize) -> Self {
-        let of = |tensor: &Tensor<4>| tensor.clone().narrow(0, first, count);
-        let layers = self.layers.iter().map(|layer| KeysValues {
-            keys: of(&layer.keys),
-            values: of(&layer.values),
-        });
-        Self {
-            layers: layers.collect(),
-            bias: of(&self.bias),
-        }
-    }
-
-    /// Keeps the contexts `rows`, in that order.
-    pub fn select(&self, rows: &Tensor<1, Int>) -> Self {
-        let mut kept = self.clone();
-        kept.layers.iter_mut().for_each(|layer| layer.select(rows));
-        kept.bias = kept.bias.select(0, rows.clone());
-        kept
-    }
-}
-
-impl Cache {
-    /// Tokens decoded so far.
-    pub fn length(&self) -> usize {
-        self.layers.first().map_or(0, |layer| layer.keys.dims()[2])
-    }
-
-    /// Row i continues the former row `rows[i]`.
-    pub fn select(&mut self, rows: &Tensor<1, Int>) {
-        self.layers.iter_mut().for_each(|layer| layer.select(rows));
-    }
-
-    /// Keys and values of all tokens so far, of which `next` are the last.
-    fn extend(&mut self, layer: usize, next: KeysValues) -> &KeysValues {
-        match self.layers.get_mut(layer) {
-            Some(known) => known.append(next),
-            None => self.layers.push(next),
-        }
-        &self.layers[layer]
-    }
-}
-
-/// Attends from the rows `[rows, length, d_model]` to their contexts. The rows of one context are
-/// laid out as further queries of it, so that its keys and values need no copies.
-fn cross_attend(
-    attention: &Attention,
-    states: Tensor<3>,
-    memory: &Memory,
-    layer: usize,
-    precision: Precision,
-) -> Tensor<3> {
-    let [rows, length, d_model] = states.dims();
-    let contexts = memory.contexts();
-    let queries = states.reshape([contexts, rows / contexts * length, d_model]);
-    attention
-        .forward(
-            queries,
-            &memory.layers[layer],
-            Some(memory.bias.clone()),
-            precision,
-        )
-        .reshape([rows, length, d_model])
 }

@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
     ops::Range,
-    path::{Path, PathBuf},
+    path::{MAIN_SEPARATOR_STR, Path, PathBuf},
 };
 
 use flate2::read::MultiGzDecoder;
@@ -14,10 +14,11 @@ use rag_core::{Passage, Source};
 #[cfg(feature = "pdf")]
 use super::pdf;
 use super::{
-    SkipReason, html,
+    error::DocumentError,
+    html,
     markdown::{Section, sections},
     rows::{Columns, Row, RowFormat},
-    slashed,
+    skipped::SkipReason,
 };
 use crate::{
     chunk::Chunking,
@@ -294,11 +295,13 @@ impl DocumentFile {
         let file = utf8(&bytes)?;
         let text = without_mark(file);
         let mark = file.len() - text.len();
-        let table_line = |line, expected, found| Error::TableLine {
-            file: self.name.clone(),
-            line,
-            expected,
-            found,
+        let table_line = |line, expected, found| {
+            Error::Document(DocumentError::TableLine {
+                file: self.name.clone(),
+                line,
+                expected,
+                found,
+            })
         };
         let mut reader = csv::ReaderBuilder::new()
             .flexible(true)
@@ -445,4 +448,9 @@ fn utf8(bytes: &[u8]) -> Reading<&str> {
 
 fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// A path as [`Source::file`] has it.
+pub(super) fn slashed(path: &Path) -> String {
+    path.to_string_lossy().replace(MAIN_SEPARATOR_STR, "/")
 }

@@ -1,28 +1,30 @@
 //! Documents: files of text in, passages that know their place out.
 
+mod error;
 mod file;
 mod html;
 mod markdown;
 #[cfg(feature = "pdf")]
 mod pdf;
 mod rows;
+mod skipped;
+mod walk;
 
-use std::{
-    collections::HashMap,
-    fmt, fs,
-    path::{MAIN_SEPARATOR_STR, Path, PathBuf},
-};
+use std::{collections::HashMap, fmt, path::Path};
 
 use rag_core::{Passage, Source};
 use rayon::prelude::*;
 
-use crate::{
-    chunk::Chunking,
-    error::{Error, Result},
+pub use self::{
+    error::DocumentError,
+    skipped::{SkipReason, Skipped},
 };
-use file::{Content, DocumentFile};
-
-const EXTENSIONS: &str = ".txt, .md, .markdown, .html, .htm, .pdf, .jsonl, .csv, .tsv, each also with .gz or .zst behind";
+use self::{
+    file::Content,
+    skipped::{EXTENSIONS, listed},
+    walk::Found,
+};
+use crate::{chunk::Chunking, error::Result};
 
 /// The passages of a file or folder, and what was not read.
 ///
@@ -35,55 +37,6 @@ pub struct Documents {
     pub files: usize,
     /// Files, or rows of files, that gave none, in the order of file names.
     pub skipped: Vec<Skipped>,
-}
-
-/// A file that was left out, wholly or in part.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skipped {
-    /// The path as [`Source::file`] would have it.
-    pub file: String,
-    /// Why.
-    pub reason: SkipReason,
-}
-
-/// Why a file was left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SkipReason {
-    /// Its extension is none of those that are read.
-    Unsupported,
-    /// It is not UTF-8 text.
-    NotUtf8,
-    /// It holds nothing but white space, headings or a table's header.
-    NoText,
-    /// It was read, but for rows whose text is empty.
-    EmptyRows {
-        /// How many.
-        rows: usize,
-        /// The first of them, counted from 1.
-        first_line: usize,
-    },
-    /// It was read, but for pages that could not be.
-    UnreadPages {
-        /// How many.
-        pages: usize,
-        /// The first of them, counted from 1.
-        first_page: usize,
-        /// Why that one could not.
-        reason: String,
-    },
-    /// It is not what its extension says, or cut off.
-    Malformed {
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// This build cannot read it.
-    NeedsFeature {
-        /// The feature that the crate must be built with.
-        feature: &'static str,
-    },
-    /// It links to a folder; links are followed to files only.
-    FolderLink,
 }
 
 impl Documents {
@@ -116,8 +69,8 @@ impl Documents {
     /// before that. The chunks of a row of several are `id#0`, `id#1`, …
     ///
     /// # Errors
-    /// [`Error::Core`] for what cannot be opened, [`Error::JsonLine`] and [`Error::TableLine`] for
-    /// malformed rows, [`Error::DuplicateId`], [`Error::EmptyCorpus`] if there is no passage at
+    /// [`Error::Core`](crate::Error::Core) for what cannot be opened, [`DocumentError::JsonLine`] and [`DocumentError::TableLine`] for
+    /// malformed rows, [`DocumentError::DuplicateId`], [`DocumentError::EmptyCorpus`] if there is no passage at
     /// all, and those of [`Chunking::split`].
     pub fn read(path: impl AsRef<Path>, chunking: &Chunking) -> Result<Self> {
         let path = path.as_ref();
@@ -138,11 +91,12 @@ impl Documents {
         }
         skipped.sort_by(|a, b| a.file.cmp(&b.file));
         if passages.is_empty() {
-            return Err(Error::EmptyCorpus {
+            return Err(DocumentError::EmptyCorpus {
                 path: path.to_owned(),
                 expected: EXTENSIONS,
                 skipped,
-            });
+            }
+            .into());
         }
         distinct_ids(&passages)?;
         Ok(Self {
@@ -166,46 +120,6 @@ impl fmt::Display for Documents {
     }
 }
 
-impl fmt::Display for Skipped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.file, self.reason)
-    }
-}
-
-impl fmt::Display for SkipReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unsupported => write!(f, "not one of {EXTENSIONS}"),
-            Self::NotUtf8 => f.write_str("not UTF-8"),
-            Self::NoText => f.write_str("no text in it"),
-            Self::EmptyRows { rows, first_line } => {
-                write!(f, "{rows} without text, the first in line {first_line}")
-            }
-            Self::UnreadPages {
-                pages,
-                first_page,
-                reason,
-            } => write!(
-                f,
-                "{pages} unread, the first on page {first_page}: {reason}"
-            ),
-            Self::Malformed { reason } => write!(f, "malformed: {reason}"),
-            Self::NeedsFeature { feature } => {
-                write!(f, "needs a build with the feature `{feature}`")
-            }
-            Self::FolderLink => f.write_str("a link to a folder"),
-        }
-    }
-}
-
-/// The first few of what was skipped.
-pub(crate) fn listed(skipped: &[Skipped]) -> String {
-    const SHOWN: usize = 5;
-    let shown: Vec<String> = skipped.iter().take(SHOWN).map(Skipped::to_string).collect();
-    let more = if skipped.len() > SHOWN { ", …" } else { "" };
-    shown.join(", ") + more
-}
-
 /// Refuses passages that share an id.
 pub(crate) fn distinct_ids(passages: &[Passage]) -> Result<()> {
     let place = |position: usize| match &passages[position].source {
@@ -215,80 +129,23 @@ pub(crate) fn distinct_ids(passages: &[Passage]) -> Result<()> {
     let mut positions = HashMap::with_capacity(passages.len());
     for (position, passage) in passages.iter().enumerate() {
         if let Some(first) = positions.insert(passage.id.as_str(), position) {
-            return Err(Error::DuplicateId {
+            return Err(DocumentError::DuplicateId {
                 id: passage.id.clone(),
                 first: place(first),
                 second: place(position),
-            });
+            }
+            .into());
         }
     }
     Ok(())
 }
 
-#[derive(Default)]
-struct Found {
-    files: Vec<DocumentFile>,
-    skipped: Vec<Skipped>,
-}
-
-impl Found {
-    fn under(root: &Path) -> Result<Self> {
-        let mut found = Self::default();
-        if !fs::metadata(root)
-            .map_err(rag_core::Error::io(root))?
-            .is_dir()
-        {
-            let relative = root.file_name().unwrap_or(root.as_os_str());
-            found.take(root.to_owned(), relative.to_string_lossy().into_owned());
-            return Ok(found);
-        }
-        let mut folders = vec![(root.to_owned(), String::new())];
-        while let Some((folder, within)) = folders.pop() {
-            for entry in fs::read_dir(&folder).map_err(rag_core::Error::io(&folder))? {
-                let entry = entry.map_err(rag_core::Error::io(&folder))?;
-                let path = entry.path();
-                let name = entry.file_name().to_string_lossy().into_owned();
-                let kind = entry.file_type().map_err(rag_core::Error::io(&path))?;
-                if name.starts_with('.') {
-                    continue;
-                } else if kind.is_dir() {
-                    folders.push((path, format!("{within}{name}/")));
-                } else if kind.is_symlink() && path.is_dir() {
-                    found.skip(&path, SkipReason::FolderLink);
-                } else {
-                    found.take(path, within.clone() + &name);
-                }
-            }
-        }
-        found.files.sort_by(|a, b| a.relative.cmp(&b.relative));
-        Ok(found)
-    }
-
-    fn take(&mut self, path: PathBuf, relative: String) {
-        match DocumentFile::of(&path, relative) {
-            Some(file) => self.files.push(file),
-            None => self.skip(&path, SkipReason::Unsupported),
-        }
-    }
-
-    fn skip(&mut self, path: &Path, reason: SkipReason) {
-        self.skipped.push(Skipped {
-            file: slashed(path),
-            reason,
-        });
-    }
-}
-
-/// A path as [`Source::file`] has it.
-fn slashed(path: &Path) -> String {
-    path.to_string_lossy().replace(MAIN_SEPARATOR_STR, "/")
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::{fs, io::Read};
 
     use super::*;
+    use crate::error::Error;
 
     fn corpus(files: &[(&str, &[u8])]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -432,7 +289,7 @@ mod tests {
         for (csv, expected) in [("a,b\n", 1), ("id,text\n1,a\n2\n", 3)] {
             let error = read(&[("a.csv", csv.as_bytes())], 9).unwrap_err();
             assert!(
-                matches!(error, Error::TableLine { line, .. } if line == expected),
+                matches!(error, Error::Document(DocumentError::TableLine { line, .. }) if line == expected),
                 "{error}"
             );
         }
@@ -557,7 +414,13 @@ mod tests {
         let bad_json: [&[u8]; 4] = [b"{}\n{", b"{\"text\": 1}", b"[]", b"{\"title\": \"T\"}"];
         for json in bad_json {
             let error = read(&[("a.jsonl", json)], 9).unwrap_err();
-            assert!(matches!(error, Error::JsonLine { line: 1, .. }), "{error}");
+            assert!(
+                matches!(
+                    error,
+                    Error::Document(DocumentError::JsonLine { line: 1, .. })
+                ),
+                "{error}"
+            );
         }
         let bad_tsv: [(&[u8], usize); 3] = [
             (b"a\tb\n", 1),
@@ -567,7 +430,7 @@ mod tests {
         for (tsv, expected) in bad_tsv {
             let error = read(&[("a.tsv", tsv)], 9).unwrap_err();
             assert!(
-                matches!(error, Error::TableLine { line, .. } if line == expected),
+                matches!(error, Error::Document(DocumentError::TableLine { line, .. }) if line == expected),
                 "{error}"
             );
         }
@@ -578,7 +441,7 @@ mod tests {
         let row = b"{\"id\": \"x\", \"text\": \"a\"}\n";
         let error = read(&[("a.jsonl", row), ("b.jsonl", row)], 9).unwrap_err();
         assert!(
-            matches!(&error, Error::DuplicateId { id, .. } if id == "x"),
+            matches!(&error, Error::Document(DocumentError::DuplicateId { id, .. }) if id == "x"),
             "{error}"
         );
         let error = read(&[("a.docx", b"PK")], 9).unwrap_err().to_string();

@@ -4,7 +4,10 @@ use rag_core::Value;
 use serde::{Deserialize, de::Error as _};
 use serde_json::Value as Json;
 
-use crate::error::{Error, Result};
+use crate::{
+    document::DocumentError,
+    error::{Error, Result},
+};
 
 /// A document that is a line of a file.
 pub(super) struct Row {
@@ -27,20 +30,21 @@ impl RowFormat {
         match self {
             Self::JsonLines => match serde_json::from_str(text).and_then(Row::of) {
                 Ok(row) => Ok(Some(row)),
-                Err(source) => Err(Error::JsonLine {
+                Err(source) => Err(DocumentError::JsonLine {
                     file: file.to_owned(),
                     line,
                     source,
-                }),
+                }
+                .into()),
             },
-            Self::Tsv(columns) => {
-                tsv_row(text, columns).map_err(|(expected, found)| Error::TableLine {
+            Self::Tsv(columns) => tsv_row(text, columns).map_err(|(expected, found)| {
+                Error::Document(DocumentError::TableLine {
                     file: file.to_owned(),
                     line,
                     expected,
                     found,
                 })
-            }
+            }),
         }
     }
 }

@@ -3,12 +3,14 @@
 mod batches;
 mod bert;
 mod embedder;
+mod error;
+mod role;
 mod text_encoder;
 
 pub(crate) use batches::by_length;
 pub(crate) use bert::tokenizer_settings;
 pub use bert::{Bert, BertConfig};
 pub use embedder::Embedder;
-pub use text_encoder::{
-    Encoder, EncoderConfig, Normalization, Pooling, Role, TextEncoder, load_encoder,
-};
+pub use error::EncoderError;
+pub use role::Role;
+pub use text_encoder::{Encoder, EncoderConfig, Normalization, Pooling, TextEncoder, load_encoder};

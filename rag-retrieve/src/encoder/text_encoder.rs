@@ -13,8 +13,13 @@ use rag_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Bert, BertConfig, Embedder, by_length, tokenizer_settings};
-use crate::{Error, Fingerprint, Result};
+use super::{
+    batches::by_length,
+    bert::{Bert, BertConfig, tokenizer_settings},
+    error::EncoderError,
+    role::Role,
+};
+use crate::error::{Error, Result};
 
 /// How the states of a text become its vector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,7 +187,7 @@ impl Encoder {
     }
 }
 
-/// An encoder with its tokenizer: the [`Embedder`] of DPR and of the BERT sentence encoders
+/// An encoder with its tokenizer: the [`Embedder`](crate::Embedder) of DPR and of the BERT sentence encoders
 /// (all-MiniLM, BGE, E5).
 #[derive(Clone, Debug)]
 pub struct TextEncoder {
@@ -219,7 +224,8 @@ impl TextEncoder {
     ///
     /// # Errors
     /// Those of [`Weights`] and [`Tokenizer::from_folder`].
-    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
+    pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let folder = folder.as_ref();
         Self::load_with(folder, Tokenizer::from_folder(folder)?, device)
     }
 
@@ -227,7 +233,11 @@ impl TextEncoder {
     ///
     /// # Errors
     /// Those of [`Weights`]; [`rag_core::Error::Vocabulary`].
-    pub fn load_with(folder: &Path, tokenizer: Tokenizer, device: &Device) -> Result<Self> {
+    pub fn load_with(
+        folder: impl AsRef<Path>,
+        tokenizer: Tokenizer,
+        device: &Device,
+    ) -> Result<Self> {
         let (encoder, config) = load_encoder(folder, device)?;
         Self::new(encoder, tokenizer, config)
     }
@@ -245,11 +255,23 @@ impl TextEncoder {
         Ok(self)
     }
 
+    /// The same tokenizer, configuration and precision with other weights, such as those after training.
+    #[must_use]
+    pub fn with_encoder(&self, encoder: Encoder) -> Self {
+        Self {
+            encoder,
+            tokenizer: self.tokenizer.clone(),
+            config: self.config.clone(),
+            precision: self.precision,
+        }
+    }
+
     /// Writes the checkpoint that [`TextEncoder::load`] reads; `role` names DPR's module.
     ///
     /// # Errors
     /// [`rag_core::Error::Io`].
-    pub fn save(&self, folder: &Path, role: Role) -> Result<()> {
+    pub fn save(&self, folder: impl AsRef<Path>, role: Role) -> Result<()> {
+        let folder = folder.as_ref();
         let (prefix, architecture) = match (self.config.is_dpr(), role) {
             (true, Role::Question) => ("question_encoder.", "DPRQuestionEncoder"),
             (true, Role::Context) => ("ctx_encoder.", "DPRContextEncoder"),
@@ -269,7 +291,7 @@ impl TextEncoder {
     ///
     /// # Errors
     /// [`rag_core::Error::Io`].
-    pub fn save_tokenizer(&self, folder: &Path) -> Result<()> {
+    pub fn save_tokenizer(&self, folder: impl AsRef<Path>) -> Result<()> {
         let settings = tokenizer_settings(self.config.max_length());
         Ok(self.tokenizer.save(folder, &settings)?)
     }
@@ -290,7 +312,7 @@ impl TextEncoder {
     /// The tokens of questions.
     ///
     /// # Errors
-    /// [`Error::QuestionTooLong`]: a question is never cut.
+    /// [`EncoderError::QuestionTooLong`]: a question is never cut.
     pub fn tokenize_questions(&self, questions: &[&str]) -> Result<Vec<Encoding>> {
         questions
             .iter()
@@ -298,10 +320,13 @@ impl TextEncoder {
                 let text = format!("{}{question}", self.config.question_prefix);
                 let encoding = self.tokenizer.encode(&text)?;
                 match encoding.ids.len() {
-                    tokens if tokens > self.config.max_length() => Err(Error::QuestionTooLong {
-                        tokens,
-                        longest: self.config.max_length(),
-                    }),
+                    tokens if tokens > self.config.max_length() => {
+                        Err(EncoderError::QuestionTooLong {
+                            tokens,
+                            longest: self.config.max_length(),
+                        }
+                        .into())
+                    }
                     _ => Ok(encoding),
                 }
             })
@@ -331,50 +356,12 @@ impl TextEncoder {
     }
 }
 
-/// Which of a bi-encoder's two halves an encoder is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Encodes questions.
-    Question,
-    /// Encodes passages.
-    Context,
-}
-
-impl Embedder for TextEncoder {
-    fn embed_passages(&self, passages: &[Passage]) -> Result<Array2<f32>> {
-        Ok(self.embed(&self.tokenize_passages(passages)?))
-    }
-
-    fn embed_questions(&self, questions: &[&str]) -> Result<Array2<f32>> {
-        Ok(self.embed(&self.tokenize_questions(questions)?))
-    }
-
-    fn fingerprint(&self) -> Result<Fingerprint> {
-        let mut hash = blake3::Hasher::new();
-        let mut tensors = Tensors::default();
-        self.config.store(&self.encoder, &mut tensors, "");
-        tensors.hash(&mut hash)?;
-        hash.update(self.tokenizer.to_json()?.as_bytes());
-        hash.update(format!("{:?}", self.config).as_bytes());
-        Ok(Fingerprint {
-            hash: hash.finalize().to_hex().to_string(),
-            description: format!(
-                "{} with {} layers of {}, {:?} pooling, {:?} normalization",
-                self.config.bert.model_type,
-                self.config.bert.num_hidden_layers,
-                self.config.bert.hidden_size,
-                self.config.pooling,
-                self.config.normalization
-            ),
-        })
-    }
-}
-
 /// Reads the weights and configuration of an encoder's checkpoint folder, without its tokenizer.
 ///
 /// # Errors
 /// Those of [`Weights`]; [`rag_core::Error::Config`] for anything but BERT and DPR.
-pub fn load_encoder(folder: &Path, device: &Device) -> Result<(Encoder, EncoderConfig)> {
+pub fn load_encoder(folder: impl AsRef<Path>, device: &Device) -> Result<(Encoder, EncoderConfig)> {
+    let folder = folder.as_ref();
     let mut config: EncoderConfig = read_json(&folder.join("config.json"))?;
     if !["bert", "dpr"].contains(&config.bert.model_type.as_str()) {
         return Err(Error::Core(rag_core::Error::Config {

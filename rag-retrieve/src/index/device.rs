@@ -2,7 +2,10 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use ndarray::{ArrayView2, Axis};
 
 use super::{FlatIndex, Hit, Index, check_queries, check_scores};
-use crate::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    index::IndexError,
+};
 
 /// Numbers of a matrix of scores, 256 MiB of f32.
 const SCORES: usize = 1 << 26;
@@ -44,8 +47,10 @@ impl DeviceIndex {
             scores = scores.select(1, Tensor::<1, Int>::from_data(columns, &device));
         }
         let (scores, positions): (Tensor<2>, Tensor<2, Int>) = scores.topk_with_indices(k, 1);
-        let read = |error| Error::Device {
-            source: Box::new(error),
+        let read = |error| {
+            Error::Index(IndexError::Device {
+                source: Box::new(error),
+            })
         };
         let scores = scores.try_into_vec_as::<f32>().map_err(read)?;
         let positions = positions.try_into_vec_as::<i64>().map_err(read)?;
@@ -144,15 +149,15 @@ mod tests {
         let search = |query: Array2<f32>| index.search(query.view(), 1);
         assert!(matches!(
             search(array![[1.0]]),
-            Err(Error::Dimension { .. })
+            Err(Error::Index(IndexError::Dimension { .. }))
         ));
         assert!(matches!(
             search(array![[f32::NAN, 1.0]]),
-            Err(Error::NotFinite { .. })
+            Err(Error::Index(IndexError::NotFinite { .. }))
         ));
         assert!(matches!(
             search(array![[f32::MAX, 1.0]]),
-            Err(Error::NotFinite { .. })
+            Err(Error::Index(IndexError::NotFinite { .. }))
         ));
     }
 }

@@ -54,9 +54,9 @@ impl FlatIndex {
     /// An index over `vectors: [passages, dimension]`, in memory.
     ///
     /// # Errors
-    /// [`Error::NotFinite`](crate::Error::NotFinite) for a vector with NaN or an infinite number,
-    /// [`Error::HalfRange`](crate::Error::HalfRange) for one too large for [`Storage::F16`],
-    /// [`Error::Dimension`](crate::Error::Dimension) for vectors of no number.
+    /// [`IndexError::NotFinite`](crate::IndexError::NotFinite) for a vector with NaN or an infinite number,
+    /// [`IndexError::HalfRange`](crate::IndexError::HalfRange) for one too large for [`Storage::F16`],
+    /// [`IndexError::Dimension`](crate::IndexError::Dimension) for vectors of no number.
     pub fn new(vectors: Array2<f32>, storage: Storage) -> Result<Self> {
         Ok(Self::of([Rows::new(vectors, storage)?]))
     }
@@ -294,6 +294,7 @@ mod tests {
 
     use super::*;
     use crate::error::Error;
+    use crate::index::IndexError;
 
     /// Small whole numbers, whose products are exact in f16 and f32 and often tie.
     fn whole_numbers(rows: usize, dimension: usize, seed: u64) -> Array2<f32> {
@@ -425,18 +426,33 @@ mod tests {
         let vectors = |value: f32| array![[0.0, 1.0], [2.0, value]];
         for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let error = FlatIndex::new(vectors(value), Storage::F32).unwrap_err();
-            assert!(matches!(error, Error::NotFinite { row: 1, .. }), "{error}");
+            assert!(
+                matches!(error, Error::Index(IndexError::NotFinite { row: 1, .. })),
+                "{error}"
+            );
             let index = FlatIndex::new(vectors(1.0), Storage::F32).unwrap();
             let error = index.search(vectors(value).view(), 1).unwrap_err();
-            assert!(matches!(error, Error::NotFinite { row: 1, .. }), "{error}");
+            assert!(
+                matches!(error, Error::Index(IndexError::NotFinite { row: 1, .. })),
+                "{error}"
+            );
         }
         let error = FlatIndex::new(vectors(-1e5), Storage::F16).unwrap_err();
-        assert!(matches!(error, Error::HalfRange { row: 1, .. }), "{error}");
+        assert!(
+            matches!(error, Error::Index(IndexError::HalfRange { row: 1, .. })),
+            "{error}"
+        );
         let none = FlatIndex::new(Array2::zeros((3, 0)), Storage::F32).unwrap_err();
-        assert!(matches!(none, Error::Dimension { found: 0, .. }), "{none}");
+        assert!(
+            matches!(none, Error::Index(IndexError::Dimension { found: 0, .. })),
+            "{none}"
+        );
         let index = FlatIndex::new(vectors(1.0), Storage::F16).unwrap();
         let wide = index.search(Array2::zeros((1, 3)).view(), 1).unwrap_err();
-        assert!(matches!(wide, Error::Dimension { found: 3, .. }), "{wide}");
+        assert!(
+            matches!(wide, Error::Index(IndexError::Dimension { found: 3, .. })),
+            "{wide}"
+        );
     }
 
     #[test]
@@ -445,7 +461,10 @@ mod tests {
         let index = FlatIndex::new(large, Storage::F32).unwrap();
         for query in [array![[1e38, 1e38]], array![[1e38, -1e38]]] {
             let error = index.search(query.view(), 1).unwrap_err();
-            assert!(matches!(error, Error::NotFinite { row: 0, .. }), "{error}");
+            assert!(
+                matches!(error, Error::Index(IndexError::NotFinite { row: 0, .. })),
+                "{error}"
+            );
         }
     }
 }

@@ -13,7 +13,11 @@ use serde::{Deserialize, Serialize};
 use usearch::{Index as Graph, IndexOptions, MetricKind, ScalarKind, b1x8};
 
 use super::{FlatIndex, Hit, Index, check_queries, check_scores};
-use crate::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    index::IndexError,
+    knowledge::KnowledgeError,
+};
 
 /// How a [`GraphIndex`] is built and searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,7 +94,7 @@ impl GraphIndex {
     /// Builds the graph of the vectors of `exact` on all cores; `progress` hears how many are in it.
     ///
     /// # Errors
-    /// [`Error::NotNormalised`] for [`Code::I8`] with vectors of other lengths than 1; [`Error::Graph`].
+    /// [`IndexError::NotNormalised`] for [`Code::I8`] with vectors of other lengths than 1; [`IndexError::Graph`].
     pub fn build(
         exact: &FlatIndex,
         settings: GraphSettings,
@@ -102,7 +106,7 @@ impl GraphIndex {
         let threads = rayon::current_num_threads().max(cores);
         graph
             .reserve_capacity_and_threads(exact.len(), threads)
-            .map_err(Error::graph)?;
+            .map_err(failed)?;
         let done = AtomicUsize::new(0);
         (0..exact.len()).into_par_iter().try_for_each(|position| {
             let vector = exact.gather(&[position]);
@@ -110,14 +114,14 @@ impl GraphIndex {
             let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
             if settings.code == Code::I8 && (length - 1.0).abs() > LENGTH_TOLERANCE {
                 let row = position;
-                return Err(Error::NotNormalised { row, length });
+                return Err(IndexError::NotNormalised { row, length }.into());
             }
             let key = position as u64;
             match settings.code {
                 Code::Binary => graph.add(key, b1x8::from_u8s(&signs(vector))),
                 _ => graph.add(key, vector),
             }
-            .map_err(Error::graph)?;
+            .map_err(failed)?;
             progress(done.fetch_add(1, Ordering::Relaxed) + 1);
             Ok::<_, Error>(())
         })?;
@@ -141,7 +145,7 @@ impl GraphIndex {
     /// Writes the graph to a folder, such as that of its knowledge base; the vectors are not in it.
     ///
     /// # Errors
-    /// [`Error::Graph`], [`Error::Core`]; a graph that stood there before is untouched then.
+    /// [`IndexError::Graph`], [`Error::Core`]; a graph that stood there before is untouched then.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         fs::create_dir_all(folder).map_err(rag_core::Error::io(folder))?;
@@ -150,7 +154,7 @@ impl GraphIndex {
             .tempfile_in(folder)
             .map_err(rag_core::Error::io(folder))?
             .into_temp_path();
-        self.graph.save(&utf8(&written)?).map_err(Error::graph)?;
+        self.graph.save(&utf8(&written)?).map_err(failed)?;
         let hash = hash_of(&written).map_err(rag_core::Error::io(&written))?;
         readable_and_synced(&written).map_err(rag_core::Error::io(&written))?;
         let path = folder.join(file_name(&hash));
@@ -183,8 +187,8 @@ impl GraphIndex {
     /// Maps a graph that [`GraphIndex::save`] wrote, of the vectors of `exact`, and checks every byte.
     ///
     /// # Errors
-    /// [`Error::Checksum`] where the file is not what was written, [`Error::OtherVectors`] where the graph is
-    /// of other vectors, [`Error::Graph`], [`Error::Core`].
+    /// [`KnowledgeError::Checksum`] where the file is not what was written, [`IndexError::OtherVectors`] where the graph is
+    /// of other vectors, [`IndexError::Graph`], [`Error::Core`].
     pub fn open(folder: impl AsRef<Path>, exact: &FlatIndex) -> Result<Self> {
         let folder = folder.as_ref();
         let path = folder.join(ABOUT);
@@ -192,19 +196,20 @@ impl GraphIndex {
         let about: About = serde_json::from_slice(&about).map_err(rag_core::Error::json(&path))?;
         if about.vectors != hash_of_vectors(exact) {
             let folder = folder.to_owned();
-            return Err(Error::OtherVectors { folder });
+            return Err(IndexError::OtherVectors { folder }.into());
         }
         let path = folder.join(file_name(&about.graph));
         let found = hash_of(&path).map_err(rag_core::Error::io(&path))?;
         if found != about.graph {
-            return Err(Error::Checksum {
+            return Err(KnowledgeError::Checksum {
                 file: path,
                 expected: about.graph,
                 found,
-            });
+            }
+            .into());
         }
         let graph = empty(exact, about.settings)?;
-        graph.view(&utf8(&path)?).map_err(Error::graph)?;
+        graph.view(&utf8(&path)?).map_err(failed)?;
         Ok(Self {
             graph,
             exact: exact.clone(),
@@ -227,7 +232,7 @@ impl GraphIndex {
             (_, Some(_)) => self.graph.filtered_search(&query, width, allowed),
             (_, None) => self.graph.search(&query, width),
         };
-        let found = found.map_err(Error::graph)?;
+        let found = found.map_err(failed)?;
         let scored_again = match self.settings.code {
             Code::Binary => width,
             _ => (SCORED_AGAIN * k).max(LEAST_SCORED_AGAIN),
@@ -324,7 +329,7 @@ fn empty(exact: &FlatIndex, settings: GraphSettings) -> Result<Graph> {
         expansion_search: settings.search_width,
         multi: false,
     });
-    graph.map_err(Error::graph)
+    graph.map_err(failed)
 }
 
 /// A bit for each number.
@@ -366,12 +371,10 @@ fn utf8(path: &Path) -> Result<String> {
     })
 }
 
-impl Error {
-    fn graph(source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::Graph {
-            source: Box::new(source),
-        }
-    }
+fn failed(source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Index(IndexError::Graph {
+        source: Box::new(source),
+    })
 }
 
 #[cfg(test)]
@@ -499,21 +502,30 @@ mod tests {
             assert!(found.iter().all(|hits| hits.len() == k.min(500)), "k {k}");
         }
         let wide = opened.search(Array2::zeros((1, 3)).view(), 1).unwrap_err();
-        assert!(matches!(wide, Error::Dimension { found: 3, .. }), "{wide}");
+        assert!(
+            matches!(wide, Error::Index(IndexError::Dimension { found: 3, .. })),
+            "{wide}"
+        );
 
         // A change in the last row is seen too.
         let mut other = vectors(500, 1);
         other[[499, 0]] += 0.5;
         let other = FlatIndex::new(other, Storage::F16).unwrap();
         let error = GraphIndex::open(&folder, &other).unwrap_err();
-        assert!(matches!(error, Error::OtherVectors { .. }), "{error}");
+        assert!(
+            matches!(error, Error::Index(IndexError::OtherVectors { .. })),
+            "{error}"
+        );
         let settings = GraphSettings {
             code: Code::I8,
             ..GraphSettings::default()
         };
         let error = GraphIndex::build(&other, settings, |_| {}).unwrap_err();
         assert!(
-            matches!(error, Error::NotNormalised { row: 499, .. }),
+            matches!(
+                error,
+                Error::Index(IndexError::NotNormalised { row: 499, .. })
+            ),
             "{error}"
         );
         drop(opened);
@@ -526,6 +538,9 @@ mod tests {
         bytes[middle] ^= 4;
         fs::write(&path, bytes).unwrap();
         let error = GraphIndex::open(&folder, &exact).unwrap_err();
-        assert!(matches!(error, Error::Checksum { .. }), "{error}");
+        assert!(
+            matches!(error, Error::Knowledge(KnowledgeError::Checksum { .. })),
+            "{error}"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Indexes over passage vectors: which rows have the largest inner products with a query.
 
 mod device;
+mod error;
 mod flat;
 #[cfg(feature = "ann")]
 mod graph;
@@ -11,13 +12,14 @@ use std::{cmp::Ordering, fmt};
 use ndarray::ArrayView2;
 
 pub use device::DeviceIndex;
+pub use error::IndexError;
 pub use flat::FlatIndex;
 #[cfg(feature = "ann")]
 pub use graph::{Code, GraphIndex, GraphSettings};
 pub use rows::Storage;
 pub(crate) use rows::{Live, Rows};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Maximum inner product search over vectors of one dimension.
 pub trait Index: fmt::Debug + Send + Sync {
@@ -31,7 +33,7 @@ pub trait Index: fmt::Debug + Send + Sync {
     /// among equals the lower position; all of them where the index holds fewer than `k`.
     ///
     /// # Errors
-    /// [`Error::Dimension`] for queries of another dimension, [`Error::NotFinite`] for a query, or
+    /// [`IndexError::Dimension`] for queries of another dimension, [`IndexError::NotFinite`] for a query, or
     /// a score, that is NaN or infinite.
     fn search(&self, queries: ArrayView2<f32>, k: usize) -> Result<Vec<Vec<Hit>>> {
         self.search_among(queries, k, None)
@@ -77,15 +79,16 @@ impl Hit {
 /// Refuses queries that an index of this dimension cannot answer.
 pub(crate) fn check_queries(queries: ArrayView2<f32>, dimension: usize) -> Result<()> {
     if queries.ncols() != dimension {
-        return Err(Error::Dimension {
+        return Err(IndexError::Dimension {
             what: "queries",
             expected: dimension.to_string(),
             found: queries.ncols(),
-        });
+        }
+        .into());
     }
     let finite = |query: ndarray::ArrayView1<f32>| query.iter().all(|value| value.is_finite());
     match queries.rows().into_iter().position(|query| !finite(query)) {
-        Some(row) => Err(Error::NotFinite { what: "query", row }),
+        Some(row) => Err(IndexError::NotFinite { what: "query", row }.into()),
         None => Ok(()),
     }
 }
@@ -94,10 +97,11 @@ pub(crate) fn check_queries(queries: ArrayView2<f32>, dimension: usize) -> Resul
 pub(crate) fn check_scores(found: &[Vec<Hit>]) -> Result<()> {
     let overflown = |hits: &Vec<Hit>| hits.iter().any(|hit| !hit.score.is_finite());
     match found.iter().position(overflown) {
-        Some(row) => Err(Error::NotFinite {
+        Some(row) => Err(IndexError::NotFinite {
             what: "a score of query",
             row,
-        }),
+        }
+        .into()),
         None => Ok(()),
     }
 }

@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayViewMut1, CowArray, Ix2};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::{error::Result, index::IndexError};
 
 /// How the numbers of vectors are kept, on disk and in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,17 +56,18 @@ impl Rows {
     pub(crate) fn new(vectors: Array2<f32>, storage: Storage) -> Result<Self> {
         let (written, dimension) = vectors.dim();
         if dimension == 0 {
-            return Err(Error::Dimension {
+            return Err(IndexError::Dimension {
                 what: "passage vectors",
                 expected: "at least 1".to_owned(),
                 found: 0,
-            });
+            }
+            .into());
         }
         let values = row_major(vectors);
         let broken = |row: &[f32]| !row.iter().all(|value| value.is_finite());
         if let Some(row) = values.par_chunks(dimension).position_first(broken) {
             let what = "passage vector";
-            return Err(Error::NotFinite { what, row });
+            return Err(IndexError::NotFinite { what, row }.into());
         }
         let elements = match storage {
             Storage::F32 => Elements::F32(Arc::new(values)),
@@ -198,10 +199,11 @@ fn halves(values: &[f32], dimension: usize) -> Result<Vec<f16>> {
         .par_iter()
         .position_first(|half: &f16| half.is_infinite())
     {
-        Some(at) => Err(Error::HalfRange {
+        Some(at) => Err(IndexError::HalfRange {
             row: at / dimension,
             value: values[at],
-        }),
+        }
+        .into()),
         None => Ok(halves),
     }
 }

@@ -1,17 +1,20 @@
 use std::{borrow::Cow, sync::Arc};
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::Array2;
 use rag_core::{Passage, Value};
 
 use super::{
-    Fingerprint, Knowledge, Manifest, Selection, manifest,
+    error::KnowledgeError,
+    fields::check_fields,
+    fingerprint::Fingerprint,
+    manifest::{FORMAT_VERSION, Manifest},
     segment::{LiveSegment, Segment},
 };
 use crate::{
     document::distinct_ids,
     error::{Error, Result},
-    filter::{Filter, check_fields},
-    index::{FlatIndex, Hit, Index, Storage},
+    filter::Filter,
+    index::{FlatIndex, Index, Storage},
 };
 
 /// Passages and an exact index over their vectors, in memory or mapped from a folder.
@@ -55,7 +58,7 @@ impl KnowledgeBase {
     /// A knowledge base in memory, of `vectors: [passages, dimension]` that `encoder` made.
     ///
     /// # Errors
-    /// [`Error::EmptyKnowledgeBase`], [`Error::Counts`], [`Error::DuplicateId`], and those of
+    /// [`KnowledgeError::Empty`], [`KnowledgeError::Counts`], [`DocumentError::DuplicateId`](crate::DocumentError::DuplicateId), and those of
     /// [`FlatIndex::new`].
     pub fn new(
         passages: Vec<Passage>,
@@ -64,18 +67,19 @@ impl KnowledgeBase {
         encoder: Fingerprint,
     ) -> Result<Self> {
         if passages.is_empty() {
-            return Err(Error::EmptyKnowledgeBase);
+            return Err(KnowledgeError::Empty.into());
         }
         if passages.len() != vectors.nrows() {
-            return Err(Error::Counts {
+            return Err(KnowledgeError::Counts {
                 passages: passages.len(),
                 vectors: vectors.nrows(),
-            });
+            }
+            .into());
         }
         check(&passages)?;
         let segment = Segment::new(passages, vectors, storage)?;
         let manifest = Manifest {
-            format_version: manifest::FORMAT_VERSION,
+            format_version: FORMAT_VERSION,
             created_by: concat!("rag-retrieve ", env!("CARGO_PKG_VERSION")).to_owned(),
             count: segment.len(),
             dimension: segment.rows().dimension(),
@@ -109,7 +113,7 @@ impl KnowledgeBase {
     /// Refuses an encoder other than the one that made the vectors.
     ///
     /// # Errors
-    /// [`Error::Encoder`] where the hashes differ; descriptions are for people.
+    /// [`KnowledgeError::OtherEncoder`] where the hashes differ; descriptions are for people.
     pub fn check_encoder(&self, encoder: &Fingerprint) -> Result<()> {
         self.manifest.encoder.check(encoder)
     }
@@ -117,7 +121,7 @@ impl KnowledgeBase {
     /// The passage at a position, parsed only now where it is mapped.
     ///
     /// # Errors
-    /// [`Error::Position`]; [`Error::Damaged`] or [`Error::Core`] where an unverified file is not
+    /// [`KnowledgeError::Position`]; [`KnowledgeError::Damaged`] or [`Error::Core`] where an unverified file is not
     /// what was written.
     pub fn passage(&self, position: usize) -> Result<Passage> {
         let (segment, row) = self.place(position)?;
@@ -134,7 +138,7 @@ impl KnowledgeBase {
     fn place(&self, position: usize) -> Result<(&Segment, usize)> {
         let len = self.len();
         if position >= len {
-            return Err(Error::Position { position, len });
+            return Err(KnowledgeError::Position { position, len }.into());
         }
         let after = self.parts.partition_point(|part| part.start <= position);
         let part = &self.parts[after - 1];
@@ -145,7 +149,7 @@ impl KnowledgeBase {
     /// when this is first asked, and kept.
     ///
     /// # Errors
-    /// [`Error::UnknownField`] for a field that no passage has; those of [`KnowledgeBase::passage`].
+    /// [`KnowledgeError::UnknownField`] for a field that no passage has; those of [`KnowledgeBase::passage`].
     pub fn matching(&self, filter: &Filter) -> Result<Vec<usize>> {
         let fields = (self.parts.iter())
             .map(|part| part.rows.segment.fields())
@@ -186,58 +190,17 @@ impl KnowledgeBase {
     }
 }
 
-impl Knowledge for KnowledgeBase {
-    fn encoder(&self) -> &Fingerprint {
-        &self.manifest.encoder
-    }
-
-    fn count(&self) -> Result<usize> {
-        Ok(self.len())
-    }
-
-    fn select(&self, filter: &Filter) -> Result<Selection> {
-        let positions = self.matching(filter)?;
-        Ok(Selection {
-            filter: filter.clone(),
-            passages: positions.len(),
-            positions: Some(positions.into()),
-        })
-    }
-
-    fn search(
-        &self,
-        queries: ArrayView2<f32>,
-        k: usize,
-        among: Option<&Selection>,
-    ) -> Result<Vec<Vec<Hit>>> {
-        let positions = among.and_then(|among| among.positions.as_deref());
-        self.index.search_among(queries, k, positions)
-    }
-
-    fn passages_at(&self, positions: &[usize]) -> Result<Vec<Passage>> {
-        positions.iter().map(|&at| self.passage(at)).collect()
-    }
-
-    fn vectors_at(&self, positions: &[usize]) -> Result<Array2<f32>> {
-        Ok(self.index.gather(positions))
-    }
-
-    fn local(&self) -> Option<&KnowledgeBase> {
-        Some(self)
-    }
-}
-
 /// Refuses passages that could not be told apart or written.
 pub(crate) fn check(passages: &[Passage]) -> Result<()> {
     distinct_ids(passages)?;
     for passage in passages {
         for (field, value) in &passage.metadata {
             if matches!(value, Value::Number(number) if !number.is_finite()) {
-                return Err(Error::Metadata {
+                return Err(Error::Knowledge(KnowledgeError::Metadata {
                     id: passage.id.clone(),
                     field: field.clone(),
                     value: value.clone(),
-                });
+                }));
             }
         }
     }
@@ -256,10 +219,13 @@ mod tests {
 
     #[test]
     fn passages_and_vectors_belong_together() {
-        assert!(matches!(knowledge(&[], 0), Err(Error::EmptyKnowledgeBase)));
+        assert!(matches!(
+            knowledge(&[], 0),
+            Err(Error::Knowledge(KnowledgeError::Empty))
+        ));
         assert!(matches!(
             knowledge(&["1", "2"], 3),
-            Err(Error::Counts { .. })
+            Err(Error::Knowledge(KnowledgeError::Counts { .. }))
         ));
         let error = knowledge(&["1", "2", "1"], 3).unwrap_err();
         assert!(
@@ -274,7 +240,7 @@ mod tests {
         assert_eq!(knowledge.passage(1).unwrap().id, "2");
         assert!(matches!(
             knowledge.passage(2),
-            Err(Error::Position { len: 2, .. })
+            Err(Error::Knowledge(KnowledgeError::Position { len: 2, .. }))
         ));
     }
 

@@ -4,7 +4,12 @@ use ndarray::Array2;
 use rag_core::Passage;
 
 use super::KnowledgeBase;
-use crate::{Error, Result, encoder::Embedder, index::Storage};
+use crate::{
+    encoder::Embedder,
+    error::Result,
+    index::{IndexError, Storage},
+    knowledge::KnowledgeError,
+};
 
 /// Passages that are embedded between two calls of a progress callback.
 const PASSAGES: usize = 256;
@@ -16,7 +21,7 @@ const PASSAGES: usize = 256;
 /// Those of the encoder, and of [`KnowledgeBase::new`].
 pub fn build_knowledge_base(
     passages: Vec<Passage>,
-    encoder: &impl Embedder,
+    encoder: &(impl Embedder + ?Sized),
     storage: Storage,
     mut progress: impl FnMut(usize),
 ) -> Result<KnowledgeBase> {
@@ -29,17 +34,18 @@ pub(crate) fn check_width(vectors: &Array2<f32>, dimension: usize) -> Result<()>
     if vectors.ncols() == dimension {
         return Ok(());
     }
-    Err(Error::Dimension {
+    Err(IndexError::Dimension {
         what: "passage vectors",
         expected: dimension.to_string(),
         found: vectors.ncols(),
-    })
+    }
+    .into())
 }
 
 /// The vectors of passages, `[passages, dimension]`; `progress` hears how many are done.
 pub(crate) fn embed(
     passages: &[Passage],
-    encoder: &impl Embedder,
+    encoder: &(impl Embedder + ?Sized),
     progress: &mut impl FnMut(usize),
 ) -> Result<Array2<f32>> {
     let mut order: Vec<usize> = (0..passages.len()).collect();
@@ -53,10 +59,11 @@ pub(crate) fn embed(
             vectors = Array2::zeros((passages.len(), embedded.ncols()));
         }
         if embedded.nrows() != texts.len() {
-            return Err(Error::Counts {
+            return Err(KnowledgeError::Counts {
                 passages: texts.len(),
                 vectors: embedded.nrows(),
-            });
+            }
+            .into());
         }
         check_width(&embedded, vectors.ncols())?;
         for (&i, vector) in some.iter().zip(embedded.rows()) {

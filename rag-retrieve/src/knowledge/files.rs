@@ -10,7 +10,7 @@ use memmap2::Mmap;
 use rag_core::atomic::write_file;
 
 use super::{FileEntry, Manifest};
-use crate::error::{Error, Result};
+use crate::{error::Result, knowledge::KnowledgeError};
 
 pub(super) const LOCK: &str = ".lock";
 const DIGITS: usize = 16;
@@ -73,11 +73,12 @@ pub(super) fn map_checked(
     let file = File::open(path).map_err(rag_core::Error::io(path))?;
     let found = file.metadata().map_err(rag_core::Error::io(path))?.len();
     if found != entry.bytes {
-        return Err(Error::Size {
+        return Err(KnowledgeError::Size {
             file: path.to_owned(),
             expected: entry.bytes,
             found,
-        });
+        }
+        .into());
     }
     let map = map(&file).map_err(rag_core::Error::io(path))?;
     if verification == Verification::Full {
@@ -86,11 +87,12 @@ pub(super) fn map_checked(
             .finalize()
             .to_string();
         if found != entry.blake3 {
-            return Err(Error::Checksum {
+            return Err(KnowledgeError::Checksum {
                 file: path.to_owned(),
                 expected: entry.blake3.clone(),
                 found,
-            });
+            }
+            .into());
         }
     }
     Ok(map)
@@ -118,9 +120,10 @@ impl Lock {
         let file = file.map_err(rag_core::Error::io(&path))?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
-            Err(TryLockError::WouldBlock) => Err(Error::Busy {
+            Err(TryLockError::WouldBlock) => Err(KnowledgeError::Busy {
                 folder: folder.to_owned(),
-            }),
+            }
+            .into()),
             // Some network file systems have no locks.
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
                 Ok(Self(file))

@@ -1,53 +1,15 @@
-use std::{fmt, path::Path};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::fingerprint::Fingerprint;
 use crate::{
     error::{Error, Result},
     index::Storage,
+    knowledge::KnowledgeError,
 };
 
 pub(super) const FORMAT_VERSION: u32 = 2;
-
-/// Which encoder: two with the same hash give the same vectors.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fingerprint {
-    /// Over all that decides a vector: weights, tokenizer, pooling, normalisation.
-    pub hash: String,
-    /// For people, such as a model's name or folder.
-    pub description: String,
-}
-
-impl Fingerprint {
-    /// A fingerprint of these two.
-    pub fn new(hash: impl Into<String>, description: impl Into<String>) -> Self {
-        Self {
-            hash: hash.into(),
-            description: description.into(),
-        }
-    }
-
-    /// Refuses another encoder than this, which made the vectors.
-    ///
-    /// # Errors
-    /// [`Error::Encoder`] where the hashes differ; descriptions are for people.
-    pub fn check(&self, found: &Self) -> Result<()> {
-        if found.hash == self.hash {
-            return Ok(());
-        }
-        Err(Error::Encoder {
-            expected: self.clone(),
-            found: found.clone(),
-        })
-    }
-}
-
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let short: String = self.hash.chars().take(12).collect();
-        write!(f, "{} ({short})", self.description)
-    }
-}
 
 /// What a knowledge base says of itself: `manifest.json`, whose arrival in a folder is the moment a
 /// new knowledge base takes the place of the previous one.
@@ -123,6 +85,23 @@ struct Version {
     format_version: u32,
 }
 
+impl Fingerprint {
+    /// Refuses another encoder than this, which made the vectors.
+    ///
+    /// # Errors
+    /// [`KnowledgeError::OtherEncoder`] where the hashes differ; descriptions are for people.
+    pub fn check(&self, found: &Self) -> Result<()> {
+        if found.hash == self.hash {
+            return Ok(());
+        }
+        Err(KnowledgeError::OtherEncoder {
+            expected: self.clone(),
+            found: found.clone(),
+        }
+        .into())
+    }
+}
+
 impl Manifest {
     /// The content of `manifest.json`.
     pub(super) fn seal(&self) -> serde_json::Result<Vec<u8>> {
@@ -143,24 +122,28 @@ impl Manifest {
         let json = |error| rag_core::Error::json(path)(error);
         let version: Sealed<Version> = serde_json::from_slice(bytes).map_err(json)?;
         if version.manifest.format_version != FORMAT_VERSION {
-            return Err(Error::FormatVersion {
+            return Err(KnowledgeError::FormatVersion {
                 file: path.to_owned(),
                 expected: FORMAT_VERSION,
                 found: version.manifest.format_version,
-            });
+            }
+            .into());
         }
         let sealed: Sealed<Self> = serde_json::from_slice(bytes).map_err(json)?;
         let found = sealed.manifest.hash().map_err(json)?;
         if found != sealed.blake3 {
-            return Err(Error::Checksum {
+            return Err(KnowledgeError::Checksum {
                 file: path.to_owned(),
                 expected: sealed.blake3,
                 found,
-            });
+            }
+            .into());
         }
-        let damaged = |reason| Error::Damaged {
-            file: path.to_owned(),
-            reason,
+        let damaged = |reason| {
+            Error::Knowledge(KnowledgeError::Damaged {
+                file: path.to_owned(),
+                reason,
+            })
         };
         if sealed.manifest.seal().map_err(json)? != bytes {
             return Err(damaged("it is not written as rag-retrieve writes it"));
@@ -265,7 +248,10 @@ mod tests {
         };
         let error = Manifest::unseal(Path::new("m"), &newer.seal().unwrap()).unwrap_err();
         assert!(
-            matches!(error, Error::FormatVersion { found: 3, .. }),
+            matches!(
+                error,
+                Error::Knowledge(KnowledgeError::FormatVersion { found: 3, .. })
+            ),
             "{error}"
         );
     }
@@ -284,7 +270,10 @@ mod tests {
             let mut manifest = manifest();
             contradict(&mut manifest);
             let error = Manifest::unseal(Path::new("m"), &manifest.seal().unwrap()).unwrap_err();
-            assert!(matches!(error, Error::Damaged { .. }), "{error}");
+            assert!(
+                matches!(error, Error::Knowledge(KnowledgeError::Damaged { .. })),
+                "{error}"
+            );
         }
     }
 

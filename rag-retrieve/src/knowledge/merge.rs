@@ -13,7 +13,10 @@ use super::{
     SegmentEntry,
     segment::{self, LiveSegment},
 };
-use crate::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    knowledge::KnowledgeError,
+};
 
 /// A merge that runs in a thread of its own, and ends when this is dropped.
 #[derive(Debug)]
@@ -49,7 +52,9 @@ impl Merging {
     /// The sources, one after the other in the segment that was written.
     pub(super) fn wait(mut self) -> Result<(Vec<Source>, SegmentEntry)> {
         let thread = self.thread.take().expect("nobody has waited for it yet");
-        let entry = thread.join().map_err(|_| Error::Merging)??;
+        let entry = thread
+            .join()
+            .map_err(|_| Error::Knowledge(KnowledgeError::Merging))??;
         Ok((std::mem::take(&mut self.sources), entry))
     }
 }
@@ -74,7 +79,7 @@ fn merge(folder: &Path, sources: &[Source], cancelled: &AtomicBool) -> Result<Se
                 (0..rows.len()).map(move |at| (rows, rows.row(at)))
             });
             rows.map(|(rows, row)| match cancelled.load(Ordering::Relaxed) {
-                true => Err(Error::Merging),
+                true => Err(KnowledgeError::Merging.into()),
                 false => rows.segment.line(row),
             })
         },

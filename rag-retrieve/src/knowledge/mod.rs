@@ -2,7 +2,10 @@
 
 mod base;
 mod build;
+mod error;
+mod fields;
 mod files;
+mod fingerprint;
 mod manifest;
 mod merge;
 mod reembed;
@@ -17,14 +20,20 @@ use rag_core::Passage;
 
 pub use base::KnowledgeBase;
 pub use build::build_knowledge_base;
-pub use manifest::{FileEntry, Fingerprint, Manifest, SegmentEntry};
+pub use error::KnowledgeError;
+pub use fingerprint::Fingerprint;
+pub use manifest::{FileEntry, Manifest, SegmentEntry};
 pub use writer::{Changes, KnowledgeWriter};
 
 pub(crate) use base::check;
 #[cfg(any(feature = "postgres", feature = "milvus"))]
 pub(crate) use build::{check_width, embed};
 
-use crate::{Filter, Hit, Result};
+use crate::{
+    error::Result,
+    filter::Filter,
+    index::{Hit, Index},
+};
 
 /// Passages and their vectors, wherever they are kept.
 ///
@@ -43,7 +52,7 @@ pub trait Knowledge: fmt::Debug + Send + Sync {
     /// The passages that `filter` means.
     ///
     /// # Errors
-    /// [`Error::UnknownField`](crate::Error::UnknownField) for a field that no passage has.
+    /// [`KnowledgeError::UnknownField`](crate::KnowledgeError::UnknownField) for a field that no passage has.
     fn select(&self, filter: &Filter) -> Result<Selection>;
 
     /// For each of `queries: [questions, dimension]` the `k` passages of highest inner product, best
@@ -61,7 +70,7 @@ pub trait Knowledge: fmt::Debug + Send + Sync {
     /// The passages at positions, in their order.
     ///
     /// # Errors
-    /// [`Error::Position`](crate::Error::Position); [`Error::Gone`](crate::Error::Gone) where one was
+    /// [`KnowledgeError::Position`](crate::KnowledgeError::Position); [`KnowledgeError::Gone`](crate::KnowledgeError::Gone) where one was
     /// deleted or changed since it was found.
     fn passages_at(&self, positions: &[usize]) -> Result<Vec<Passage>>;
 
@@ -86,4 +95,45 @@ pub struct Selection {
     pub passages: usize,
     /// Where they are, rising, where that is known in this process.
     pub positions: Option<Arc<[usize]>>,
+}
+
+impl Knowledge for KnowledgeBase {
+    fn encoder(&self) -> &Fingerprint {
+        &self.manifest.encoder
+    }
+
+    fn count(&self) -> Result<usize> {
+        Ok(self.len())
+    }
+
+    fn select(&self, filter: &Filter) -> Result<Selection> {
+        let positions = self.matching(filter)?;
+        Ok(Selection {
+            filter: filter.clone(),
+            passages: positions.len(),
+            positions: Some(positions.into()),
+        })
+    }
+
+    fn search(
+        &self,
+        queries: ArrayView2<f32>,
+        k: usize,
+        among: Option<&Selection>,
+    ) -> Result<Vec<Vec<Hit>>> {
+        let positions = among.and_then(|among| among.positions.as_deref());
+        self.index.search_among(queries, k, positions)
+    }
+
+    fn passages_at(&self, positions: &[usize]) -> Result<Vec<Passage>> {
+        positions.iter().map(|&at| self.passage(at)).collect()
+    }
+
+    fn vectors_at(&self, positions: &[usize]) -> Result<Array2<f32>> {
+        Ok(self.index.gather(positions))
+    }
+
+    fn local(&self) -> Option<&KnowledgeBase> {
+        Some(self)
+    }
 }

@@ -18,7 +18,8 @@ use super::{
     writer::Open,
 };
 use crate::{
-    Embedder, Result,
+    encoder::Embedder,
+    error::Result,
     index::{Rows, Storage},
 };
 
@@ -36,11 +37,11 @@ impl KnowledgeWriter {
     /// goes on where this one ended.
     ///
     /// # Errors
-    /// Those of [`KnowledgeWriter::commit`], of the encoder, [`Error::NotFinite`](crate::Error::NotFinite)
-    /// and [`Error::HalfRange`](crate::Error::HalfRange).
+    /// Those of [`KnowledgeWriter::commit`], of the encoder, [`IndexError::NotFinite`](crate::IndexError::NotFinite)
+    /// and [`IndexError::HalfRange`](crate::IndexError::HalfRange).
     pub fn reembed(
         &mut self,
-        encoder: &impl Embedder,
+        encoder: &(impl Embedder + ?Sized),
         storage: Storage,
         mut progress: impl FnMut(usize),
     ) -> Result<KnowledgeBase> {

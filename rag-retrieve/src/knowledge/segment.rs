@@ -14,12 +14,13 @@ use rag_core::Passage;
 
 use super::{
     FileEntry, Manifest, SegmentEntry,
+    fields::Fields,
     files::{Verification, map_checked, write_named_by_content},
 };
 use crate::{
     error::{Error, Result},
-    filter::Fields,
     index::{Live, Rows, Storage},
+    knowledge::KnowledgeError,
 };
 
 /// Rows that are written at a time.
@@ -84,9 +85,11 @@ impl Segment {
                     .copied()
                     .map(u32::from_le_bytes);
                 let live = live(entry.count, &rows.collect::<Vec<u32>>());
-                Some(live.ok_or_else(|| Error::Damaged {
-                    file: folder.join(&deleted.file),
-                    reason: "its rows do not rise, or are not there",
+                Some(live.ok_or_else(|| {
+                    Error::Knowledge(KnowledgeError::Damaged {
+                        file: folder.join(&deleted.file),
+                        reason: "its rows do not rise, or are not there",
+                    })
                 })?)
             }
             None => None,
@@ -129,9 +132,11 @@ impl Segment {
                 let offsets = offsets.as_chunks().0;
                 let at = |row: usize| u64::from_le_bytes(offsets[row]) as usize;
                 let line = lines.get(at(row)..at(row + 1));
-                Ok(Cow::Borrowed(line.ok_or_else(|| Error::Damaged {
-                    file: path.clone(),
-                    reason: "its lines are not where the offsets say",
+                Ok(Cow::Borrowed(line.ok_or_else(|| {
+                    Error::Knowledge(KnowledgeError::Damaged {
+                        file: path.clone(),
+                        reason: "its lines are not where the offsets say",
+                    })
                 })?))
             }
         }

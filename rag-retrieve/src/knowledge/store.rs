@@ -23,7 +23,10 @@ use super::{
     files::{Lock, Verification, remove_unlisted},
     segment::{self, Segment},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    knowledge::KnowledgeError,
+};
 
 const MANIFEST: &str = "manifest.json";
 
@@ -34,7 +37,7 @@ impl KnowledgeBase {
     /// previous one open keep it.
     ///
     /// # Errors
-    /// [`Error::Busy`] while someone else saves to the folder or has a [`KnowledgeWriter`](super::KnowledgeWriter)
+    /// [`KnowledgeError::Busy`] while someone else saves to the folder or has a [`KnowledgeWriter`](super::KnowledgeWriter)
     /// of it; [`Error::Core`] where a file cannot
     /// be written, with the previous knowledge base untouched.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
@@ -56,9 +59,9 @@ impl KnowledgeBase {
     /// them against the manifest, on all cores.
     ///
     /// # Errors
-    /// [`Error::Size`], [`Error::Checksum`], [`Error::Damaged`] or [`Error::Core`] naming the file
-    /// that is not what was written, [`Error::FormatVersion`] for another version's folder,
-    /// [`Error::NotAKnowledgeBase`] for one of something else.
+    /// [`KnowledgeError::Size`], [`KnowledgeError::Checksum`], [`KnowledgeError::Damaged`] or [`Error::Core`] naming the file
+    /// that is not what was written, [`KnowledgeError::FormatVersion`] for another version's folder,
+    /// [`KnowledgeError::NotAKnowledgeBase`] for one of something else.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(folder.as_ref(), Verification::Full)
     }
@@ -79,7 +82,7 @@ impl KnowledgeBase {
             || match fs::read(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && folder.is_dir() => {
                     let folder = folder.to_owned();
-                    Err(Error::NotAKnowledgeBase { folder })
+                    Err(KnowledgeError::NotAKnowledgeBase { folder }.into())
                 }
                 read => Ok(read.map_err(rag_core::Error::io(&path))?),
             },
@@ -98,9 +101,11 @@ impl KnowledgeBase {
 /// The moment at which a new knowledge base takes the place of the previous one.
 pub(super) fn put_manifest(folder: &Path, manifest: &Manifest) -> Result<()> {
     let path = folder.join(MANIFEST);
-    manifest.check().map_err(|reason| Error::Damaged {
-        file: path.clone(),
-        reason,
+    manifest.check().map_err(|reason| {
+        Error::Knowledge(KnowledgeError::Damaged {
+            file: path.clone(),
+            reason,
+        })
     })?;
     Ok(write_file(&path, |file| file.write_all(&manifest.seal()?))?)
 }
@@ -259,7 +264,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let held = Lock::of(folder.path()).unwrap();
         let error = knowledge(2, Storage::F32).save(&folder).unwrap_err();
-        assert!(matches!(error, Error::Busy { .. }), "{error}");
+        assert!(
+            matches!(error, Error::Knowledge(KnowledgeError::Busy { .. })),
+            "{error}"
+        );
         drop(held);
         knowledge(2, Storage::F32).save(&folder).unwrap();
     }
@@ -291,7 +299,7 @@ mod tests {
             }
         };
         let open = |manifest: &[u8]| match manifest {
-            [0] => Err(Error::EmptyKnowledgeBase),
+            [0] => Err(KnowledgeError::Empty.into()),
             _ => Ok("new"),
         };
         assert_eq!(open_settled(replaced_after(1), open).unwrap(), "new");

@@ -20,7 +20,7 @@ use super::{
     segment::{self, LiveSegment, Segment},
     store::put_manifest,
 };
-use crate::{Embedder, Error, Result};
+use crate::{encoder::Embedder, error::Result, knowledge::KnowledgeError};
 
 /// Segments of about one size that are merged; a size is as many times the one before.
 const MERGED: usize = 8;
@@ -106,7 +106,7 @@ impl KnowledgeWriter {
     /// Opens a folder that [`KnowledgeBase::save`] wrote, and checks every byte.
     ///
     /// # Errors
-    /// [`Error::Busy`] while there is another writer; those of [`KnowledgeBase::open`].
+    /// [`KnowledgeError::Busy`] while there is another writer; those of [`KnowledgeBase::open`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         // A lock would make a folder of something else look like a knowledge base.
@@ -159,13 +159,13 @@ impl KnowledgeWriter {
     /// segment: many passages at once are cheaper than one by one.
     ///
     /// # Errors
-    /// [`Error::Encoder`] for another encoder than that of the knowledge base, [`Error::DuplicateId`],
-    /// [`Error::Metadata`], those of the encoder, [`Error::Dimension`], [`Error::NotFinite`],
-    /// [`Error::HalfRange`], [`Error::Core`] where a file cannot be written; nothing is changed then.
+    /// [`KnowledgeError::OtherEncoder`] for another encoder than that of the knowledge base, [`DocumentError::DuplicateId`](crate::DocumentError::DuplicateId),
+    /// [`KnowledgeError::Metadata`], those of the encoder, [`IndexError::Dimension`](crate::IndexError::Dimension), [`IndexError::NotFinite`](crate::IndexError::NotFinite),
+    /// [`IndexError::HalfRange`](crate::IndexError::HalfRange), [`Error::Core`](crate::Error::Core) where a file cannot be written; nothing is changed then.
     pub fn upsert(
         &mut self,
         passages: Vec<Passage>,
-        encoder: &impl Embedder,
+        encoder: &(impl Embedder + ?Sized),
         mut progress: impl FnMut(usize),
     ) -> Result<Changes> {
         self.manifest.encoder.check(&encoder.fingerprint()?)?;
@@ -268,7 +268,7 @@ impl KnowledgeWriter {
     pub fn sync(
         &mut self,
         passages: Vec<Passage>,
-        encoder: &impl Embedder,
+        encoder: &(impl Embedder + ?Sized),
         progress: impl FnMut(usize),
     ) -> Result<Changes> {
         let kept: HashSet<String> = passages.iter().map(|passage| passage.id.clone()).collect();
@@ -285,7 +285,7 @@ impl KnowledgeWriter {
     /// background where there are too many; the commit after puts that in place.
     ///
     /// # Errors
-    /// [`Error::EmptyKnowledgeBase`] where all passages are deleted, [`Error::Core`] where a file cannot be
+    /// [`KnowledgeError::Empty`] where all passages are deleted, [`Error::Core`](crate::Error::Core) where a file cannot be
     /// written; the folder holds what was committed before, and the changes are still here.
     pub fn commit(&mut self) -> Result<KnowledgeBase> {
         let finished = self.merging.as_ref().is_some_and(Merging::is_finished);
@@ -302,7 +302,7 @@ impl KnowledgeWriter {
 
     fn put_changes(&mut self) -> Result<()> {
         if self.places.is_empty() {
-            return Err(Error::EmptyKnowledgeBase);
+            return Err(KnowledgeError::Empty.into());
         }
         self.segments
             .retain(|open| open.deleted.len() < open.entry.count);

@@ -1,6 +1,7 @@
 //! Knowledge bases that a database keeps, for more passages than one machine holds. Sharding,
 //! replication and failover are the database's.
 
+mod error;
 #[cfg(feature = "milvus")]
 mod milvus;
 #[cfg(feature = "postgres")]
@@ -13,6 +14,7 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+pub use error::RemoteError;
 #[cfg(feature = "milvus")]
 pub use milvus::{MilvusKnowledge, MilvusSettings};
 use ndarray::Array2;
@@ -25,7 +27,10 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use crate::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    knowledge::KnowledgeError,
+};
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("the features `postgres` and `milvus` need positions of 64 bits");
@@ -106,14 +111,14 @@ fn in_order<T: Clone>(positions: &[usize], found: Vec<(usize, T)>) -> Result<Vec
     let count = found.len();
     let found: HashMap<usize, T> = found.into_iter().collect();
     if found.len() < count {
-        return Err(Error::SharedPosition);
+        return Err(RemoteError::SharedPosition.into());
     }
     (positions.iter())
         .map(|&position| {
             found
                 .get(&position)
                 .cloned()
-                .ok_or(Error::Gone { position })
+                .ok_or(Error::Knowledge(KnowledgeError::Gone { position }))
         })
         .collect()
 }
@@ -150,8 +155,9 @@ fn check_name(name: &str) -> Result<()> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     match letters && name.len() <= 40 && name.chars().all(word) && name != "rag_knowledge" {
         true => Ok(()),
-        false => Err(Error::TableName {
+        false => Err(RemoteError::TableName {
             name: name.to_owned(),
-        }),
+        }
+        .into()),
     }
 }

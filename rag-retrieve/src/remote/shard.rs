@@ -1,4 +1,4 @@
-use crate::{Error, Result};
+use crate::{error::Result, remote::RemoteError};
 
 /// One of several parts of a corpus, for machines that embed it together: each filters the passages by its
 /// own shard, and no two take the same. Ids decide, so a part stays what it is when the corpus grows.
@@ -22,11 +22,11 @@ impl Shard {
     /// The shard `index`, from 0, of `count`.
     ///
     /// # Errors
-    /// [`Error::Shard`] where there is no such shard.
+    /// [`RemoteError::Shard`] where there is no such shard.
     pub fn new(index: usize, count: usize) -> Result<Self> {
         match index < count {
             true => Ok(Self { index, count }),
-            false => Err(Error::Shard { index, count }),
+            false => Err(RemoteError::Shard { index, count }.into()),
         }
     }
 
@@ -41,6 +41,7 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     #[test]
     fn every_id_is_in_one_shard() {
@@ -54,7 +55,10 @@ mod tests {
     #[test]
     fn a_shard_that_is_not_there() {
         for (index, count) in [(3, 3), (0, 0)] {
-            assert!(matches!(Shard::new(index, count), Err(Error::Shard { .. })));
+            assert!(matches!(
+                Shard::new(index, count),
+                Err(Error::Remote(RemoteError::Shard { .. }))
+            ));
         }
     }
 }

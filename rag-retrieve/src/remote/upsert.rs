@@ -5,9 +5,10 @@ use rag_core::Passage;
 
 use super::position;
 use crate::{
-    Changes, Embedder, KnowledgeBase, Result, Storage,
-    index::Rows,
-    knowledge::{Fingerprint, check, check_width, embed},
+    encoder::Embedder,
+    error::Result,
+    index::{Rows, Storage},
+    knowledge::{Changes, Fingerprint, KnowledgeBase, check, check_width, embed},
 };
 
 /// Passages that are written in one transaction.
@@ -32,7 +33,7 @@ pub(super) trait Table {
 pub(super) fn upsert(
     table: &impl Table,
     passages: impl IntoIterator<Item = Passage>,
-    encoder: &impl Embedder,
+    encoder: &(impl Embedder + ?Sized),
     mut progress: impl FnMut(usize),
 ) -> Result<Changes> {
     table.encoder().check(&encoder.fingerprint()?)?;

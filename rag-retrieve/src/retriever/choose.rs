@@ -6,10 +6,11 @@ use ndarray::ArrayView1;
 
 use super::{Retrieved, Retriever};
 use crate::{
-    Error, Result,
+    error::Result,
     fuse::{maximal_marginal_relevance, reciprocal_rank_fusion},
     index::Hit,
     prior::{PriorWeights, Relevance},
+    retriever::error::RetrieverError,
 };
 
 impl Retriever {
@@ -119,11 +120,12 @@ impl Retriever {
             .iter()
             .find(|(weight, is_there, ..)| *weight != 0.0 && !is_there)
         {
-            Some(&(weight, _, signal, give)) => Err(Error::NoSource {
+            Some(&(weight, _, signal, give)) => Err(RetrieverError::NoSource {
                 signal,
                 weight,
                 give,
-            }),
+            }
+            .into()),
             None => Ok(()),
         }
     }

@@ -1,4 +1,7 @@
 mod choose;
+mod error;
+
+pub use error::RetrieverError;
 
 use std::sync::Arc;
 
@@ -6,11 +9,11 @@ use ndarray::Array2;
 use rag_core::Passage;
 
 use crate::{
-    Error, Result,
-    encoder::{Embedder, TextEncoder},
+    encoder::{Embedder, EncoderError, Role, TextEncoder},
+    error::{Error, Result},
     filter::Filter,
     index::{Hit, Index},
-    knowledge::{Knowledge, KnowledgeBase, Selection},
+    knowledge::{Knowledge, KnowledgeBase, KnowledgeError, Selection},
     lexical::LexicalIndex,
     prior::{PriorWeights, Relevance},
     rerank::Reranker,
@@ -23,7 +26,7 @@ pub struct Retrieved {
     pub passage: Passage,
     /// Its place in the knowledge base.
     pub position: usize,
-    /// What speaks for it.
+    /// Its scores by vectors, words and reranker.
     pub relevance: Relevance,
     /// The sum of it, weighed; P(z|x) is the softmax of these over what was retrieved. Without weights of
     /// the retriever's own it is the raw inner product of the question's and the passage's vectors.
@@ -35,14 +38,18 @@ pub struct Retrieved {
 ///
 /// What is found by several ways is put in one order by [reciprocal rank
 /// fusion](crate::reciprocal_rank_fusion), or by P(z|x) where the retriever has [weights](PriorWeights) for it.
+///
+/// Any [`Embedder`] serves for searching. Training, LoRA and saving ask for the weights of a [`TextEncoder`], and fail
+/// with [`EncoderError::NotATextEncoder`] where the retriever has another embedder. Clones share everything and cost
+/// next to nothing.
 #[derive(Clone, Debug)]
 pub struct Retriever {
     /// Encodes questions; this is the half that training moves.
-    pub question_encoder: TextEncoder,
-    /// Encodes passages; frozen, since the knowledge base holds what it said.
-    pub context_encoder: TextEncoder,
-    /// Weighs what speaks for a passage, in P(z|x) and in the order of passages; training moves it too.
-    pub prior: Option<PriorWeights>,
+    question_encoder: Arc<dyn Embedder>,
+    /// Encodes passages; frozen, since the knowledge base holds the vectors that it made.
+    context_encoder: Arc<dyn Embedder>,
+    /// The weights of P(z|x) and of the order of passages; training moves them too.
+    prior: Option<PriorWeights>,
     knowledge: Arc<dyn Knowledge>,
     /// Of the knowledge base when the retriever was given it.
     passages: usize,
@@ -65,21 +72,22 @@ const CANDIDATES: usize = 50;
 const SEARCHES: usize = 5;
 
 impl Retriever {
-    /// A retriever of the best `n_docs` passages.
+    /// A retriever of the best `n_docs` passages. `question_encoder` embeds questions, `context_encoder` is the embedder
+    /// that made the vectors of `knowledge`; they may be the same, as an [`Arc`] or a clone.
     ///
     /// # Errors
-    /// [`Error::Encoder`] where the knowledge base was made by another encoder than
-    /// `context_encoder`; [`Error::TooFewPassages`]; those of [`Knowledge::count`].
+    /// [`KnowledgeError::OtherEncoder`] where the knowledge base was made by another encoder than
+    /// `context_encoder`; [`RetrieverError::TooFewPassages`]; those of [`Knowledge::count`].
     pub fn new(
-        question_encoder: TextEncoder,
-        context_encoder: TextEncoder,
+        question_encoder: impl Embedder + 'static,
+        context_encoder: impl Embedder + 'static,
         knowledge: impl Knowledge + 'static,
         n_docs: usize,
     ) -> Result<Self> {
         knowledge.encoder().check(&context_encoder.fingerprint()?)?;
         let retriever = Self {
-            question_encoder,
-            context_encoder,
+            question_encoder: Arc::new(question_encoder),
+            context_encoder: Arc::new(context_encoder),
             prior: None,
             passages: knowledge.count()?,
             knowledge: Arc::new(knowledge),
@@ -101,7 +109,7 @@ impl Retriever {
     /// Those of [`Retriever::new`] and [`Retriever::with_lexical`].
     pub fn with_knowledge(
         self,
-        context_encoder: TextEncoder,
+        context_encoder: impl Embedder + 'static,
         knowledge: impl Knowledge + 'static,
     ) -> Result<Self> {
         knowledge.encoder().check(&context_encoder.fingerprint()?)?;
@@ -110,7 +118,7 @@ impl Retriever {
             None => None,
         };
         let retriever = Self {
-            context_encoder,
+            context_encoder: Arc::new(context_encoder),
             passages: knowledge.count()?,
             knowledge: Arc::new(knowledge),
             index: None,
@@ -124,14 +132,14 @@ impl Retriever {
         retriever.top_k(n_docs)
     }
 
-    /// Retrieves `n_docs` passages for each question.
+    /// Sets how many passages are retrieved for each question.
     ///
     /// # Errors
-    /// [`Error::TooFewPassages`] where the knowledge base has fewer.
+    /// [`RetrieverError::TooFewPassages`] where the knowledge base has fewer.
     pub fn top_k(mut self, n_docs: usize) -> Result<Self> {
         let passages = self.searched();
         if n_docs == 0 || n_docs > passages {
-            return Err(Error::TooFewPassages { n_docs, passages });
+            return Err(RetrieverError::TooFewPassages { n_docs, passages }.into());
         }
         self.n_docs = n_docs;
         Ok(self)
@@ -141,17 +149,18 @@ impl Retriever {
     /// [`DeviceIndex`](crate::DeviceIndex) on a GPU.
     ///
     /// # Errors
-    /// [`Error::OtherIndex`] where it holds another number of vectors, or of another dimension; those of
+    /// [`RetrieverError::OtherIndex`] where it holds another number of vectors, or of another dimension; those of
     /// [`Retriever::local`].
     pub fn with_index(self, index: impl Index + 'static) -> Result<Self> {
         let own = self.local()?.index();
         if (index.len(), index.dimension()) != (own.len(), own.dimension()) {
-            return Err(Error::OtherIndex {
+            return Err(RetrieverError::OtherIndex {
                 expected: own.len(),
                 dimension: own.dimension(),
                 found: index.len(),
                 found_dimension: index.dimension(),
-            });
+            }
+            .into());
         }
         Ok(Self {
             index: Some(Arc::new(index)),
@@ -163,7 +172,7 @@ impl Retriever {
     /// their order.
     ///
     /// # Errors
-    /// [`Error::LexicalIndex`] where it holds other passages, or in another order; those of
+    /// [`RetrieverError::LexicalIndex`] where it holds other passages, or in another order; those of
     /// [`KnowledgeBase::passage`] and [`Retriever::local`].
     pub fn with_lexical(self, lexical: impl Into<Arc<LexicalIndex>>) -> Result<Self> {
         let lexical = lexical.into();
@@ -184,11 +193,20 @@ impl Retriever {
         }
     }
 
-    /// Sets [`Retriever::prior`].
+    /// Embeds questions with another embedder, such as the same encoder after training.
     #[must_use]
-    pub fn with_prior(self, weights: PriorWeights) -> Self {
+    pub fn with_question_encoder(self, encoder: impl Embedder + 'static) -> Self {
         Self {
-            prior: Some(weights),
+            question_encoder: Arc::new(encoder),
+            ..self
+        }
+    }
+
+    /// Sets [`Retriever::prior`]; `None` takes it away.
+    #[must_use]
+    pub fn with_prior(self, weights: impl Into<Option<PriorWeights>>) -> Self {
+        Self {
+            prior: weights.into(),
             ..self
         }
     }
@@ -204,10 +222,10 @@ impl Retriever {
     /// relevance alone, less for passages that differ.
     ///
     /// # Errors
-    /// [`Error::Lambda`] for a λ outside 0 to 1.
+    /// [`RetrieverError::Lambda`] for a λ outside 0 to 1.
     pub fn with_diversity(self, lambda: f32) -> Result<Self> {
         if !(0.0..=1.0).contains(&lambda) {
-            return Err(Error::Lambda { lambda });
+            return Err(RetrieverError::Lambda { lambda }.into());
         }
         Ok(Self {
             diversity: Some(lambda),
@@ -219,7 +237,7 @@ impl Retriever {
     /// are where they are fewer than it retrieves.
     ///
     /// # Errors
-    /// [`Error::NoMatch`] where there is no such passage; those of [`Knowledge::select`].
+    /// [`KnowledgeError::NoMatch`] where there is no such passage; those of [`Knowledge::select`].
     pub fn among(&self, filter: &Filter) -> Result<Self> {
         let filter = match &self.among {
             Some(already) => already.filter.clone() & filter.clone(),
@@ -231,6 +249,38 @@ impl Retriever {
             among: Some(among),
             ..self.clone()
         })
+    }
+
+    /// The embedder of questions.
+    pub fn question_encoder(&self) -> &Arc<dyn Embedder> {
+        &self.question_encoder
+    }
+
+    /// The embedder of passages, which made the vectors of the knowledge base.
+    pub fn context_encoder(&self) -> &Arc<dyn Embedder> {
+        &self.context_encoder
+    }
+
+    /// The encoder of questions with its weights, for training and saving.
+    ///
+    /// # Errors
+    /// [`EncoderError::NotATextEncoder`] where the retriever has another embedder.
+    pub fn question_text_encoder(&self) -> Result<&TextEncoder> {
+        text_encoder(&*self.question_encoder, Role::Question)
+    }
+
+    /// The encoder of passages with its weights, for training and saving.
+    ///
+    /// # Errors
+    /// [`EncoderError::NotATextEncoder`] where the retriever has another embedder.
+    pub fn context_text_encoder(&self) -> Result<&TextEncoder> {
+        text_encoder(&*self.context_encoder, Role::Context)
+    }
+
+    /// The weights of P(z|x) that the retriever was given, for its saving and training; [`Retriever::weights`] has those
+    /// that count where it was given none.
+    pub fn prior(&self) -> Option<PriorWeights> {
+        self.prior
     }
 
     /// The weights that P(z|x) is made with: the retriever's own, else, with a reranker, its word alone;
@@ -247,7 +297,7 @@ impl Retriever {
     /// The passages of each question, best first.
     ///
     /// # Errors
-    /// [`Error::EmptyQuestion`], [`Error::QuestionTooLong`], [`Error::NoSource`]; those of the index.
+    /// [`RetrieverError::EmptyQuestion`], [`EncoderError::QuestionTooLong`](crate::EncoderError::QuestionTooLong), [`RetrieverError::NoSource`]; those of the index.
     pub fn retrieve(&self, questions: &[&str]) -> Result<Vec<Vec<Retrieved>>> {
         not_empty(questions)?;
         let vectors = self.question_encoder.embed_questions(questions)?;
@@ -264,6 +314,7 @@ impl Retriever {
         let queries = [&[question], rewrites].concat();
         not_empty(&queries)?;
         let vectors = self.question_encoder.embed_questions(&queries)?;
+        one_each(&queries, &vectors)?;
         let candidates = self.compared(queries.len());
         settled(|| {
             let found = self.nearest(&vectors, candidates)?;
@@ -275,8 +326,10 @@ impl Retriever {
     /// vectors.
     ///
     /// # Errors
-    /// [`Error::NoSource`]; those of the index.
+    /// [`RetrieverError::NoSource`]; [`EncoderError::Vectors`] for more or fewer vectors than questions; those of the
+    /// index.
     pub fn search(&self, questions: &[&str], vectors: &Array2<f32>) -> Result<Vec<Vec<Retrieved>>> {
+        one_each(questions, vectors)?;
         settled(|| {
             let found = self.nearest(vectors, self.compared(1))?;
             questions
@@ -305,7 +358,7 @@ impl Retriever {
         }
     }
 
-    /// What is searched, and with which encoder.
+    /// The passages and vectors that are searched.
     pub fn knowledge(&self) -> &dyn Knowledge {
         &*self.knowledge
     }
@@ -313,9 +366,11 @@ impl Retriever {
     /// The knowledge base, where it is in this process: for what looks at all of its passages.
     ///
     /// # Errors
-    /// [`Error::NotLocal`] for one that a database keeps.
+    /// [`KnowledgeError::NotLocal`] for one that a database keeps.
     pub fn local(&self) -> Result<&KnowledgeBase> {
-        self.knowledge.local().ok_or(Error::NotLocal)
+        self.knowledge
+            .local()
+            .ok_or(Error::Knowledge(KnowledgeError::NotLocal))
     }
 
     /// Passages that are searched: all that there were when the retriever was made, or those that a filter
@@ -324,7 +379,17 @@ impl Retriever {
         (self.among.as_ref()).map_or(self.passages, |among| among.passages)
     }
 
-    /// Where they are, in a knowledge base of this process; `None` for all.
+    /// The index that is searched in the place of the knowledge base's own.
+    pub fn index(&self) -> Option<&dyn Index> {
+        self.index.as_deref()
+    }
+
+    /// The index over words, where the retriever looks for them.
+    pub fn lexical(&self) -> Option<&LexicalIndex> {
+        self.lexical.as_deref()
+    }
+
+    /// The positions of those passages, in a knowledge base of this process; `None` for all.
     fn positions(&self) -> Option<&[usize]> {
         self.among.as_ref()?.positions.as_deref()
     }
@@ -337,8 +402,27 @@ impl Retriever {
 
 fn not_empty(questions: &[&str]) -> Result<()> {
     match questions.iter().any(|question| question.trim().is_empty()) {
-        true => Err(Error::EmptyQuestion),
+        true => Err(RetrieverError::EmptyQuestion.into()),
         false => Ok(()),
+    }
+}
+
+fn text_encoder(embedder: &dyn Embedder, role: Role) -> Result<&TextEncoder> {
+    let found = || format!("{embedder:?}");
+    (embedder.text_encoder()).ok_or_else(|| {
+        EncoderError::NotATextEncoder {
+            role,
+            found: found(),
+        }
+        .into()
+    })
+}
+
+fn one_each(questions: &[&str], vectors: &Array2<f32>) -> Result<()> {
+    let (expected, found) = (questions.len(), vectors.nrows());
+    match expected == found {
+        true => Ok(()),
+        false => Err(EncoderError::Vectors { expected, found }.into()),
     }
 }
 
@@ -347,16 +431,17 @@ fn same_passages(knowledge: &KnowledgeBase, lexical: &LexicalIndex) -> Result<()
     if expected == found && lexical.is_of(knowledge.passages())? {
         return Ok(());
     }
-    Err(Error::LexicalIndex { expected, found })
+    Err(RetrieverError::LexicalIndex { expected, found }.into())
 }
 
 /// The passages that `filter` means; at least one.
 fn select(knowledge: &dyn Knowledge, filter: &Filter) -> Result<Selection> {
     let selection = knowledge.select(filter)?;
     match selection.passages {
-        0 => Err(Error::NoMatch {
+        0 => Err(KnowledgeError::NoMatch {
             filter: filter.clone(),
-        }),
+        }
+        .into()),
         _ => Ok(selection),
     }
 }
@@ -365,7 +450,7 @@ fn select(knowledge: &dyn Knowledge, filter: &Filter) -> Result<Selection> {
 fn settled<T>(search: impl Fn() -> Result<T>) -> Result<T> {
     for _ in 1..SEARCHES {
         match search() {
-            Err(Error::Gone { .. }) => {}
+            Err(Error::Knowledge(KnowledgeError::Gone { .. })) => {}
             found => return found,
         }
     }

@@ -17,7 +17,6 @@ mod postgres;
 #[cfg(feature = "postgres")]
 mod postgres_faults;
 #[allow(dead_code)]
-#[path = "../../../tests/common/random.rs"]
 mod random;
 #[allow(dead_code)]
 mod servers;

@@ -7,7 +7,8 @@ use std::{
 use ndarray::{Array2, array};
 use rag_core::Passage;
 use rag_retrieve::{
-    Changes, Embedder, Error, Filter, Fingerprint, Knowledge, KnowledgeBase, Storage,
+    Changes, Embedder, Error, Filter, Fingerprint, Knowledge, KnowledgeBase, KnowledgeError,
+    RemoteError, Storage,
     remote::{MilvusKnowledge, MilvusSettings, Shard},
 };
 
@@ -195,10 +196,10 @@ fn a_server_that_is_gone_for_a_while() {
     assert!(
         matches!(
             error,
-            Error::Database {
+            Error::Remote(RemoteError::Database {
                 engine: "Milvus",
                 ..
-            }
+            })
         ),
         "{error}"
     );
@@ -211,7 +212,10 @@ fn a_server_that_is_gone_for_a_while() {
     for address in [address, format!("http://127.0.0.1:{silent}")] {
         let begun = Instant::now();
         let error = create_for_hashes(&address, "faults", settings.clone()).unwrap_err();
-        assert!(matches!(error, Error::Database { .. }), "{error}");
+        assert!(
+            matches!(error, Error::Remote(RemoteError::Database { .. })),
+            "{error}"
+        );
         assert!(
             begun.elapsed() < Duration::from_secs(10),
             "{:?}",
@@ -232,7 +236,7 @@ fn what_cannot_be_is_refused() {
     };
     let remote = create("refused", &encoder, DIMENSION).unwrap();
     let refused = |error: Error, words: &[&str]| {
-        let message = error.to_string();
+        let message = format!("{error:?}");
         assert!(words.iter().all(|word| message.contains(word)), "{message}");
     };
     refused(
@@ -283,7 +287,10 @@ fn what_cannot_be_is_refused() {
         &Hashes::version(3),
         |_| {},
     );
-    assert!(matches!(error, Err(Error::Encoder { .. })));
+    assert!(matches!(
+        error,
+        Err(Error::Knowledge(KnowledgeError::OtherEncoder { .. }))
+    ));
     assert_eq!(remote.count().unwrap(), 0);
     upsert(passages(2)).unwrap();
     let all = remote.search(Array2::ones((1, 8)).view(), 3, None).unwrap();
@@ -292,5 +299,8 @@ fn what_cannot_be_is_refused() {
     let passage = remote.passages_at(&[gone]).unwrap().remove(0);
     remote.delete(&[&passage.id]).unwrap();
     let error = remote.passages_at(&[gone]).unwrap_err();
-    assert!(matches!(error, Error::Gone { .. }), "{error}");
+    assert!(
+        matches!(error, Error::Knowledge(KnowledgeError::Gone { .. })),
+        "{error}"
+    );
 }

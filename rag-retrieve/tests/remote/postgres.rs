@@ -3,7 +3,8 @@ use std::{collections::BTreeSet, thread, time::Duration};
 use ndarray::{Array2, array};
 use rag_core::Passage;
 use rag_retrieve::{
-    Changes, Embedder, Error, Filter, Fingerprint, Knowledge, KnowledgeBase, Storage,
+    Changes, Embedder, Error, Filter, Fingerprint, Knowledge, KnowledgeBase, KnowledgeError,
+    Storage,
     remote::{Hnsw, PostgresKnowledge, PostgresSettings, Shard},
 };
 
@@ -296,7 +297,7 @@ fn what_cannot_be_is_refused() {
     };
     let remote = create("refused", &encoder, DIMENSION, Storage::F16).unwrap();
     let refused = |error: Error, words: &[&str]| {
-        let message = error.to_string();
+        let message = format!("{error:?}");
         assert!(words.iter().all(|word| message.contains(word)), "{message}");
     };
     for name in [
@@ -388,14 +389,17 @@ fn what_cannot_be_is_refused() {
     let infinite = Passage::new("a", "", "x").with("n", f64::INFINITY);
     assert!(matches!(
         upsert(vec![infinite]),
-        Err(Error::Metadata { .. })
+        Err(Error::Knowledge(KnowledgeError::Metadata { .. }))
     ));
     let error = remote.upsert(
         vec![Passage::new("a", "", "x")],
         &Hashes::version(3),
         |_| {},
     );
-    assert!(matches!(error, Err(Error::Encoder { .. })));
+    assert!(matches!(
+        error,
+        Err(Error::Knowledge(KnowledgeError::OtherEncoder { .. }))
+    ));
     assert_eq!(remote.count().unwrap(), 0);
     upsert(passages(2)).unwrap();
     let all = remote.search(Array2::ones((1, 8)).view(), 3, None).unwrap();

@@ -13,7 +13,7 @@ use std::{
 use ndarray::Array2;
 use rag_core::Passage;
 use rag_retrieve::{
-    Embedder, Error, Knowledge, Storage,
+    Embedder, Error, Knowledge, RemoteError, Storage,
     remote::{PostgresKnowledge, PostgresSettings},
 };
 use tokio::{
@@ -126,10 +126,10 @@ fn a_server_that_is_gone_for_a_while() {
     assert!(
         matches!(
             error,
-            Error::Database {
+            Error::Remote(RemoteError::Database {
                 engine: "PostgreSQL",
                 ..
-            }
+            })
         ),
         "{error}"
     );
@@ -153,7 +153,10 @@ fn a_server_that_says_nothing() {
     let begun = Instant::now();
     let address = format!("postgresql://rag@127.0.0.1:{port}/postgres");
     let error = create(&address, settings).unwrap_err();
-    assert!(matches!(error, Error::Database { .. }), "{error}");
+    assert!(
+        matches!(error, Error::Remote(RemoteError::Database { .. })),
+        "{error}"
+    );
     assert!(
         begun.elapsed() < Duration::from_secs(5),
         "{:?}",
@@ -183,7 +186,10 @@ fn a_table_that_is_locked() {
         for _ in 0..3 {
             let begun = Instant::now();
             let error = remote.count().unwrap_err();
-            assert!(matches!(error, Error::Database { .. }), "{error}");
+            assert!(
+                matches!(error, Error::Remote(RemoteError::Database { .. })),
+                "{error}"
+            );
             assert!(
                 begun.elapsed() < Duration::from_secs(5),
                 "{:?}",
@@ -267,15 +273,14 @@ fn it_is_spoken_to_by_tls() {
     assert!(sessions.load(Ordering::Relaxed) > 0);
 
     let plain = server.address() + "?sslmode=require";
-    let error = create(&plain, PostgresSettings::default())
-        .unwrap_err()
-        .to_string();
+    let error = create(&plain, PostgresSettings::default()).unwrap_err();
+    let error = format!("{error:?}");
     assert!(error.contains("TLS"), "{error}");
     fs::write(
         &authorities,
         "-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n",
     )
     .unwrap();
-    let error = create(&address, settings).unwrap_err().to_string();
+    let error = format!("{:?}", create(&address, settings).unwrap_err());
     assert!(error.contains("ca.pem"), "{error}");
 }

@@ -11,8 +11,8 @@ use serde::{
     de::{Error as _, SeqAccess, Visitor},
 };
 
-use super::id;
-use crate::{Error, Result};
+use super::id::id;
+use crate::error::{Error, Result};
 
 /// A question with passages for and against: what a retriever is trained on by itself (Karpukhin et
 /// al. 2020, arXiv 2004.04906), an entry of DPR's JSON files.
@@ -74,10 +74,10 @@ pub fn read_dpr(path: impl AsRef<Path>) -> Result<Vec<DprExample>> {
         .and_then(|()| json.end());
     match read {
         Err(error) if error.is_io() => Err(rag_core::Error::io(path)(error.into()).into()),
-        Err(error) => Err(Error::Entry {
+        Err(source) => Err(Error::Entry {
             path: path.to_owned(),
             entry: examples.len() + 1,
-            reason: error.to_string(),
+            source,
         }),
         Ok(()) if examples.is_empty() => Err(Error::EmptyFile {
             path: path.to_owned(),
@@ -91,7 +91,7 @@ pub fn read_dpr(path: impl AsRef<Path>) -> Result<Vec<DprExample>> {
 /// # Errors
 /// [`rag_core::Error::Io`].
 pub fn write_dpr(path: impl AsRef<Path>, examples: &[DprExample]) -> Result<()> {
-    write_file(path.as_ref(), |file| {
+    write_file(path, |file| {
         serde_json::to_writer_pretty(&mut *file, examples)?;
         file.write_all(b"\n")
     })?;

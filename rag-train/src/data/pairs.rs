@@ -4,10 +4,13 @@ use rag_core::Passage;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::id;
+use super::id::id;
 use crate::{
-    Error, Result,
-    evaluate::{Language, has_answer, normalize},
+    error::{Error, Result},
+    evaluate::{
+        has_answer::has_answer,
+        language::{Language, normalize},
+    },
 };
 
 /// A question x with its answers y.

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// What is won by answering only where the model is sure: the risk-coverage curve (El-Yaniv and Wiener
 /// 2010, Geifman and El-Yaniv 2017).

@@ -3,11 +3,8 @@ use std::{collections::HashMap, sync::LazyLock};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Language,
-    language::{is_space, pattern, words},
-};
-use crate::{Error, Result};
+use super::language::{Language, is_space, pattern, words};
+use crate::error::{Error, Result};
 
 const ORDERS: usize = 4;
 

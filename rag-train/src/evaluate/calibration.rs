@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// How often answers of like confidence were right: a reliability curve (Guo et al. 2017, section 2).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use regex::{Regex, RegexSet, RegexSetBuilder};
 use tokenizers::NormalizedString;
 
 use super::language::pattern;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Whether a text holds one of the answers: the tokens of the answer, one after the other, among the
 /// tokens of the text (Karpukhin et al. 2020, section 4.1).
@@ -102,6 +102,6 @@ mod tests {
         assert!(!patterns.is_in("It opened in 1889 as the Eiffel Tower."));
         assert!(!AnswerPatterns::new::<&str>(&[]).unwrap().is_in("x"));
         let error = AnswerPatterns::new(&["(open"]).unwrap_err();
-        assert!(error.to_string().contains("(open"), "{error}");
+        assert!(format!("{error:?}").contains("(open"), "{error:?}");
     }
 }

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// One question's ranking, and what was judged about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,10 +3,7 @@ use std::{collections::HashMap, sync::LazyLock};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Language,
-    language::{normalize, pattern},
-};
+use super::language::{Language, normalize, pattern};
 
 /// How much of an answer is in the reference, and of the reference in the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// What a model's log-probabilities are divided by, so that they say how often it is right (Guo et al.
 /// 2017, section 4.2). Above 1 it makes a model less sure, below 1 surer. It changes no ranking.

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
-use super::{Language, normalize};
-use crate::{Error, Result};
+use super::language::{Language, normalize};
+use crate::error::{Error, Result};
 
 /// Whether an answer equals any accepted one after [`normalize`].
 pub fn exact_match<S: AsRef<str>>(answer: &str, accepted: &[S], language: Language) -> bool {

@@ -7,7 +7,7 @@
 //! # fn run(rag: rag_generate::Rag) -> rag_train::Result<()> {
 //! let pairs = read_pairs("pairs.jsonl")?;
 //! let lora = Lora::default();
-//! let mut trainer = Trainer::new(lora.apply(rag)?, TrainConfig::default(), pairs.len())?;
+//! let mut trainer = Trainer::new(lora.apply(rag)?, TrainConfig::default())?;
 //! trainer.run(&pairs, &[])?;
 //! lora.save(&trainer.rag(), "adapters")?;
 //! lora::merge(trainer.rag()).save("merged")?;
@@ -15,22 +15,22 @@
 //! # }
 //! ```
 
+mod adapters;
+mod config;
 mod peft;
 mod projections;
 
 use std::path::Path;
 
-use burn::{
-    module::{LoraAdapter, Module, ModuleVisitor, Param, ParamGroup},
-    tensor::{Tensor, TensorData},
-};
-use rag_core::atomic::replace_folder;
+use burn::module::{Module, ParamGroup};
+use rag_core::{atomic::replace_folder, parameters::for_each_parameter};
 use rag_generate::Rag;
-use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
-use projections::{Adapters, PARTS, Part, Projection, Projections};
+use self::projections::{Adapters, PARTS, Part};
+use crate::error::{Error, Result};
+
+pub use config::{LoraConfig, Scaling};
 
 /// Which models of a [`Rag`] get adapters. All else of both is frozen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,57 +41,12 @@ pub struct Lora {
     pub question_encoder: Option<LoraConfig>,
 }
 
-/// Adapters of one model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LoraConfig {
-    /// r: the factors are A `[r, d_input]` and B `[d_output, r]`.
-    pub rank: usize,
-    /// α, in the factor of their product.
-    pub alpha: f64,
-    /// How that factor depends on r.
-    pub scaling: Scaling,
-    /// Ends of the checkpoint's names of the projections, such as `q_proj`, `encoder_attn.v_proj` or
-    /// `SelfAttention.q`. `None` takes the queries and values of all attentions, as the paper and PEFT:
-    /// `q_proj` and `v_proj` in BART, `q` and `v` in T5, `query` and `value` in BERT.
-    pub target_modules: Option<Vec<String>>,
-    /// Name or folder of the base model, for PEFT's `adapter_config.json`.
-    pub base_model: Option<String>,
-    /// Seed of A.
-    pub seed: u64,
-}
-
-/// What B A is multiplied with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Scaling {
-    /// α / r, as the paper.
-    #[default]
-    Rank,
-    /// α / √r, which stays stable as r grows (Kalajdzievski 2023, arXiv 2312.03732).
-    RootOfRank,
-}
-
 impl Default for Lora {
     /// Both models.
     fn default() -> Self {
         Self {
             generator: Some(LoraConfig::default()),
             question_encoder: Some(LoraConfig::default()),
-        }
-    }
-}
-
-impl Default for LoraConfig {
-    /// PEFT's.
-    fn default() -> Self {
-        Self {
-            rank: 8,
-            alpha: 8.0,
-            scaling: Scaling::Rank,
-            target_modules: None,
-            base_model: None,
-            seed: 0,
         }
     }
 }
@@ -107,13 +62,13 @@ impl Lora {
     /// [`Error::TargetModules`], [`Error::Setting`]; [`Error::Adapters`] where there are some already.
     pub fn apply(&self, mut rag: Rag) -> Result<Rag> {
         for part in PARTS {
-            let projections = part.projections(&rag);
+            let projections = part.projections(&rag)?;
             projections.check_bare()?;
             let adapters = match self.of(part) {
                 Some(config) => config.start(&projections)?,
                 None => Adapters::new(),
             };
-            rag = part.attach(rag, adapters);
+            rag = part.attach(rag, adapters)?;
         }
         Ok(rag)
     }
@@ -125,9 +80,9 @@ impl Lora {
     /// # Errors
     /// [`Error::Adapters`] where `rag` has others; [`rag_core::Error::Io`].
     pub fn save(&self, rag: &Rag, folder: impl AsRef<Path>) -> Result<()> {
-        replace_folder(folder.as_ref(), |folder| {
+        replace_folder(folder, |folder| {
             for part in PARTS {
-                let projections = part.projections(rag);
+                let projections = part.projections(rag)?;
                 let config = self.of(part);
                 projections.check_adapted(config)?;
                 if let Some(config) = config {
@@ -154,7 +109,7 @@ impl Lora {
             question_encoder: None,
         };
         for part in PARTS {
-            let projections = part.projections(&rag);
+            let projections = part.projections(&rag)?;
             projections.check_bare()?;
             let folder = folder.join(part.name());
             let mut adapters = Adapters::new();
@@ -166,7 +121,7 @@ impl Lora {
                     Part::QuestionEncoder => lora.question_encoder = Some(config),
                 }
             }
-            rag = part.attach(rag, adapters);
+            rag = part.attach(rag, adapters)?;
         }
         if lora.generator.is_none() && lora.question_encoder.is_none() {
             return Err(Error::Core(rag_core::Error::MissingFile {
@@ -185,60 +140,6 @@ impl Lora {
     }
 }
 
-impl LoraConfig {
-    fn check(&self) -> Result<()> {
-        if self.rank == 0 {
-            return Err(Error::setting("rank", 0, "at least 1"));
-        }
-        if !(self.alpha.is_finite() && self.alpha > 0.0) {
-            return Err(Error::setting("alpha", self.alpha, "a number above 0"));
-        }
-        if self.target_modules.as_ref().is_some_and(Vec::is_empty) {
-            return Err(Error::setting("target_modules", "[]", "at least one name"));
-        }
-        Ok(())
-    }
-
-    fn scale(&self) -> f64 {
-        let rank = self.rank as f64;
-        match self.scaling {
-            Scaling::Rank => self.alpha / rank,
-            Scaling::RootOfRank => self.alpha / rank.sqrt(),
-        }
-    }
-
-    /// Adapters before training: B is 0 and A uniform within ±1/√d_input, as in PEFT and, but for the
-    /// distribution, the paper. (Burn draws the other factor; a random A bears higher learning rates:
-    /// Hayou et al. 2024, arXiv 2406.08447.)
-    fn start(&self, projections: &Projections) -> Result<Adapters> {
-        self.check()?;
-        let mut random = StdRng::seed_from_u64(self.seed);
-        let start = |projection: &Projection| {
-            let [_, d_input] = projection.shape;
-            let bound = (d_input as f32).powf(-0.5);
-            let a = (0..self.rank * d_input).map(|_| random.random_range(-bound..bound));
-            let a = TensorData::new(a.collect::<Vec<f32>>(), [self.rank, d_input]);
-            let mut adapter = self.zeros(projection);
-            adapter.b = Param::from_tensor(Tensor::from_data(a, &projection.device));
-            (projection.id, adapter)
-        };
-        let selected = projections.select(self.target_modules.as_deref())?;
-        Ok(selected.into_iter().map(start).collect())
-    }
-
-    /// An adapter that is 0. Burn's `a` is the paper's B, and its `b` the paper's A: it multiplies in
-    /// the order of weights that are `[d_input, d_output]`, ours are `[d_output, d_input]`.
-    fn zeros(&self, projection: &Projection) -> LoraAdapter {
-        let [d_output, d_input] = projection.shape;
-        let zeros = |shape| Param::from_tensor(Tensor::zeros(shape, &projection.device));
-        LoraAdapter {
-            a: zeros([d_output, self.rank]),
-            b: zeros([self.rank, d_input]),
-            scale: self.scale(),
-        }
-    }
-}
-
 /// Adds the adapters to their weights and drops them: an ordinary model, with the outputs that it had,
 /// of which every parameter trains again.
 #[must_use]
@@ -250,28 +151,22 @@ pub fn merge(mut rag: Rag) -> Rag {
             .materialize()
             .set_require_grad_group(ParamGroup::all().exclude(constant), true)
     }
-    let encoder = &mut rag.retriever.question_encoder.encoder;
-    *encoder = dense(encoder.clone());
-    rag.generator = dense(rag.generator);
-    rag
+    if let Some(question) = rag.retriever.question_encoder().text_encoder() {
+        let merged = question.with_encoder(dense(question.encoder.clone()));
+        rag.retriever = rag.retriever.clone().with_question_encoder(merged);
+    }
+    let generator = dense(rag.generator().clone());
+    rag.with_generator(generator)
 }
 
 /// How many of a model's parameters train, and how many there are with them.
 pub fn trainable<M: Module>(model: &M) -> (usize, usize) {
-    #[derive(Default)]
-    struct Count {
-        trainable: usize,
-        all: usize,
-    }
-    impl ModuleVisitor for Count {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let size = param.shape().num_elements();
-            self.all += size;
-            self.trainable += if param.is_require_grad() { size } else { 0 };
-        }
-    }
-    let mut count = Count::default();
+    let (mut trainable, mut all) = (0, 0);
     // Only tensors with autodiff say whether they want gradients.
-    model.valid().train().visit(&mut count);
-    (count.trainable, count.all)
+    for_each_parameter(&model.valid().train(), |parameter| {
+        let size = parameter.shape().num_elements();
+        all += size;
+        trainable += if parameter.trains() { size } else { 0 };
+    });
+    (trainable, all)
 }

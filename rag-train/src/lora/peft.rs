@@ -11,10 +11,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    LoraConfig, Scaling,
-    projections::{Adapters, Part, Projections},
+    config::{LoraConfig, Scaling},
+    projections::{Adapters, Projections},
 };
-use crate::Result;
+use crate::error::Result;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -71,10 +71,7 @@ fn prefix(module: &str) -> String {
 pub(super) fn write(folder: &Path, config: &LoraConfig, projections: &Projections) -> Result<()> {
     let fields = json!({
         "peft_type": "LORA",
-        "task_type": match projections.part {
-            Part::Generator => "SEQ_2_SEQ_LM",
-            Part::QuestionEncoder => "FEATURE_EXTRACTION",
-        },
+        "task_type": projections.task_type,
         "base_model_name_or_path": config.base_model,
         "r": config.rank,
         "lora_alpha": config.alpha,

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::{
-    module::{LoraAdapter, Module, ModuleVisitor, Param, ParamId, Reparameterizer},
+    module::{LoraAdapter, Module, Param, ParamId, Reparameterizer},
     tensor::{Device, Tensor},
 };
-use rag_core::checkpoint::Tensors;
-use rag_generate::{Rag, generator::Generator};
+use rag_core::{checkpoint::Tensors, parameters::for_each_parameter};
+use rag_generate::{Rag, generator::family};
 
-use super::LoraConfig;
-use crate::{Error, Result};
+use super::config::LoraConfig;
+use crate::error::{Error, Result};
 
 /// A model of a [`Rag`].
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +28,10 @@ pub(super) type Adapters = BTreeMap<ParamId, LoraAdapter>;
 pub(super) struct Projections {
     pub part: Part,
     pub all: Vec<Projection>,
+    /// What PEFT calls this kind of model.
+    pub task_type: &'static str,
     /// The names of queries and values.
-    default_targets: [&'static str; 2],
+    default_targets: &'static [&'static str],
 }
 
 pub(super) struct Projection {
@@ -53,19 +55,16 @@ impl Part {
         }
     }
 
-    pub fn projections(self, rag: &Rag) -> Projections {
+    pub fn projections(self, rag: &Rag) -> Result<Projections> {
         let mut tensors = Tensors::default();
-        let (all, default_targets) = match self {
+        let (all, adapters) = match self {
             Self::Generator => {
-                rag.generator.store(&mut tensors, "");
-                let targets = match &rag.generator {
-                    Generator::Bart(_) => ["q_proj", "v_proj"],
-                    Generator::T5(_) => ["q", "v"],
-                };
-                (collect(&rag.generator, &tensors), targets)
+                rag.generator().store(&mut tensors, "");
+                let adapters = rag.config().generator.family().adapters();
+                (collect(rag.generator(), &tensors), adapters)
             }
             Self::QuestionEncoder => {
-                let question = &rag.retriever.question_encoder;
+                let question = rag.retriever.question_text_encoder()?;
                 // The names within transformers' class, DPRQuestionEncoder or BertModel.
                 let prefix = match question.config.bert.model_type.as_str() {
                     "dpr" => "question_encoder.",
@@ -74,27 +73,37 @@ impl Part {
                 question
                     .config
                     .store(&question.encoder, &mut tensors, prefix);
-                (collect(&question.encoder, &tensors), ["query", "value"])
+                let adapters = family::Adapters {
+                    task_type: "FEATURE_EXTRACTION",
+                    target_modules: &["query", "value"],
+                };
+                (collect(&question.encoder, &tensors), adapters)
             }
         };
-        Projections {
+        Ok(Projections {
             part: self,
             all,
-            default_targets,
-        }
+            task_type: adapters.task_type,
+            default_targets: adapters.target_modules,
+        })
     }
 
     /// Freezes the model and adds `adapters`.
-    pub fn attach(self, mut rag: Rag, adapters: Adapters) -> Rag {
+    pub fn attach(self, mut rag: Rag, adapters: Adapters) -> Result<Rag> {
         let attach = Attach(adapters);
         match self {
-            Self::Generator => rag.generator = rag.generator.apply_reparameterization(attach),
+            Self::Generator => {
+                let generator = rag.generator().clone().apply_reparameterization(attach);
+                rag = rag.with_generator(generator);
+            }
             Self::QuestionEncoder => {
-                let encoder = &mut rag.retriever.question_encoder.encoder;
-                *encoder = encoder.clone().apply_reparameterization(attach);
+                let question = rag.retriever.question_text_encoder()?;
+                let encoder = question.encoder.clone().apply_reparameterization(attach);
+                let adapted = question.with_encoder(encoder);
+                rag.retriever = rag.retriever.clone().with_question_encoder(adapted);
             }
         }
-        rag
+        Ok(rag)
     }
 }
 
@@ -122,8 +131,8 @@ impl Projections {
 
     /// The names of those that `config` selects, with its defaults written out.
     pub fn target_modules(&self, config: &LoraConfig) -> Vec<String> {
-        let defaults = self.default_targets.map(str::to_owned);
-        (config.target_modules.clone()).unwrap_or_else(|| defaults.to_vec())
+        let defaults = || self.default_targets.iter().map(|&name| name.to_owned());
+        (config.target_modules.clone()).unwrap_or_else(|| defaults().collect())
     }
 
     pub fn adapted(&self) -> Vec<&Projection> {
@@ -201,59 +210,32 @@ fn described(adapted: &[&Projection]) -> String {
 fn collect<M: Module>(model: &M, tensors: &Tensors) -> Vec<Projection> {
     let module =
         |(name, id): (&str, Option<u64>)| Some((id?, name.strip_suffix(".weight")?.to_owned()));
-    let mut visitor = Collect {
-        names: tensors.ids().filter_map(module).collect(),
-        fields: Vec::new(),
-        projections: Vec::new(),
-    };
-    model.visit(&mut visitor);
-    visitor.projections
-}
-
-struct Collect {
-    /// By the ids of weights.
-    names: BTreeMap<u64, String>,
-    /// What the visitor is in, each field with the type that has it.
-    fields: Vec<(String, String)>,
-    projections: Vec<Projection>,
-}
-
-impl ModuleVisitor for Collect {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.fields
-            .push((container_type.to_owned(), name.to_owned()));
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.fields.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let field = self.fields.last();
-        match field.map(|(owner, name)| (owner.as_str(), name.as_str())) {
+    let names: BTreeMap<u64, String> = tensors.ids().filter_map(module).collect();
+    let mut projections: Vec<Projection> = Vec::new();
+    for_each_parameter(model, |parameter| {
+        match (parameter.owner(), parameter.names().last()) {
             // Embeddings are matrices too, but not projections.
-            Some(("Struct:Linear", "weight")) => {
-                if let Some(name) = self.names.get(&param.id.val()) {
-                    self.projections.push(Projection {
+            ("Struct:Linear", Some("weight")) => {
+                if let Some(name) = names.get(&parameter.id().val()) {
+                    projections.push(Projection {
                         name: name.clone(),
-                        id: param.id,
-                        shape: param.lazy_shape().dims(),
-                        device: param.lazy_device(),
+                        id: parameter.id(),
+                        shape: parameter.shape().dims(),
+                        device: parameter.device(),
                         factors: Vec::new(),
                     });
                 }
             }
             // An adapter's factors follow its weight.
-            Some(("Struct:LoraAdapter", _)) => {
-                if let Some(projection) = self.projections.last_mut() {
-                    let factor = param.val();
-                    let shape: [usize; 2] = factor.shape().dims();
-                    projection.factors.push(factor.reshape(shape));
+            ("Struct:LoraAdapter", _) => {
+                if let Some(projection) = projections.last_mut() {
+                    projection.factors.extend(parameter.matrix());
                 }
             }
             _ => {}
         }
-    }
+    });
+    projections
 }
 
 /// Freezes every parameter and gives weights their adapters.

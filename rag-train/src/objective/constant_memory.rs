@@ -22,8 +22,9 @@ use rag_core::marginal::{
 };
 
 use super::{
-    Backward, Batch, Beliefs, JointModel, Losses, Objective, RetrieverLoss, constant, gradient,
-    leaf, slots,
+    joint::{Batch, JointModel},
+    loss::{Backward, Beliefs, Losses, Objective, RetrieverLoss},
+    tensors::{constant, gradient, leaf, slots},
 };
 
 /// What the loss is a function of.

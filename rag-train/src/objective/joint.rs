@@ -11,7 +11,7 @@ use rag_generate::{
 };
 use rag_retrieve::Encoder;
 
-use super::Prior;
+use super::prior::Prior;
 
 /// What the marginal likelihood trains.
 #[derive(Module, Debug)]

@@ -4,7 +4,8 @@ use burn::{
 };
 use rag_retrieve::PriorWeights;
 
-use crate::{Result, prepare::values};
+use super::tensors::values;
+use crate::error::Result;
 
 /// [`PriorWeights`] as parameters: `P(z|x) ∝ exp(α · dense + β · BM25 + γ · rerank)`.
 #[derive(Module, Debug)]

@@ -4,8 +4,9 @@
 use rag_core::nn::{LOGITS_AT_ONCE, Precision};
 
 use super::{
-    ActivationMemory, Component, F32, PlanSettings,
     layers::{Keeping, Moment, Texts},
+    memory::{ActivationMemory, F32},
+    settings::{Component, PlanSettings},
     shape::{Shape, Stack},
 };
 

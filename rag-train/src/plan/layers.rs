@@ -58,8 +58,8 @@
 
 use rag_core::nn::Precision;
 
-use super::{F32, shape::Stack};
-use crate::Activations;
+use super::{memory::F32, shape::Stack};
+use crate::run::activations::Activations;
 
 /// Texts of one length.
 #[derive(Clone, Copy)]

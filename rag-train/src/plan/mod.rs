@@ -2,21 +2,28 @@
 
 mod activations;
 mod layers;
+mod memory;
 mod settings;
 mod shape;
+pub(crate) mod size;
 
 use std::fmt;
 
 use burn::tensor::Device;
 use rag_generate::RagConfig;
 
-use crate::{Error, OptimizerKind, Result};
-use shape::{Count, Shape};
+use self::{
+    memory::F32,
+    shape::{Count, Shape},
+};
+use crate::{
+    error::{Error, Result},
+    run::optimizer::OptimizerKind,
+};
 
+pub use memory::{ActivationMemory, Parameters};
 pub use settings::{Component, PlanSettings, Vary};
-
-/// Bytes of an f32 number.
-const F32: u64 = 4;
+pub use size::Size;
 
 /// Bytes that training takes, by what they hold.
 ///
@@ -42,53 +49,6 @@ pub struct Plan {
     pub total: u64,
     shape: Shape,
     settings: PlanSettings,
-}
-
-/// Bytes of the parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parameters {
-    /// Of the question encoder.
-    pub question_encoder: u64,
-    /// Of the passages' encoder.
-    pub context_encoder: u64,
-    /// Of the generator.
-    pub generator: u64,
-}
-
-/// Bytes that the backward pass needs, by what made them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ActivationMemory {
-    /// The questions, in their encoder.
-    pub question_encoder: u64,
-    /// The passages, in their encoder where it is trained.
-    pub context_encoder: u64,
-    /// The contexts, in the generator's encoder.
-    pub encoder: u64,
-    /// The answers, in the generator's decoder, with the contexts' keys and values.
-    pub decoder: u64,
-    /// Logits over the vocabulary, `[batch · n_docs, length, vocabulary]`.
-    pub vocabulary: u64,
-    /// 16-bit copies of the weights; none in f32.
-    pub weight_copies: u64,
-    /// The graph's own records, the same for any length and width.
-    pub records: u64,
-    /// What the gradient of the loss needs for a moment.
-    pub workspace: u64,
-}
-
-/// A number of bytes, printed in the unit that suits it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Size(pub u64);
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = self.0 as f64;
-        if self.0 >= 1 << 30 {
-            write!(f, "{:.2} GiB", bytes / 2_f64.powi(30))
-        } else {
-            write!(f, "{:.2} MiB", bytes / 2_f64.powi(20))
-        }
-    }
 }
 
 /// Plans the training of the model that `config` describes, on `device`; nothing is allocated there.
@@ -204,33 +164,6 @@ impl Plan {
             .into_iter()
             .max_by_key(|(_, bytes)| *bytes)
             .expect("there are five parts")
-    }
-}
-
-impl Parameters {
-    /// Of all parts together.
-    pub fn total(&self) -> u64 {
-        self.question_encoder + self.context_encoder + self.generator
-    }
-}
-
-impl ActivationMemory {
-    /// All of it together, as it is when the backward pass begins.
-    pub fn total(&self) -> u64 {
-        self.rows().iter().map(|(_, bytes)| bytes).sum()
-    }
-
-    fn rows(&self) -> [(&'static str, u64); 8] {
-        [
-            ("question encoder", self.question_encoder),
-            ("context encoder", self.context_encoder),
-            ("generator's encoder", self.encoder),
-            ("generator's decoder", self.decoder),
-            ("vocabulary", self.vocabulary),
-            ("16-bit weights", self.weight_copies),
-            ("records of the graph", self.records),
-            ("gradient of the loss", self.workspace),
-        ]
     }
 }
 

@@ -6,7 +6,10 @@ use super::{
     layers::{Keeping, Moment},
     shape::Shape,
 };
-use crate::{Activations, Error, OptimizerKind, Result, TrainConfig};
+use crate::{
+    error::{Error, Result},
+    run::{activations::Activations, config::TrainConfig, optimizer::OptimizerKind},
+};
 
 /// What is trained, and how much at once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,6 +93,7 @@ pub enum Vary {
 
 impl PlanSettings {
     /// What `config` says of it; the model, the lengths and the index stay as they are here.
+    #[must_use]
     pub fn of(self, config: &TrainConfig) -> Self {
         let parts = [
             (config.question_encoder, Component::QuestionEncoder),

@@ -1,14 +1,12 @@
-use burn::{
-    module::{Module, ModuleVisitor, Param},
-    tensor::{Device, Tensor},
-};
+use burn::{module::Module, tensor::Device};
+use rag_core::parameters::for_each_parameter;
 use rag_generate::{
     RagConfig,
-    generator::{BartConfig, GeneratorConfig, T5Config},
+    generator::{Dropouts, StackSizes},
 };
 use rag_retrieve::encoder::BertConfig;
 
-use crate::Result;
+use crate::error::Result;
 
 /// What the formulas of memory need to know of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,13 +59,6 @@ pub(super) struct Stack {
     pub(super) outer_dropouts: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Dropouts {
-    pub(super) states: bool,
-    pub(super) attention: bool,
-    pub(super) hidden: bool,
-}
-
 /// Numbers in the parameters of a module.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Count {
@@ -90,18 +81,10 @@ impl Shape {
     pub(super) fn of(config: &RagConfig, device: &Device) -> Result<Self> {
         let retriever = parameters(&config.question_encoder.init(device)?);
         let generator = parameters(&config.generator.init(device)?);
-        let (encoder, decoder, tied) = match &config.generator {
-            GeneratorConfig::Bart(bart) => {
-                let [encoder, decoder] = Stack::bart(bart);
-                (encoder, decoder, bart.tie_word_embeddings)
-            }
-            GeneratorConfig::T5(t5) => {
-                let [encoder, decoder] = Stack::t5(t5);
-                (encoder, decoder, t5.tie_word_embeddings)
-            }
-        };
+        let family = config.generator.family();
+        let sizes = family.sizes();
         let is_head = |parameter: &Parameter| {
-            parameter.is_within("lm_head") || tied && parameter.is_within("shared")
+            parameter.is_within("lm_head") || sizes.tied_head && parameter.is_within("shared")
         };
         let count = |chosen: &dyn Fn(&Parameter) -> bool| {
             let chosen = generator.iter().filter(|parameter| chosen(parameter));
@@ -110,11 +93,11 @@ impl Shape {
         Ok(Self {
             fused: rag_core::nn::fuses(device),
             bert: Stack::bert(&config.question_encoder.bert),
-            encoder,
-            decoder,
-            vocabulary: config.generator.vocabulary() as u64,
+            encoder: Stack::of(&sizes.encoder),
+            decoder: Stack::of(&sizes.decoder),
+            vocabulary: family.vocabulary() as u64,
             dimension: config.question_encoder.dimension() as u64,
-            longest: config.generator.max_positions(),
+            longest: family.longest_context(),
             retriever: Count::of(&retriever, |_| false),
             generator: count(&|_| true),
             answering: count(&|parameter| parameter.is_within("decoder") || is_head(parameter)),
@@ -147,72 +130,24 @@ impl Stack {
         }
     }
 
-    fn bart(config: &BartConfig) -> [Self; 2] {
-        let states = config.dropout > 0.0;
-        let half = |layers: usize, heads: usize, hidden: usize| Self {
-            layers: layers as u64,
-            d_model: config.d_model as u64,
-            heads: heads as u64,
-            inner: config.d_model as u64,
-            hidden: hidden as u64,
-            ups: 1,
-            hidden_kept: kept(&config.activation_function),
-            dropout: Dropouts {
-                states,
-                attention: config.attention_dropout > 0.0,
-                hidden: config.activation_dropout > 0.0,
-            },
-            relative: false,
-            layer_norm: true,
-            normalize_before: config.normalize_before,
-            embeddings: 1,
-            outer_norms: 1 + u64::from(config.add_final_layer_norm),
-            outer_dropouts: states.into(),
-        };
-        [
-            half(
-                config.encoder_layers,
-                config.encoder_attention_heads,
-                config.encoder_ffn_dim,
-            ),
-            half(
-                config.decoder_layers,
-                config.decoder_attention_heads,
-                config.decoder_ffn_dim,
-            ),
-        ]
-    }
-
-    fn t5(config: &T5Config) -> [Self; 2] {
-        let dropout = config.dropout_rate > 0.0;
-        let gated = u64::from(config.is_gated());
-        let name = config.feed_forward_proj.trim_start_matches("gated-");
-        // As the generator reads it: v1.1 says gated-gelu and means the approximation.
-        let name = if config.feed_forward_proj == "gated-gelu" {
-            "gelu_new"
-        } else {
-            name
-        };
-        [config.num_layers, config.decoder_layers()].map(|layers| Self {
-            layers: layers as u64,
-            d_model: config.d_model as u64,
-            heads: config.num_heads as u64,
-            inner: (config.num_heads * config.d_kv) as u64,
-            hidden: config.d_ff as u64,
+    fn of(sizes: &StackSizes<'_>) -> Self {
+        let gated = u64::from(sizes.gated);
+        Self {
+            layers: sizes.layers as u64,
+            d_model: sizes.d_model as u64,
+            heads: sizes.heads as u64,
+            inner: sizes.inner as u64,
+            hidden: sizes.hidden as u64,
             ups: 1 + gated,
-            hidden_kept: kept(name) + 2 * gated,
-            dropout: Dropouts {
-                states: dropout,
-                attention: dropout,
-                hidden: dropout,
-            },
-            relative: true,
-            layer_norm: false,
-            normalize_before: true,
-            embeddings: u64::from(!dropout),
-            outer_norms: 1,
-            outer_dropouts: 2 * u64::from(dropout),
-        })
+            hidden_kept: kept(sizes.activation) + 2 * gated,
+            dropout: sizes.dropout,
+            relative: sizes.relative_positions,
+            layer_norm: sizes.layer_norm,
+            normalize_before: sizes.normalize_before,
+            embeddings: sizes.embeddings as u64,
+            outer_norms: sizes.outer_norms as u64,
+            outer_dropouts: sizes.outer_dropouts as u64,
+        }
     }
 }
 
@@ -266,30 +201,13 @@ impl Count {
 }
 
 fn parameters(module: &impl Module) -> Vec<Parameter> {
-    #[derive(Default)]
-    struct Visitor {
-        path: Vec<String>,
-        owners: Vec<String>,
-        found: Vec<Parameter>,
-    }
-    impl ModuleVisitor for Visitor {
-        fn enter_module(&mut self, name: &str, container: &str) {
-            self.path.push(name.to_owned());
-            self.owners.push(container.to_owned());
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.path.pop();
-            self.owners.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.found.push(Parameter {
-                path: self.path.clone(),
-                owner: self.owners.last().cloned().unwrap_or_default(),
-                shape: param.lazy_shape().to_vec(),
-            });
-        }
-    }
-    let mut visitor = Visitor::default();
-    module.visit(&mut visitor);
-    visitor.found
+    let mut found = Vec::new();
+    for_each_parameter(module, |parameter| {
+        found.push(Parameter {
+            path: parameter.names().map(str::to_owned).collect(),
+            owner: parameter.owner().to_owned(),
+            shape: parameter.shape().to_vec(),
+        });
+    });
+    found
 }

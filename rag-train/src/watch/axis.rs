@@ -1,6 +1,8 @@
-//! Where the values of a chart lie, and which are written beside it.
+//! The vertical axis of a chart: its range, its ticks and their text.
 
-/// How values lie on the vertical axis.
+use super::number::short;
+
+/// How values are spaced on the vertical axis.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Scale {
     Linear,
@@ -8,8 +10,18 @@ pub(super) enum Scale {
     Count,
     /// Parts of one, shown from 0 to 100 %.
     Share,
-    /// Positive numbers by their size.
+    /// Positive numbers, by their logarithm.
     Log,
+}
+
+impl Scale {
+    /// A value as it is written beside the axis.
+    pub fn text(self, value: f64) -> String {
+        match self {
+            Self::Share => format!("{} %", short((1e4 * value).round() / 100.0)),
+            _ => short(value),
+        }
+    }
 }
 
 /// The vertical axis.
@@ -17,7 +29,7 @@ pub(super) struct Axis {
     log: bool,
     low: f64,
     high: f64,
-    /// Values that are written beside it.
+    /// Values that are written beside the axis.
     pub ticks: Vec<f64>,
 }
 
@@ -42,7 +54,7 @@ impl Axis {
         }
     }
 
-    /// How high a value lies, from 0 to 1.
+    /// The height of a value, from 0 at the lowest tick to 1 at the highest.
     pub fn height(&self, value: f64) -> f64 {
         let on = |value: f64| if self.log { value.ln() } else { value };
         (on(value) - on(self.low)) / (on(self.high) - on(self.low))

@@ -2,8 +2,8 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::WarningKind;
-use crate::{Error, Result};
+use super::warning::WarningKind;
+use crate::error::{Error, Result};
 
 /// When a [`Monitor`](super::Monitor) warns, and what is to be done then.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

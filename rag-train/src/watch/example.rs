@@ -1,6 +1,5 @@
-use std::fmt::{self, Display};
-
-use rag_generate::html::{Bar, Escaped, Hue};
+use maud::{Markup, html};
+use rag_generate::html::{badge, hue, probabilities};
 use serde::{Deserialize, Serialize};
 
 use super::number::short;
@@ -40,60 +39,41 @@ const PASSAGES: usize = 10;
 /// Characters of a passage that are shown.
 const EXCERPT: usize = 400;
 
-/// An example in HTML.
-pub(super) struct Section<'a>(pub &'a ExampleRow);
-
-impl Display for Section<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let example = self.0;
-        let (class, verdict) = if example.exact {
+impl ExampleRow {
+    /// The example as a section of a page.
+    pub(super) fn section(&self) -> Markup {
+        let (class, verdict) = if self.exact {
             ("right", "exact")
         } else {
             ("wrong", "not exact")
         };
-        writeln!(
-            f,
-            "<section class=\"example\">\n<h3 dir=\"auto\">{}</h3>\n\
-             <p><b dir=\"auto\">{}</b> <span class=\"verdict {class}\">{verdict}</span><br>\
-             <span class=\"soft\" dir=\"auto\">accepted: {}</span></p>",
-            Escaped(&example.question),
-            Escaped(&example.answer),
-            Escaped(&example.accepted.join(" · ")),
-        )?;
-        for (rank, passage) in example.passages.iter().enumerate().take(PASSAGES) {
-            let gold = if passage.gold {
-                " <span class=\"verdict right\">gold</span>"
-            } else {
-                ""
-            };
-            writeln!(
-                f,
-                "<div class=\"passage\" style=\"{}\"><div><i class=\"badge\">{}</i> <b dir=\"auto\">{}</b>{gold}\
-                 <p class=\"soft\" dir=\"auto\">{}{}</p></div><div>\n{}{}</div></div>",
-                Hue(rank),
-                rank + 1,
-                Escaped(&passage.title),
-                Escaped(excerpt(&passage.text)),
-                if excerpt(&passage.text) == passage.text {
-                    ""
-                } else {
-                    "…"
-                },
-                Bar("P(z|x)", "before the answer is known", passage.prior),
-                Bar("P(z|x,y)", "given the answer", passage.posterior),
-            )?;
+        let (shown, more) = self.passages.split_at(self.passages.len().min(PASSAGES));
+        html! {
+            section.example {
+                h3 dir="auto" { (self.question) }
+                p {
+                    b dir="auto" { (self.answer) } " " span.verdict.(class) { (verdict) } br;
+                    span.soft dir="auto" { "accepted: " (self.accepted.join(" · ")) }
+                }
+                @for (rank, passage) in shown.iter().enumerate() {
+                    @let excerpt = excerpt(&passage.text);
+                    .passage style=(hue(rank)) {
+                        div {
+                            (badge(rank)) " " b dir="auto" { (passage.title) }
+                            @if passage.gold { " " span.verdict.right { "gold" } }
+                            p.soft dir="auto" { (excerpt) @if excerpt != passage.text { "…" } }
+                        }
+                        div { (probabilities(passage.prior, passage.posterior)) }
+                    }
+                }
+                @if !more.is_empty() {
+                    @let posterior: f32 = more.iter().map(|passage| passage.posterior).sum();
+                    p.soft {
+                        "And " (more.len()) " more, with a P(z|x,y) of " (short(posterior.into())) " together."
+                    }
+                }
+            }
         }
-        let more = example.passages.get(PASSAGES..).unwrap_or_default();
-        if !more.is_empty() {
-            let posterior: f32 = more.iter().map(|passage| passage.posterior).sum();
-            writeln!(
-                f,
-                "<p class=\"soft\">And {} more, with a P(z|x,y) of {} together.</p>",
-                more.len(),
-                short(posterior.into())
-            )?;
-        }
-        f.write_str("</section>\n")
     }
 }
 

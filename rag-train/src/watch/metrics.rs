@@ -7,8 +7,8 @@ use std::{
 use rag_core::Error as CoreError;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Warning, number};
-use crate::{Error, Result};
+use super::{config::Action, number, warning::Warning};
+use crate::error::{Error, Result};
 
 /// What a training step tells.
 ///
@@ -148,8 +148,8 @@ impl MetricsLog {
     ///
     /// # Errors
     /// [`rag_core::Error::Io`].
-    pub fn create(path: impl Into<PathBuf>) -> Result<Self> {
-        let path = path.into();
+    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_owned();
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(CoreError::io(folder))?;
         }
@@ -166,8 +166,8 @@ impl MetricsLog {
     ///
     /// # Errors
     /// [`rag_core::Error::Io`]; [`Error::Metrics`] names a line that is no event.
-    pub fn resume(path: impl Into<PathBuf>, step: usize) -> Result<Self> {
-        let path = path.into();
+    pub fn resume(path: impl AsRef<Path>, step: usize) -> Result<Self> {
+        let path = path.as_ref().to_owned();
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::create(path),
             read => read.map_err(CoreError::io(&path))?,
@@ -231,9 +231,9 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The event of a line, whose number counts from 0.
 fn parse(line: &[u8], number: usize, path: &Path) -> Result<Event> {
-    serde_json::from_slice(line).map_err(|error| Error::Metrics {
+    serde_json::from_slice(line).map_err(|source| Error::Metrics {
         path: path.to_owned(),
         line: number + 1,
-        reason: error.to_string(),
+        source,
     })
 }

@@ -1,19 +1,22 @@
-//! Watching a training run: what each step tells, monitors that warn where it goes wrong, and a
+//! Watching a training run: the metrics of each step, monitors that warn where it goes wrong, and a
 //! report to read afterwards.
 //!
 //! Everything here is plain data in and plain data out; nothing holds a tensor.
 
 mod axis;
 mod chart;
-mod config;
-mod curves;
-mod example;
-mod metrics;
-mod monitor;
+mod charts;
+pub(crate) mod config;
+mod curve;
+pub(crate) mod example;
+pub(crate) mod metrics;
+pub(crate) mod monitor;
 mod number;
-mod observation;
-mod report;
-mod warning;
+pub(crate) mod observation;
+pub(crate) mod progress;
+pub(crate) mod report;
+mod statistics;
+pub(crate) mod warning;
 mod window;
 
 pub use config::{Action, MonitorConfig};

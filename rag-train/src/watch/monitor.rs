@@ -3,10 +3,13 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, MonitorConfig, Observation, Warning, WarningKind,
-    window::{Window, deviation, mean, median},
+    config::{Action, MonitorConfig},
+    observation::Observation,
+    statistics::{deviation, mean, median},
+    warning::{Warning, WarningKind},
+    window::Window,
 };
-use crate::Result;
+use crate::error::Result;
 
 /// Looks at every step and warns where training goes wrong.
 ///

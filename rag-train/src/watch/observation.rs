@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::window::mean;
+use super::statistics::mean;
 
 /// What a step shows of retrieval and its use.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -365,7 +365,8 @@ fn what_the_model_gives_is_checked() {
             let config = with_tokens(GenerationConfig::beams(beams));
             let error =
                 generate(&mut Fixed(given.clone()), 1, &config, Control::default()).unwrap_err();
-            assert!(error.to_string().starts_with(message), "{error}");
+            let found = format!("{error:?}");
+            assert!(found.starts_with(message), "{found}");
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, de::Error as _};
 use serde_json::json;
 
 use crate::{
-    Filter,
+    filter::Filter,
     remote::{inside, joined},
 };
 

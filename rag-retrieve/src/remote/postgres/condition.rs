@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio_postgres::types::ToSql;
 
 use crate::{
-    Filter,
+    filter::Filter,
     remote::{inside, joined},
 };
 

@@ -11,7 +11,10 @@ use rustls::{
 use tokio_postgres::{Config, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    remote::RemoteError,
+};
 
 /// How long a connection may take to say that it is free.
 const RECYCLED: Duration = Duration::from_secs(2);
@@ -26,10 +29,10 @@ pub(super) fn pool(
 ) -> Result<Pool> {
     let mut config: Config = address.parse().map_err(|error: tokio_postgres::Error| {
         let expected = "postgresql://user@host/database, or host=… user=… dbname=…";
-        Error::Address {
+        Error::Remote(RemoteError::Address {
             expected,
             found: with_source(&error),
-        }
+        })
     })?;
     config.keepalives_idle(Duration::from_secs(30));
     let tls = MakeRustlsConnect::new(tls(authorities)?);
@@ -113,11 +116,11 @@ impl Failure {
     pub(super) fn into_error(self, doing: &'static str) -> Error {
         match self {
             Self::Own(error) => *error,
-            failure => Error::Database {
+            failure => Error::Remote(RemoteError::Database {
                 engine: "PostgreSQL",
                 doing,
                 source: Box::new(failure),
-            },
+            }),
         }
     }
 }

@@ -21,9 +21,11 @@ use self::{
 };
 use super::{FORMAT_VERSION, check_name, in_order, matrix};
 use crate::{
-    Error, Filter, Hit, Knowledge, Result, Selection, Storage,
-    index::{check_queries, check_scores},
-    knowledge::Fingerprint,
+    error::{Error, Result},
+    filter::Filter,
+    index::{Hit, IndexError, Storage, check_queries, check_scores},
+    knowledge::{Fingerprint, Knowledge, KnowledgeError, Selection},
+    remote::RemoteError,
 };
 
 /// The servers that speak PostgreSQL's protocol and have pgvector. For YugabyteDB and CockroachDB there
@@ -118,8 +120,8 @@ impl PostgresKnowledge {
     /// `sslmode=require` nothing is sent without TLS.
     ///
     /// # Errors
-    /// [`Error::Address`], [`Error::TableName`], [`Error::Dimension`]; [`Error::Encoder`] and [`Error::OtherTable`] where there is
-    /// another one of the name; [`Error::Database`].
+    /// [`RemoteError::Address`], [`RemoteError::TableName`], [`IndexError::Dimension`]; [`KnowledgeError::OtherEncoder`] and [`RemoteError::OtherTable`] where there is
+    /// another one of the name; [`RemoteError::Database`].
     pub fn create(
         address: &str,
         table: &str,
@@ -130,11 +132,12 @@ impl PostgresKnowledge {
     ) -> Result<Self> {
         check_name(table)?;
         if !(1..=LONGEST).contains(&dimension) {
-            return Err(Error::Dimension {
+            return Err(IndexError::Dimension {
                 what: "vectors of an index of PostgreSQL",
                 expected: format!("1 to {LONGEST}"),
                 found: dimension,
-            });
+            }
+            .into());
         }
         let pool = connect(address, &settings)?;
         let made = Self {
@@ -149,12 +152,13 @@ impl PostgresKnowledge {
         let there = Self::described(made.pool.clone(), table, made.settings.clone())?;
         there.encoder.check(encoder)?;
         let differs = |what, found: String, expected: String| {
-            Err(Error::OtherTable {
+            Err(RemoteError::OtherTable {
                 table: table.to_owned(),
                 what,
                 found,
                 expected,
-            })
+            }
+            .into())
         };
         if there.dimension != dimension {
             return differs(
@@ -173,7 +177,7 @@ impl PostgresKnowledge {
     /// Opens a knowledge base that was [made](Self::create).
     ///
     /// # Errors
-    /// [`Error::NoTable`]; those of [`PostgresKnowledge::create`].
+    /// [`RemoteError::NoTable`]; those of [`PostgresKnowledge::create`].
     pub fn open(address: &str, table: &str, settings: PostgresSettings) -> Result<Self> {
         check_name(table)?;
         Self::described(connect(address, &settings)?, table, settings)
@@ -199,8 +203,10 @@ impl PostgresKnowledge {
         let found = within(patience, attempt);
         let row = found
             .map_err(|failure| failure.into_error("describe a knowledge base"))?
-            .ok_or_else(|| Error::NoTable {
-                table: table.to_owned(),
+            .ok_or_else(|| {
+                Error::Remote(RemoteError::NoTable {
+                    table: table.to_owned(),
+                })
             })?;
         let version: i32 = row.get("format_version");
         let storage: String = row.get("storage");
@@ -208,12 +214,13 @@ impl PostgresKnowledge {
             (Ok(FORMAT_VERSION), "f32") => Storage::F32,
             (Ok(FORMAT_VERSION), "f16") => Storage::F16,
             _ => {
-                return Err(Error::OtherTable {
+                return Err(RemoteError::OtherTable {
                     table: table.to_owned(),
                     what: "the layout",
                     found: format!("{version} of {storage}"),
                     expected: format!("{FORMAT_VERSION} of f32 or f16"),
-                });
+                }
+                .into());
             }
         };
         Ok(Self {
@@ -375,10 +382,12 @@ impl Knowledge for PostgresKnowledge {
                 }
                 let rows = client.query(&fields, &[]).await?;
                 let known = rows.iter().map(|row| row.try_get(0));
-                return Err(Failure::from(Error::UnknownField {
-                    field: field.to_owned(),
-                    known: known.collect::<Result<_, _>>()?,
-                }));
+                return Err(Failure::from(Error::Knowledge(
+                    KnowledgeError::UnknownField {
+                        field: field.to_owned(),
+                        known: known.collect::<Result<_, _>>()?,
+                    },
+                )));
             }
             let parameters: Vec<_> = condition.references().collect();
             let count = client.query_one(&matching, &parameters).await?;

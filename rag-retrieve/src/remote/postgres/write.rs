@@ -12,14 +12,12 @@ use tokio_postgres::{
 
 use super::{Dialect, Failure, PostgresKnowledge, quoted};
 use crate::{
-    Changes, Embedder, Error, KnowledgeBase, Result, Storage,
-    index::Rows,
-    knowledge::Fingerprint,
-    remote::{
-        FORMAT_VERSION,
-        upsert::{self, Table},
-        wait,
-    },
+    encoder::Embedder,
+    error::{Error, Result},
+    index::{Rows, Storage},
+    knowledge::{Changes, Fingerprint, KnowledgeBase},
+    remote::upsert::{self, Table},
+    remote::{FORMAT_VERSION, RemoteError, wait},
 };
 
 /// How an HNSW index is built (Malkov and Yashunin 2018).
@@ -59,13 +57,13 @@ impl PostgresKnowledge {
     /// Any number of machines may do so at once, each with its [shard](crate::remote::Shard) of a corpus.
     ///
     /// # Errors
-    /// [`Error::Encoder`] for another encoder than that of the knowledge base, [`Error::DuplicateId`],
-    /// [`Error::Metadata`], [`Error::Unkept`], those of the encoder, [`Error::Dimension`],
-    /// [`Error::NotFinite`], [`Error::HalfRange`], [`Error::Database`]; what was written before remains.
+    /// [`KnowledgeError::OtherEncoder`](crate::KnowledgeError::OtherEncoder) for another encoder than that of the knowledge base, [`DocumentError::DuplicateId`](crate::DocumentError::DuplicateId),
+    /// [`KnowledgeError::Metadata`](crate::KnowledgeError::Metadata), [`RemoteError::Unkept`], those of the encoder, [`IndexError::Dimension`](crate::IndexError::Dimension),
+    /// [`IndexError::NotFinite`](crate::IndexError::NotFinite), [`IndexError::HalfRange`](crate::IndexError::HalfRange), [`RemoteError::Database`]; what was written before remains.
     pub fn upsert(
         &self,
         passages: impl IntoIterator<Item = Passage>,
-        encoder: &impl Embedder,
+        encoder: &(impl Embedder + ?Sized),
         progress: impl FnMut(usize),
     ) -> Result<Changes> {
         upsert::upsert(self, passages, encoder, progress)
@@ -87,7 +85,7 @@ impl PostgresKnowledge {
     /// after some were deleted.
     ///
     /// # Errors
-    /// [`Error::Database`].
+    /// [`RemoteError::Database`].
     pub fn delete(&self, ids: &[impl AsRef<str>]) -> Result<usize> {
         let ids: Vec<&str> = ids.iter().map(AsRef::as_ref).collect();
         let sql = format!(
@@ -107,7 +105,7 @@ impl PostgresKnowledge {
     /// says, and nothing where there is an index.
     ///
     /// # Errors
-    /// [`Error::Database`].
+    /// [`RemoteError::Database`].
     pub fn build_index(&self, hnsw: Hnsw, mut progress: impl FnMut(f64) + Send) -> Result<()> {
         let Hnsw { links, width } = hnsw;
         let (table, name) = (quoted(&self.table), &self.table);
@@ -182,12 +180,12 @@ impl PostgresKnowledge {
             let listed = "SELECT count(*) FROM rag_knowledge WHERE name = $1";
             let listed: i64 = transaction.query_one(listed, &[name]).await?.try_get(0)?;
             if listed == 0 {
-                return Err(Failure::from(Error::OtherTable {
+                return Err(Failure::from(Error::Remote(RemoteError::OtherTable {
                     table: name.clone(),
                     what: "no entry in rag_knowledge",
                     found: "but is a table".to_owned(),
                     expected: "a knowledge base, or no such table".to_owned(),
-                }));
+                })));
             }
             return Ok(transaction.commit().await?);
         }
@@ -323,10 +321,11 @@ impl Table for PostgresKnowledge {
 /// Refuses what the server would refuse, with all that is written beside it.
 fn check_kept(passage: &Passage) -> Result<()> {
     if passage.id.len() > LONGEST_ID {
-        return Err(Error::Unkept {
+        return Err(RemoteError::Unkept {
             id: passage.id.clone(),
             reason: "PostgreSQL keeps ids of 2,000 bytes at most here",
-        });
+        }
+        .into());
     }
     let known = passage.metadata.iter().flat_map(|(field, value)| {
         let text = match value {
@@ -342,10 +341,11 @@ fn check_kept(passage: &Passage) -> Result<()> {
         .chain(known)
         .any(|text| text.contains('\0'))
     {
-        true => Err(Error::Unkept {
+        true => Err(RemoteError::Unkept {
             id: passage.id.clone(),
             reason: "PostgreSQL's texts have no character 0",
-        }),
+        }
+        .into()),
         false => Ok(()),
     }
 }

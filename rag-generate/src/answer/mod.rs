@@ -1,0 +1,112 @@
+pub(crate) mod assemble;
+
+use std::fmt;
+
+use rag_core::Passage;
+use serde::{Deserialize, Serialize};
+
+/// An answer y to a question x, with the passages z that it came from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// What was asked.
+    pub question: String,
+    /// The answer in words.
+    pub text: String,
+    /// log P(y|x): the natural logarithm of the answer's probability under the marginal.
+    pub log_likelihood: f32,
+    /// The tokens that were chosen, the end token included.
+    pub tokens: Vec<AnswerToken>,
+    /// The retrieved passages, in the retriever's order.
+    pub evidence: Vec<Evidence>,
+}
+
+/// A token of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnswerToken {
+    /// Its id.
+    pub id: u32,
+    /// What it adds to the text.
+    pub text: String,
+    /// log P(y_i|x,y_<i).
+    pub log_probability: f32,
+    /// P(z|x,y_i,y_<i) of each passage: the token's share over passages; sums to 1. For RAG-Sequence,
+    /// P(z|x,y).
+    pub shares: Vec<f32>,
+}
+
+/// A retrieved passage, and how much it weighed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The passage, with its source.
+    pub passage: Passage,
+    /// The inner product of question and passage, or what a prior or a reranker makes of it.
+    pub score: f32,
+    /// P(z|x), before the answer is known; sums to 1 over the passages.
+    pub prior: f32,
+    /// P(z|x,y), given the answer; sums to 1 over the passages.
+    pub posterior: f32,
+}
+
+/// An answer that was accepted, or not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// At or above the threshold.
+    Answered(Answer),
+    /// Below it, with the best candidate inside.
+    Abstained(Answer),
+}
+
+impl Answer {
+    /// P(y|x).
+    pub fn probability(&self) -> f32 {
+        self.log_likelihood.exp()
+    }
+
+    /// The passage with the largest P(z|x,y).
+    pub fn best_evidence(&self) -> Option<&Evidence> {
+        self.evidence
+            .iter()
+            .max_by(|a, b| a.posterior.total_cmp(&b.posterior))
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.question)?;
+        writeln!(f, "→ {}   P(y|x) = {:.3}", self.text, self.probability())?;
+        let mut evidence: Vec<_> = self.evidence.iter().collect();
+        evidence.sort_by(|a, b| b.posterior.total_cmp(&a.posterior));
+        for (i, evidence) in evidence.into_iter().enumerate() {
+            write!(f, "  [{}] {evidence}", i + 1)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Passage {
+            id,
+            title,
+            text,
+            source,
+            metadata: _,
+        } = &self.passage;
+        write!(
+            f,
+            "P(z|x,y) = {:.3}  P(z|x) = {:.3}  ",
+            self.posterior, self.prior
+        )?;
+        match source {
+            Some(source) => writeln!(f, "{source}")?,
+            None => writeln!(f, "{id}")?,
+        }
+        let beginning: String = text.chars().take(100).collect();
+        let more = if beginning.len() < text.len() {
+            "…"
+        } else {
+            ""
+        };
+        writeln!(f, "      {title}: {beginning}{more}")
+    }
+}
