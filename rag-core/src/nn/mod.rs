@@ -11,6 +11,7 @@ mod operations;
 #[cfg(feature = "flex")]
 mod packed;
 mod precision;
+mod rows;
 mod workers;
 
 /// Only the CPU has packed weights.

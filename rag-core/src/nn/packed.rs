@@ -8,7 +8,7 @@ use burn::{
 };
 use rag_cpu::{Format, PackedWeights, is_cpu, shared_memory};
 
-use super::{linear::by_rows, precision::Precision};
+use super::{precision::Precision, rows::by_rows};
 
 /// `[d_output, d_input]` in bf16 or int8, as the CPU multiplies them.
 #[derive(Debug)]
@@ -95,8 +95,7 @@ mod tests {
         let linear = LinearConfig::new(5, 3).init(&device);
         let packed = linear.clone().pack(Precision::Bf16);
         let x = scattered([2, 5]);
-        let answer =
-            |linear: &Linear| linear.forward(x.clone(), Precision::F32).into_data();
+        let answer = |linear: &Linear| linear.forward(x.clone(), Precision::F32).into_data();
         let before = answer(&packed);
         assert_ne!(before, answer(&linear));
         // Saved, it is unpacked.
