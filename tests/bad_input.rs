@@ -1,5 +1,7 @@
 //! Whatever is given, the answer is an answer or an error that says what to do, never a panic.
 
+// Long because: the cases of each reader stand side by side, a few lines each, so that a missing one is seen.
+
 #![allow(clippy::unwrap_used)]
 
 mod common;

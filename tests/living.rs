@@ -1,6 +1,8 @@
 //! A knowledge base that changes: what is committed is what a rebuild would give, no crash loses or tears
 //! it, no reader sees a mixture.
 
+// Long because: one folder of documents goes through every change, with the helpers that write and compare it.
+
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,5 +1,7 @@
 //! What training takes, planned and measured.
 
+// Long because: each setting is measured by the same allocator, which one process can have once.
+
 // A global allocator that counts is an unsafe trait; there is no other way to measure the peak of
 // one computation.
 #![allow(unsafe_code, clippy::unwrap_used)]

@@ -1,5 +1,7 @@
 //! What must hold whatever the weights are.
 
+// Long because: every property runs over the same models and draws, which are made here.
+
 #![allow(clippy::unwrap_used)]
 
 mod common;

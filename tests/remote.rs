@@ -99,7 +99,10 @@ mod postgres {
         let passage = remote.passages_at(&[gone.position]).unwrap().remove(0);
         remote.delete(&[&passage.id]).unwrap();
         let error = remote.passages_at(&[gone.position]).unwrap_err();
-        assert!(matches!(error, Error::Knowledge(KnowledgeError::Gone { .. })), "{error}");
+        assert!(
+            matches!(error, Error::Knowledge(KnowledgeError::Gone { .. })),
+            "{error}"
+        );
         remote.import(local, |_| {}).unwrap();
 
         let over = |knowledge: PostgresKnowledge| {
@@ -148,6 +151,9 @@ mod postgres {
             .retriever
             .local()
             .unwrap_err();
-        assert!(matches!(error, Error::Knowledge(KnowledgeError::NotLocal)), "{error}");
+        assert!(
+            matches!(error, Error::Knowledge(KnowledgeError::NotLocal)),
+            "{error}"
+        );
     }
 }

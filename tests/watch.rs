@@ -1,6 +1,8 @@
 //! A run is watched: monitors warn of bad runs and of no good one, the log survives a kill, the report
 //! shows everything.
 
+// Long because: each thing that goes wrong in a run is told by the same made-up run.
+
 #![allow(clippy::unwrap_used)]
 
 mod common;

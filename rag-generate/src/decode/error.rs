@@ -1,6 +1,5 @@
 use std::{error::Error, fmt};
 
-
 /// What can go wrong while an answer is decoded.
 #[derive(thiserror::Error)]
 #[non_exhaustive]

@@ -71,7 +71,8 @@ impl Trainer {
         let every = self.config.monitor.probe_every;
         let moves = self.config.question_encoder.trains();
         if moves && every > 0 && step.is_multiple_of(every) {
-            observation.probe_cosine = Some(probes.cosine(self.rag.retriever.question_text_encoder()?)?);
+            observation.probe_cosine =
+                Some(probes.cosine(self.rag.retriever.question_text_encoder()?)?);
         }
         if let Some(stale) = self.refresh.replaced.take() {
             let fresh = &self.rag.retriever;
