@@ -4,6 +4,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::checkpoint::gguf::GgufError;
+
 /// What can go wrong below the retriever and the generator.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
@@ -105,6 +107,14 @@ pub enum Error {
         found: String,
         /// What this build supports.
         expected: String,
+    },
+    /// A GGUF file is damaged, or holds what is not supported.
+    #[error("{path}: {source}")]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What was expected, and what the file has.
+        source: GgufError,
     },
     /// The hub could not be reached, or does not hold what was asked.
     #[error(

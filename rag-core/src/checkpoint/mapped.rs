@@ -51,9 +51,9 @@ pub(super) fn mapped_tensors(path: &Path) -> Result<BTreeMap<String, burn_pack::
     Ok(tensors)
 }
 
-/// `unsafe`, since Rust cannot know that nobody changes the file under the map.
+/// Part of a file in memory. `unsafe`, since Rust cannot know that nobody changes the file under the map.
 #[allow(unsafe_code)]
-fn map(file: &File, range: Range<usize>) -> io::Result<Mmap> {
+pub(super) fn map(file: &File, range: Range<usize>) -> io::Result<Mmap> {
     let mut options = MmapOptions::new();
     options.offset(range.start as u64).len(range.len());
     unsafe { options.map(file) }

@@ -1,6 +1,7 @@
 //! Checkpoints in the Hugging Face layout, read and written: `config.json`, `model.safetensors`
 //! (single or sharded) or `pytorch_model.bin`, under the names that transformers uses.
 
+pub mod gguf;
 #[cfg(feature = "hub")]
 mod hub;
 mod load;
