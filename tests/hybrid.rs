@@ -255,7 +255,7 @@ fn what_is_missing_is_named() {
         error.contains("lexical") && error.contains("with_lexical"),
         "{error}"
     );
-    let error = hybrid().with_prior([1.0, 0.5, 2.0].into());
+    let error = hybrid().with_prior(PriorWeights::from([1.0, 0.5, 2.0]));
     let error = error.retrieve(&QUESTIONS).unwrap_err().to_string();
     assert!(error.contains("with_reranker"), "{error}");
     let few = LexicalIndex::new(passages().into_iter().take(2).map(Ok)).unwrap();
