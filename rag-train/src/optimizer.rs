@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::{fmt, path::Path};
 
 use burn::{
     lr_scheduler::module_lr_scheduler::ModuleLearningRate,
@@ -153,5 +153,22 @@ impl<M> Default for Accumulation<M> {
             sum: GradientsAccumulator::new(),
             device: None,
         }
+    }
+}
+
+impl fmt::Debug for Optimizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Optimizer")
+            .field("max_norm", &self.max_norm)
+            .field("scaler", &self.scaler)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M> fmt::Debug for Accumulation<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accumulation")
+            .field("device", &self.device)
+            .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,5 @@
 use std::{
-    iter,
+    fmt, iter,
     ops::ControlFlow,
     path::{Path, PathBuf},
     time::Instant,
@@ -436,9 +436,11 @@ impl Trainer {
         let question_encoder =
             (retriever.question_text_encoder()?).with_encoder(learnt.question_encoder);
         let prior = learnt.prior.map(|prior| prior.weights()).transpose()?;
-        self.rag.retriever = (retriever.clone())
-            .with_question_encoder(question_encoder)
-            .with_prior(prior);
+        let retriever = retriever.clone().with_question_encoder(question_encoder);
+        self.rag.retriever = match prior {
+            Some(prior) => retriever.with_prior(prior),
+            None => retriever.without_prior(),
+        };
         self.rag.generator = learnt.generator;
         Ok(())
     }
@@ -579,5 +581,15 @@ impl Trainer {
         diary.add(Event::Checkpoint {
             step: self.progress.step,
         })
+    }
+}
+
+/// Names the run's settings and how far it is; parameters are too many to print.
+impl fmt::Debug for Trainer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trainer")
+            .field("config", &self.config)
+            .field("step", &self.progress.step)
+            .finish_non_exhaustive()
     }
 }
