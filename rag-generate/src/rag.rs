@@ -65,9 +65,11 @@ impl Rag {
             question_tokenizer,
             config.question_encoder.clone(),
         )?;
-        let retriever =
-            Retriever::new(question_encoder, context_encoder, knowledge, config.n_docs)?
-                .with_prior(config.prior);
+        let mut retriever =
+            Retriever::new(question_encoder, context_encoder, knowledge, config.n_docs)?;
+        if let Some(prior) = config.prior {
+            retriever = retriever.with_prior(prior);
+        }
         Ok(Self {
             retriever,
             generator: Arc::new(generator),

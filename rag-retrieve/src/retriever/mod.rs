@@ -201,11 +201,20 @@ impl Retriever {
         }
     }
 
-    /// Sets [`Retriever::prior`]; `None` takes it away.
+    /// Sets [`Retriever::prior`].
     #[must_use]
-    pub fn with_prior(self, weights: impl Into<Option<PriorWeights>>) -> Self {
+    pub fn with_prior(self, weights: PriorWeights) -> Self {
         Self {
-            prior: weights.into(),
+            prior: Some(weights),
+            ..self
+        }
+    }
+
+    /// Takes away what [`Retriever::with_prior`] set.
+    #[must_use]
+    pub fn without_prior(self) -> Self {
+        Self {
+            prior: None,
             ..self
         }
     }

@@ -43,7 +43,7 @@ const QUESTIONS: usize = 256;
 pub fn fit_prior(retriever: &Retriever, pairs: &[QuestionAnswer]) -> Result<PriorWeights> {
     let candidates = CANDIDATES.min(retriever.searched());
     let retriever = (retriever.clone().with_candidates(candidates))
-        .with_prior(None)
+        .without_prior()
         .top_k(candidates)?;
     let (mut relevances, mut right) = (Vec::new(), Vec::new());
     for pairs in pairs.chunks(QUESTIONS) {

@@ -133,9 +133,11 @@ impl Trainer {
         let question_encoder =
             (retriever.question_text_encoder()?).with_encoder(learnt.question_encoder);
         let prior = learnt.prior.map(|prior| prior.weights()).transpose()?;
-        self.rag.retriever = (retriever.clone())
-            .with_question_encoder(question_encoder)
-            .with_prior(prior);
+        let retriever = retriever.clone().with_question_encoder(question_encoder);
+        self.rag.retriever = match prior {
+            Some(prior) => retriever.with_prior(prior),
+            None => retriever.without_prior(),
+        };
         self.rag = self.rag.clone().with_generator(learnt.generator);
         Ok(())
     }
