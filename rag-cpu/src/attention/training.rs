@@ -345,7 +345,7 @@ impl Operands {
     }
 
     fn query(&self, row: usize, head: usize) -> Matrix<'_> {
-        let numbers = self.queries.from([row, 0, head * self.d_head]);
+        let elements = self.queries.from([row, 0, head * self.d_head]);
         Matrix::with_stride(
             elements,
             [self.length, self.d_head],
