@@ -42,25 +42,14 @@ pub(crate) fn sum_of_new(row: &mut [f32], value: impl Fn(f32) -> f32) -> f32 {
 /// The highest of a row, passing over what is not a number.
 #[inline(always)]
 pub(crate) fn highest(row: &[f32]) -> f32 {
-    highest_of(row, |x| x)
-}
-
-/// The largest absolute value of a row, passing over what is not a number.
-#[inline(always)]
-pub(crate) fn largest(row: &[f32]) -> f32 {
-    highest_of(row, f32::abs).max(0.0)
-}
-
-#[inline(always)]
-fn highest_of(row: &[f32], value: impl Fn(f32) -> f32) -> f32 {
     let higher = |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [f32::NEG_INFINITY; 16];
     let chunks = row.chunks_exact(16);
-    let last = chunks.remainder().iter().map(|&x| value(x));
+    let last = chunks.remainder().iter().copied();
     let last = last.fold(f32::NEG_INFINITY, higher);
     for x in chunks {
         for i in 0..16 {
-            lanes[i] = higher(lanes[i], value(x[i]));
+            lanes[i] = higher(lanes[i], x[i]);
         }
     }
     higher(of_lanes(lanes, higher), last)

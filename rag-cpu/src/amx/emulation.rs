@@ -18,20 +18,16 @@ pub(super) fn sum<const P: usize>(
         for &(left_part, right_part) in products {
             for (i, j) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
                 let (left, right) = (&left[2 * left_part + i], &right[2 * right_part + j]);
-                add_products(left, right, sums, [i * TILE_ROWS, j * TILE_ROWS]);
+                add_products(left, right, |row, column, product| {
+                    sums[i * TILE_ROWS + row][j * TILE_ROWS + column] += product;
+                });
             }
         }
     }
 }
 
-/// `tdpbf16ps`: adds the products of the left tile's pairs in a row with the right tile's in a column to the sums from
-/// `[first_row, first_column]` on.
-fn add_products(
-    left: &Tile,
-    right: &Tile,
-    sums: &mut [[f32; PANEL_ROWS]; PANEL_ROWS],
-    [first_row, first_column]: [usize; 2],
-) {
+/// `tdpbf16ps`: adds the products of the left tile's pairs in a row with the right tile's in a column.
+fn add_products(left: &Tile, right: &Tile, mut add: impl FnMut(usize, usize, f32)) {
     let halves = |pair: u32| [pair << 16, pair & 0xFFFF_0000].map(f32::from_bits);
     for row in 0..TILE_ROWS {
         for column in 0..TILE_ROWS {
@@ -41,7 +37,7 @@ fn add_products(
                 let [c, d] = halves(right.0[k][column]);
                 total += a * c + b * d;
             }
-            sums[first_row + row][first_column + column] += total;
+            add(row, column, total);
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{
     available::available,
     kernel::Output,
     scratch::{OWN_TILES, SHARED_TILES, chunk_tiles, chunks, room},
-    tile::{PANEL_ROWS, Tile, pack, pack_all, tiles_per_panel},
+    tile::{PANEL_ROWS, TILE_COLUMNS, TILE_ROWS, Tile, pack, pack_all, tiles_per_panel},
 };
 use crate::matrix::{Initial, Matrix};
 
@@ -63,6 +63,24 @@ impl Weights {
         // SAFETY: `output` has made room for so many elements, and all of them have been written.
         unsafe { y.set_len(x.rows() * self.d_output) };
         y
+    }
+
+    /// The weights as they are multiplied, row after row.
+    pub fn unpacked(&self) -> Vec<f32> {
+        let mut weight = vec![0.0; self.d_output * self.d_input];
+        for columns in chunks(self.d_input) {
+            let per_panel = tiles_per_panel::<1>(&columns);
+            let tiles = self.tiles[chunk_tiles(self.d_output, &columns)].chunks_exact(per_panel);
+            for (panel, tiles) in tiles.enumerate() {
+                for row in 0..PANEL_ROWS.min(self.d_output - panel * PANEL_ROWS) {
+                    let first = (panel * PANEL_ROWS + row) * self.d_input;
+                    for column in columns.clone() {
+                        weight[first + column] = number(tiles, row, column - columns.start);
+                    }
+                }
+            }
+        }
+        weight
     }
 
     /// Room for the product of so many rows, and where it goes.
@@ -153,6 +171,17 @@ impl Weights {
         });
         SHARED_TILES.set(memory);
     }
+}
+
+/// A number of a panel that was packed in one part for the right operand: tiles are transposed.
+fn number(tiles: &[Tile], row: usize, column: usize) -> f32 {
+    let (step, within) = (column / TILE_COLUMNS, column % TILE_COLUMNS);
+    let tile = &tiles[2 * step + row / TILE_ROWS];
+    let pair = tile.0[within % TILE_ROWS][row % TILE_ROWS];
+    f32::from_bits(match within < TILE_ROWS {
+        true => pair << 16,
+        false => pair & 0xFFFF_0000,
+    })
 }
 
 /// The rows of tasks, of so many at most, shared evenly among threads.

@@ -204,20 +204,3 @@ impl<M> Default for Accumulation<M> {
         }
     }
 }
-
-impl fmt::Debug for Optimizer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Optimizer")
-            .field("max_norm", &self.max_norm)
-            .field("scaler", &self.scaler)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<M> fmt::Debug for Accumulation<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Accumulation")
-            .field("device", &self.device)
-            .finish_non_exhaustive()
-    }
-}

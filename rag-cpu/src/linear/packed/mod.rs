@@ -4,16 +4,24 @@
 //! LLM.int8()'s vector-wise quantisation without its outlier columns, Dettmers et al. 2022, arXiv 2208.07339); sums are f32,
 //! or exact in i32.
 
+mod bf16;
 mod format;
-mod numkong;
+mod groups;
+mod int8;
+mod panels;
+mod product;
+mod quantise;
 mod rounding;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, sync::Arc};
 
 use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
 
-pub use self::format::Format;
-use self::numkong::Panels;
+pub use format::Format;
+
+use self::{bf16::Bf16Weights, int8::Int8Weights};
 use crate::{
     flex::{elements, inference, slice, tensor},
     processor::Processor,
@@ -25,19 +33,22 @@ use crate::{amx, matrix::Matrix};
 /// How packed weights lie in memory, and what multiplies them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layout {
-    /// As matrix units read them.
+    /// In bf16, as matrix units read them.
     #[cfg(target_arch = "x86_64")]
     Tiles,
-    /// As vectors read them.
-    Panels,
+    /// In bf16, as vectors read them: see [`bf16::choose`].
+    Bf16,
+    /// In int8, as vectors read them: see [`int8::choose`].
+    Int8,
 }
 
 /// The layout of weights in a format.
 fn choose(processor: Processor, format: Format) -> Layout {
-    match (processor, format) {
+    match format {
         #[cfg(target_arch = "x86_64")]
-        (Processor::Amx, Format::Bf16) => Layout::Tiles,
-        _ => Layout::Panels,
+        Format::Bf16 if processor == Processor::Amx => Layout::Tiles,
+        Format::Bf16 => Layout::Bf16,
+        Format::Int8 => Layout::Int8,
     }
 }
 
@@ -51,7 +62,8 @@ pub struct PackedWeights {
 enum Packed {
     #[cfg(target_arch = "x86_64")]
     Tiles(amx::Weights),
-    Panels(Panels),
+    Bf16(Bf16Weights),
+    Int8(Int8Weights),
 }
 
 impl PackedWeights {
@@ -70,7 +82,8 @@ impl PackedWeights {
                 let weight = Matrix::new(weight, [d_output, d_input]);
                 Packed::Tiles(amx::Weights::new(weight))
             }
-            Layout::Panels => Packed::Panels(Panels::new(processor, weight, d_input, format)),
+            Layout::Bf16 => Packed::Bf16(Bf16Weights::new(weight, d_output, d_input, processor)),
+            Layout::Int8 => Packed::Int8(Int8Weights::new(weight, d_output, d_input, processor)),
         };
         Self {
             d_input,
@@ -124,19 +137,12 @@ impl PackedWeights {
 
     /// The weights as they are multiplied, `[d_output, d_input]` in f32.
     pub fn unpacked(&self, device: &Device) -> Tensor<2> {
-        // Of unit vectors the product is the transposed matrix, exactly: all other terms are 0.
-        let mut units = vec![0.0; self.d_input * self.d_input];
-        units
-            .iter_mut()
-            .step_by(self.d_input + 1)
-            .for_each(|one| *one = 1.0);
-        let columns = self.multiply(&units, None);
-        let mut weight = vec![0.0; self.d_output * self.d_input];
-        for (i, column) in columns.chunks(self.d_output).enumerate() {
-            for (row, &number) in weight.chunks_mut(self.d_input).zip(column) {
-                row[i] = number;
-            }
-        }
+        let weight = match &self.packed {
+            #[cfg(target_arch = "x86_64")]
+            Packed::Tiles(weights) => weights.unpacked(),
+            Packed::Bf16(weights) => weights.unpacked(),
+            Packed::Int8(weights) => weights.unpacked(),
+        };
         Tensor::from_data(
             TensorData::new(weight, [self.d_output, self.d_input]),
             device,
@@ -148,7 +154,8 @@ impl PackedWeights {
         match &self.packed {
             #[cfg(target_arch = "x86_64")]
             Packed::Tiles(_) => Format::Bf16,
-            Packed::Panels(panels) => panels.format(),
+            Packed::Bf16(_) => Format::Bf16,
+            Packed::Int8(_) => Format::Int8,
         }
     }
 
@@ -163,7 +170,8 @@ impl PackedWeights {
                 let x = Matrix::new(x, [rows, self.d_input]);
                 weights.multiply(x, bias.unwrap_or_default())
             }
-            Packed::Panels(panels) => panels.multiply(Processor::current(), x, self.d_input, bias),
+            Packed::Bf16(weights) => weights.multiply(Processor::current(), x, bias),
+            Packed::Int8(weights) => weights.multiply(Processor::current(), x, bias),
         }
     }
 }
