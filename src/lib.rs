@@ -1,7 +1,8 @@
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
 
 pub use burn;
-pub use rag_core as core;
+pub use rag_core::{self as core, cpu};
 pub use rag_generate as generate;
 pub use rag_retrieve as retrieve;
 pub use rag_train as train;

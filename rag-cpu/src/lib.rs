@@ -67,6 +67,7 @@ mod optimizer;
 mod pass;
 mod processor;
 mod product;
+mod quantise;
 mod reduce;
 mod tasks;
 #[cfg(test)]

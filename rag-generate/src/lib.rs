@@ -1,6 +1,8 @@
 //! Question and passages to an answer: BART and T5, RAG-Token and RAG-Sequence decoding, and where
 //! each answer came from.
 
+#![forbid(unsafe_code)]
+
 mod answer;
 mod checkpoint;
 mod config;

@@ -1,6 +1,8 @@
 //! Question-answer pairs to better parameters: retriever and generator trained together through the
 //! marginal likelihood, and what is measured of them.
 
+#![forbid(unsafe_code)]
+
 mod adamw;
 mod bootstrap;
 mod config;

@@ -95,8 +95,7 @@ mod tests {
         let linear = LinearConfig::new(5, 3).init(&device);
         let packed = linear.clone().pack(Precision::Bf16);
         let x = scattered([2, 5]);
-        let answer =
-            |linear: &Linear| linear.forward(x.clone(), Precision::F32).into_data();
+        let answer = |linear: &Linear| linear.forward(x.clone(), Precision::F32).into_data();
         let before = answer(&packed);
         assert_ne!(before, answer(&linear));
         // Saved, it is unpacked.
