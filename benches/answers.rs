@@ -34,6 +34,8 @@ const DECODINGS: [Decoding; 4] = [
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
 
 fn main() {
+    // Memory that one computation frees is for the next, as in a program that serves questions.
+    burn_rag::cpu::keep_freed_pages();
     divan::main();
 }
 

@@ -57,6 +57,8 @@ struct Measured {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    // Memory that one computation frees is for the next, as in a program that serves questions.
+    burn_rag::cpu::keep_freed_pages();
     let begun = Instant::now();
     let arguments = Arguments::parse();
     let Some(folder) = arguments.folder else {

@@ -63,6 +63,8 @@ struct Measured {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    // Memory that one computation frees is for the next, as in a program that serves questions.
+    burn_rag::cpu::keep_freed_pages();
     let arguments = Arguments::parse();
     let Some(work) = arguments.work else {
         println!("skipped: run benches/peers/retrieve.py");

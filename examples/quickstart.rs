@@ -22,6 +22,7 @@ struct Arguments {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    burn_rag::cpu::keep_freed_pages();
     let asked = Arguments::parse().question;
     // So that citations name files from the repository's root, wherever this runs.
     std::env::set_current_dir(env!("CARGO_MANIFEST_DIR"))?;

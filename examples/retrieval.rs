@@ -59,6 +59,7 @@ struct Arguments {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    burn_rag::cpu::keep_freed_pages();
     let arguments = Arguments::parse();
     let folder = &arguments.corpus;
     if folder.join("corpus.jsonl").is_file() {

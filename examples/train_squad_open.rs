@@ -70,6 +70,7 @@ struct Arguments {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    burn_rag::cpu::keep_freed_pages();
     let arguments = Arguments::parse();
     let device = device(&arguments.device)?;
     let untrained = TextEncoder::load(&arguments.encoder, &device)?;

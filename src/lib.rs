@@ -4,7 +4,7 @@
 mod error;
 
 pub use burn;
-pub use rag_core as core;
+pub use rag_core::{self as core, cpu};
 pub use rag_generate as generate;
 pub use rag_retrieve as retrieve;
 pub use rag_train as train;

@@ -4,8 +4,12 @@
 //! Nothing here knows how passages are found or answers decoded; see `rag-retrieve` and
 //! `rag-generate`.
 
+// But for one memory map.
+#![deny(unsafe_code)]
+
 pub mod atomic;
 pub mod checkpoint;
+pub mod cpu;
 mod device;
 mod error;
 pub mod marginal;

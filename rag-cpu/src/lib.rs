@@ -18,8 +18,10 @@
 //! | | more, or none | any | either | f32 | a product of matrices, as above |
 //! | packed linear layer | up to 64 rows | AMX | no | bf16 | tiles; tasks share the weights |
 //! | | more than 64 rows | AMX | no | bf16 | tiles; tasks share the rows |
-//! | | any | any other | no | bf16 | NumKong's kernels |
-//! | | any | any | no | int8 | NumKong's kernels |
+//! | | any | AVX-512, AVX2, or plain Rust | no | bf16 | panels: weights become f32 in registers |
+//! | | up to 64 rows, or more | AMX | no | int8 | tiles; tasks share the weights, or the rows |
+//! | | any | AVX-512 or AVX2 with VNNI | no | int8 | panels; products of unsigned and signed bytes |
+//! | | any | AVX-512, AVX2, or portable (SSE2, plain Rust) | no | int8 | panels; products of 16 bits |
 //! | feed-forward block, packed | more than 64 rows | AMX | no | bf16 | tiles; the hidden layer stays in the cache |
 //! | attention | up to 7 queries | any | no | f32 | vectors; tasks share the heads |
 //! | | 8 queries and more | any | no | f32 | vectors; keys are transposed, tasks share the queries |
@@ -30,8 +32,9 @@
 //! | mixture of contexts | any | any | no | f32 | two passes over all cores |
 //! | AdamW | any | any | no | f32, moments also bf16 | one pass over all cores |
 //!
-//! `gemm` and NumKong look for the processor's instructions themselves: `RAG_CPU` chooses whether `gemm` is called, and
-//! not what it then uses; NumKong it does not reach. Everything else is dispatched through [`Processor`] alone.
+//! The crate `gemm` looks for the processor's instructions itself: `RAG_CPU` chooses whether it is called, and not what it
+//! then uses. Everything else is dispatched through [`Processor`] alone. Packed weights keep the layout, and with it the
+//! kernel, of the processor that they were packed for.
 //!
 //! # What was measured
 //!
@@ -41,7 +44,8 @@
 //!   error over f64 is 2.6e-7 and 4.1e-7. Of `[64, 1024]` and `[1024, 4096]`: 294 to 305, and 153 to 164.
 //! - 20 rows and weights of 240 MB: 133 to 157 GFLOP/s streamed, where `gemm` makes 20 to 60. With AVX2 kernels on the same
 //!   machine, 110 to 122. Above 48 rows `gemm` is faster.
-//! - bf16 weights as tiles: embedding with all-MiniLM-L6-v2 went from 107 to 117 passages a second against NumKong.
+//! - bf16 weights as tiles: embedding with all-MiniLM-L6-v2 went from 107 to 117 passages a second against NumKong's
+//!   kernels, which they replaced.
 //!   Attention of 32 queries and more as tiles: from 148 to 165. The feed-forward block in the cache: from 174 to 186.
 //! - The mixture in one pass: a RAG-Token answer with four beams of BART-base in int8 went from 508 to 428 ms.
 //!
@@ -67,6 +71,7 @@ mod optimizer;
 mod pass;
 mod processor;
 mod product;
+mod quantise;
 mod reduce;
 mod tasks;
 #[cfg(test)]

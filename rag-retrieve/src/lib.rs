@@ -1,6 +1,9 @@
 //! A question to passages with P(z|x): encoders, exact search, lexical search, rerankers, and knowledge
 //! bases on disk.
 
+// But for one memory map.
+#![deny(unsafe_code)]
+
 mod chunk;
 mod document;
 pub mod encoder;

@@ -34,7 +34,7 @@
 //! | [`lora`] | adapters of low rank in place of all parameters |
 //! | [`plan`] | what training takes in memory, before it runs |
 
-#![warn(missing_debug_implementations)]
+#![forbid(unsafe_code)]
 
 mod data;
 mod error;

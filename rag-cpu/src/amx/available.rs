@@ -22,22 +22,21 @@ fn vectors() -> bool {
     is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")
 }
 
-/// Whether the processor has tile registers for bf16, the system saves them, and lends them to this process.
+/// Whether the processor has tile registers for bf16 and int8, the system saves them, and lends them to this process.
 fn units() -> bool {
     static UNITS: LazyLock<bool> = LazyLock::new(|| present() && saved() && lent());
     *UNITS
 }
 
-/// CPUID's bits AMX-TILE and AMX-BF16 (leaf 7, EDX).
+/// CPUID's bits AMX-BF16, AMX-TILE and AMX-INT8 (leaf 7, EDX).
 #[allow(unused_unsafe)]
 fn present() -> bool {
     const AMX_BF16: u32 = 1 << 22;
     const AMX_TILE: u32 = 1 << 24;
+    const AMX_INT8: u32 = 1 << 25;
+    const ALL: u32 = AMX_BF16 | AMX_TILE | AMX_INT8;
     // SAFETY: every x86-64 has CPUID, and leaf 0 says whether it has leaf 7.
-    unsafe {
-        __cpuid(0).eax >= 7
-            && __cpuid_count(7, 0).edx & (AMX_BF16 | AMX_TILE) == AMX_BF16 | AMX_TILE
-    }
+    unsafe { __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & ALL == ALL }
 }
 
 /// Whether the system saves tile registers when threads take turns: bits `XTILECFG` and `XTILEDATA` of XCR0.

@@ -41,3 +41,27 @@ fn add_products(left: &Tile, right: &Tile, mut add: impl FnMut(usize, usize, f32
         }
     }
 }
+
+/// See `kernel::sum_integers`: `tdpbssd` adds the products of the left tile's fours in a row with the right tile's in a
+/// column.
+pub(super) fn sum_integers(
+    left: &[Tile],
+    right: &[Tile],
+    sums: &mut [[f32; PANEL_ROWS]; PANEL_ROWS],
+) {
+    let integers = |quad: u32| quad.to_le_bytes().map(|byte| i32::from(byte as i8));
+    for (row, sums) in sums.iter_mut().enumerate() {
+        for (column, sum) in sums.iter_mut().enumerate() {
+            let mut total = 0;
+            for (left, right) in left.chunks_exact(2).zip(right.chunks_exact(2)) {
+                let (left, right) = (&left[row / TILE_ROWS], &right[column / TILE_ROWS]);
+                for k in 0..TILE_ROWS {
+                    let x = integers(left.0[row % TILE_ROWS][k]);
+                    let w = integers(right.0[k][column % TILE_ROWS]);
+                    total += x.iter().zip(w).map(|(x, w)| x * w).sum::<i32>();
+                }
+            }
+            *sum = f32::from_bits(total.cast_unsigned());
+        }
+    }
+}

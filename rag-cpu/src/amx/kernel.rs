@@ -16,7 +16,11 @@ use super::{available::emulated, emulation};
 
 /// The sums of the products of two panels.
 #[repr(C, align(64))]
-struct Sums([[f32; PANEL_ROWS]; PANEL_ROWS]);
+pub(super) struct Sums(pub [[f32; PANEL_ROWS]; PANEL_ROWS]);
+
+impl Sums {
+    pub const ZEROS: Self = Self([[0.0; PANEL_ROWS]; PANEL_ROWS]);
+}
 
 /// Where a product goes: rows at `y` that are `stride` elements apart.
 #[derive(Clone, Copy)]
@@ -63,7 +67,7 @@ impl Output<'_> {
     ) {
         // SAFETY: the caller's promise.
         unsafe { configure() };
-        let mut sums = Sums([[0.0; PANEL_ROWS]; PANEL_ROWS]);
+        let mut sums = Sums::ZEROS;
         for (i, right) in right.chunks_exact(per_panel).enumerate() {
             let columns = right_rows.start + i * PANEL_ROWS..right_rows.end;
             for (j, left) in left.chunks_exact(per_panel).enumerate() {
@@ -74,12 +78,8 @@ impl Output<'_> {
                 unsafe { self.store(&sums, rows, columns.clone()) };
             }
         }
-        #[cfg(test)]
-        if emulated() {
-            return;
-        }
-        // SAFETY: the caller's promise; nobody reads the registers after this.
-        unsafe { asm!("tilerelease", options(nomem, nostack)) };
+        // SAFETY: the caller's promise.
+        unsafe { release() };
     }
 
     /// Stores sums at the first of these rows and columns, or columns and rows.
@@ -130,6 +130,45 @@ impl Output<'_> {
             }
         }
     }
+}
+
+/// Multiplies the panels of integers of the rows of the left and the right operand, and hands each pair's sums, as i32, to
+/// `store`, with the panels' indices.
+///
+/// # Safety
+/// The matrix units are [`available`](super::available).
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) unsafe fn multiply_integers(
+    left: &[Tile],
+    right: &[Tile],
+    per_panel: usize,
+    mut store: impl FnMut([usize; 2], &Sums),
+) {
+    // SAFETY: the caller's promise.
+    unsafe { configure() };
+    let mut sums = Sums::ZEROS;
+    for (i, right) in right.chunks_exact(per_panel).enumerate() {
+        for (j, left) in left.chunks_exact(per_panel).enumerate() {
+            // SAFETY: the caller's promise; the registers are laid out.
+            unsafe { sum_integers(left, right, &mut sums) };
+            store([j, i], &sums);
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { release() };
+}
+
+/// Gives this thread's tile registers back.
+///
+/// # Safety
+/// The processor has AMX, and the system lends it to this process.
+unsafe fn release() {
+    #[cfg(test)]
+    if emulated() {
+        return;
+    }
+    // SAFETY: the caller's promise; nobody reads the registers after this.
+    unsafe { asm!("tilerelease", options(nomem, nostack)) };
 }
 
 /// Lays out this thread's tile registers: all of them `TILE_ROWS` rows of 64 bytes.
@@ -270,5 +309,44 @@ unsafe fn sum<const P: usize>(left: &[Tile], right: &[Tile], sums: &mut Sums) {
                 "jnz 2b",
             );
         },
+    }
+}
+
+/// The inner products of a panel's rows of int8 with another's, in i32: the bits of the sums.
+///
+/// # Safety
+/// As for [`sum`].
+#[inline]
+unsafe fn sum_integers(left: &[Tile], right: &[Tile], sums: &mut Sums) {
+    assert!(
+        left.len() == right.len() && left.len() % 2 == 0 && !left.is_empty(),
+        "panels of as many tiles"
+    );
+    #[cfg(test)]
+    if emulated() {
+        return emulation::sum_integers(left, right, &mut sums.0);
+    }
+    // SAFETY: the caller's promise, and: each of the `len / 2` steps loads the two tiles of either panel that it then steps
+    // over; the sums have room for the four tiles that are stored.
+    unsafe {
+        tiled!(
+            left,
+            right,
+            sums,
+            2,
+            "2:",
+            "tileloadd tmm4, [{a} + {row}]",
+            "tileloadd tmm6, [{b} + {row}]",
+            "tdpbssd tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {row} + 1024]",
+            "tdpbssd tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{a} + {row} + 1024]",
+            "tdpbssd tmm2, tmm5, tmm6",
+            "tdpbssd tmm3, tmm5, tmm7",
+            "add {a}, 2048",
+            "add {b}, 2048",
+            "dec {steps}",
+            "jnz 2b",
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Products on the matrix units for bf16 of x86-64 (AMX).
+//! Products on the matrix units for bf16 and int8 of x86-64 (AMX).
 //!
 //! The 24 bits of an f32 are those of three bf16 whose sum it is; of the products of these parts, the six that reach into
 //! the digits of an f32 are summed, in f32 (Henry, Tang and Heinecke 2019, arXiv 1904.06376). That is faster than the
@@ -14,6 +14,7 @@ mod available;
 #[cfg(test)]
 mod emulation;
 mod feed_forward;
+mod int8;
 mod kernel;
 mod product;
 mod scratch;
@@ -23,6 +24,7 @@ mod weights;
 pub(crate) use attention::{attend, score_stride};
 pub(crate) use available::available;
 pub(crate) use feed_forward::feed_forward;
+pub(crate) use int8::Int8Weights;
 pub(crate) use product::write as write_product;
 pub(crate) use tile::PANEL_ROWS;
 pub(crate) use weights::{ROWS_TO_SHARE_WEIGHTS, Weights};

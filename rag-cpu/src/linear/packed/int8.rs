@@ -22,9 +22,11 @@ use super::{
     groups::Quad,
     panels::{LANES, Line, Panels},
     product::{self, Kernel, Rows, Sums},
+};
+use crate::{
+    processor::Processor,
     quantise::{Integer, quantise},
 };
-use crate::processor::Processor;
 
 /// Inputs of a weight at most. So many products of 127 and 127 are below 2³¹.
 pub const MOST_INPUTS: usize = i32::MAX as usize / (127 * 127);

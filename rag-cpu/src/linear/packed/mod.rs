@@ -10,7 +10,6 @@ mod groups;
 mod int8;
 mod panels;
 mod product;
-mod quantise;
 mod rounding;
 #[cfg(test)]
 mod tests;
@@ -38,6 +37,9 @@ enum Layout {
     Tiles,
     /// In bf16, as vectors read them: see [`bf16::choose`].
     Bf16,
+    /// In int8, as matrix units read them.
+    #[cfg(target_arch = "x86_64")]
+    Int8Tiles,
     /// In int8, as vectors read them: see [`int8::choose`].
     Int8,
 }
@@ -48,6 +50,8 @@ fn choose(processor: Processor, format: Format) -> Layout {
         #[cfg(target_arch = "x86_64")]
         Format::Bf16 if processor == Processor::Amx => Layout::Tiles,
         Format::Bf16 => Layout::Bf16,
+        #[cfg(target_arch = "x86_64")]
+        Format::Int8 if processor == Processor::Amx => Layout::Int8Tiles,
         Format::Int8 => Layout::Int8,
     }
 }
@@ -62,6 +66,8 @@ pub struct PackedWeights {
 enum Packed {
     #[cfg(target_arch = "x86_64")]
     Tiles(amx::Weights),
+    #[cfg(target_arch = "x86_64")]
+    Int8Tiles(amx::Int8Weights),
     Bf16(Bf16Weights),
     Int8(Int8Weights),
 }
@@ -81,6 +87,10 @@ impl PackedWeights {
             Layout::Tiles => {
                 let weight = Matrix::new(weight, [d_output, d_input]);
                 Packed::Tiles(amx::Weights::new(weight))
+            }
+            #[cfg(target_arch = "x86_64")]
+            Layout::Int8Tiles => {
+                Packed::Int8Tiles(amx::Int8Weights::new(processor, weight, d_input))
             }
             Layout::Bf16 => Packed::Bf16(Bf16Weights::new(weight, d_output, d_input, processor)),
             Layout::Int8 => Packed::Int8(Int8Weights::new(weight, d_output, d_input, processor)),
@@ -140,6 +150,8 @@ impl PackedWeights {
         let weight = match &self.packed {
             #[cfg(target_arch = "x86_64")]
             Packed::Tiles(weights) => weights.unpacked(),
+            #[cfg(target_arch = "x86_64")]
+            Packed::Int8Tiles(weights) => weights.unpacked(),
             Packed::Bf16(weights) => weights.unpacked(),
             Packed::Int8(weights) => weights.unpacked(),
         };
@@ -155,6 +167,8 @@ impl PackedWeights {
             #[cfg(target_arch = "x86_64")]
             Packed::Tiles(_) => Format::Bf16,
             Packed::Bf16(_) => Format::Bf16,
+            #[cfg(target_arch = "x86_64")]
+            Packed::Int8Tiles(_) => Format::Int8,
             Packed::Int8(_) => Format::Int8,
         }
     }
@@ -170,6 +184,8 @@ impl PackedWeights {
                 let x = Matrix::new(x, [rows, self.d_input]);
                 weights.multiply(x, bias.unwrap_or_default())
             }
+            #[cfg(target_arch = "x86_64")]
+            Packed::Int8Tiles(weights) => weights.multiply(Processor::current(), x, bias),
             Packed::Bf16(weights) => weights.multiply(Processor::current(), x, bias),
             Packed::Int8(weights) => weights.multiply(Processor::current(), x, bias),
         }
