@@ -6,7 +6,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-use super::{operations, packed::Packed, precision::Precision};
+use super::{operations, packed::Packed, precision::Precision, rows::by_rows};
 
 /// Configuration of a [`Linear`] layer.
 #[derive(Config, Debug)]
@@ -103,16 +103,4 @@ pub fn flat_linear<const D: usize>(
     by_rows(input, |rows| {
         operations::linear(precision.cast(rows), precision.cast(weight), bias)
     })
-}
-
-/// All rows as one matrix.
-pub(super) fn by_rows<const D: usize>(
-    input: Tensor<D>,
-    product: impl FnOnce(Tensor<2>) -> Tensor<2>,
-) -> Tensor<D> {
-    let mut shape = input.dims();
-    let rows = shape[..D - 1].iter().product();
-    let output = product(input.reshape([rows, shape[D - 1]]));
-    shape[D - 1] = output.dims()[1];
-    output.reshape(shape)
 }

@@ -8,56 +8,11 @@ mod feed_forward;
 mod layer_norm;
 mod linear;
 mod operations;
-#[cfg(feature = "flex")]
+#[cfg_attr(not(feature = "flex"), path = "packed_without_cpu.rs")]
 mod packed;
 mod precision;
+mod rows;
 mod workers;
-
-/// Only the CPU has packed weights.
-#[cfg(not(feature = "flex"))]
-mod packed {
-    use burn::{
-        module::Param,
-        tensor::{Device, Tensor},
-    };
-
-    use super::Precision;
-
-    /// There is none.
-    #[derive(Debug)]
-    pub enum Packed {}
-
-    #[allow(missing_docs)]
-    impl Packed {
-        pub fn new(_: &Tensor<2>, _: Precision) -> Option<Self> {
-            None
-        }
-
-        pub fn linear<const D: usize>(&self, _: Tensor<D>, _: Option<Tensor<1>>) -> Tensor<D> {
-            match *self {}
-        }
-
-        pub fn feed_forward<const D: usize>(
-            [up, _]: [&Self; 2],
-            _: [Option<&Param<Tensor<1>>>; 2],
-            _: &Tensor<D>,
-        ) -> Option<Tensor<D>> {
-            match *up {}
-        }
-
-        pub fn unpacked(&self, _: &Device) -> Tensor<2> {
-            match *self {}
-        }
-
-        pub fn stands_for(&self, _: &Tensor<2>) {
-            match *self {}
-        }
-
-        pub fn serves<const D: usize>(&self, _: &Tensor<D>, _: &Param<Tensor<2>>) -> bool {
-            match *self {}
-        }
-    }
-}
 
 pub use attention::{Attention, AttentionConfig, KeysValues, MASKED, padding_bias};
 pub use feed_forward::{FeedForward, FeedForwardConfig, activation};

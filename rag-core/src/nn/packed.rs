@@ -8,7 +8,7 @@ use burn::{
 };
 use rag_cpu::{Format, PackedWeights, is_cpu, shared_memory};
 
-use super::{linear::by_rows, precision::Precision};
+use super::{precision::Precision, rows::by_rows};
 
 /// `[d_output, d_input]` in bf16 or int8, as the CPU multiplies them.
 #[derive(Debug)]
