@@ -8,7 +8,7 @@ mod feed_forward;
 mod layer_norm;
 mod linear;
 mod operations;
-#[cfg_attr(not(feature = "flex"), path = "unpacked.rs")]
+#[cfg_attr(not(feature = "flex"), path = "packed_without_cpu.rs")]
 mod packed;
 mod precision;
 mod rows;

@@ -1,8 +1,9 @@
+//! Tensors as matrices.
+
 use burn::tensor::Tensor;
 
-/// Applies `product`, of `[rows, d_input]` to `[rows, d_output]`, to all rows of `input` `[.., d_input]` as one matrix:
-/// `[.., d_output]`.
-pub fn by_rows<const D: usize>(
+/// Applies a matrix product to all rows of a tensor as one matrix: `[.., d_input]` to `[.., d_output]`.
+pub(super) fn by_rows<const D: usize>(
     input: Tensor<D>,
     product: impl FnOnce(Tensor<2>) -> Tensor<2>,
 ) -> Tensor<D> {

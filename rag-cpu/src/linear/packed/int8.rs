@@ -226,9 +226,8 @@ impl Int8Weights {
         weight
     }
 
-    /// The integers, row after row, and the scale of each output. As bf16 the integers are exact, so that matrix units
-    /// for bf16 can multiply them.
-    pub fn integers(&self) -> (Vec<f32>, &[f32]) {
+    /// The integers, row after row, and the scale of each output.
+    pub(super) fn integers(&self) -> (Vec<f32>, &[f32]) {
         let quads = self.panels.unpacked();
         let rows = quads
             .as_flattened()

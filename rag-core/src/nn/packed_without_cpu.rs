@@ -1,4 +1,4 @@
-//! The stand-in for `packed.rs` in a build without the CPU's kernels: no weights are packed.
+//! Packed weights in a build without the CPU's kernels: there are none.
 
 use burn::{
     module::Param,
@@ -7,7 +7,7 @@ use burn::{
 
 use super::precision::Precision;
 
-/// Packed weights, of which this build has none.
+/// There is none.
 #[derive(Debug)]
 pub enum Packed {}
 
