@@ -1,5 +1,6 @@
 //! Checkpoints in the Hugging Face layout, read and written: `config.json`, `model.safetensors`
-//! (single or sharded) or `pytorch_model.bin`, under the names that transformers uses.
+//! (single or sharded) or `pytorch_model.bin`, under the names that transformers uses. [`gguf`] reads
+//! llama.cpp's files.
 
 pub mod gguf;
 #[cfg(feature = "hub")]

@@ -118,6 +118,14 @@ pub(super) fn config(gguf: &Gguf) -> Result<Value> {
     let theta = keys.number("rope.freq_base")?.unwrap_or(10_000.0);
     let epsilon = (keys.number("attention.layer_norm_rms_epsilon")?)
         .ok_or_else(|| keys.wrong("attention.layer_norm_rms_epsilon", "a number", "nothing"))?;
+    for (key, value) in [
+        ("rope.freq_base", theta),
+        ("attention.layer_norm_rms_epsilon", epsilon),
+    ] {
+        if value <= 0.0 {
+            return Err(keys.wrong(key, "a positive number", value));
+        }
+    }
     let window = (keys.count("attention.sliding_window")?).filter(|window| *window > 0);
     let (model_type, class) = match architecture {
         Architecture::Llama if window.is_some() => ("mistral", "MistralForCausalLM"),

@@ -14,6 +14,8 @@ type Result<T> = std::result::Result<T, GgufError>;
 
 /// Rows and columns and what they are stacked in: GGML's tensors have at most four dimensions.
 const MOST_DIMENSIONS: usize = 4;
+/// Longest key or name of a tensor, in bytes. llama.cpp's own end at 63.
+const LONGEST_NAME: usize = 255;
 /// Shortest key and value in the file, in bytes: length, one letter, type, one byte.
 const SHORTEST_ENTRY: usize = 8 + 1 + 4 + 1;
 /// Shortest description of a tensor, in bytes: length, one letter, one dimension, type, offset.
@@ -173,12 +175,20 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(bytes).map_err(|_| GgufError::damaged(format!("{what} is not UTF-8")))
     }
 
+    /// A text short enough to be shown in an error.
+    fn name(&mut self, what: &str) -> Result<&'a str> {
+        match self.text(what)? {
+            name if (1..=LONGEST_NAME).contains(&name.len()) => Ok(name),
+            name => Err(GgufError::damaged(format!(
+                "{what} has {} bytes",
+                name.len()
+            ))),
+        }
+    }
+
     /// A key and its value.
     pub fn entry(&mut self) -> Result<(&'a str, Value<'a>)> {
-        let key = self.text("a key")?;
-        if key.is_empty() {
-            return Err(GgufError::damaged("a key is empty"));
-        }
+        let key = self.name("a key")?;
         let kind = self.kind(key)?;
         let value = match kind {
             ValueType::Array => {
@@ -237,7 +247,7 @@ impl<'a> Cursor<'a> {
 
     /// What the header says of a tensor.
     pub fn description(&mut self) -> Result<Description<'a>> {
-        let name = self.text("a tensor's name")?;
+        let name = self.name("a tensor's name")?;
         let dimensions = self.u32(name)? as usize;
         if !(1..=MOST_DIMENSIONS).contains(&dimensions) {
             return Err(GgufError::damaged(format!(

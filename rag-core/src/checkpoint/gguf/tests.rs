@@ -450,7 +450,7 @@ fn unknown_rules_are_not_guessed() {
     for pre in [None, Some("default"), Some("qwen35")] {
         match problem(tokenizer("gpt2", pre)) {
             GgufError::PreTokenizer { found, known } => {
-                assert_eq!(found.contains(pre.unwrap_or("nothing")), true);
+                assert!(found.contains(pre.unwrap_or("nothing")));
                 for name in ["smollm", "qwen2", "llama-bpe", "gpt-2", "tekken"] {
                     assert!(known.contains(name), "{known}");
                 }

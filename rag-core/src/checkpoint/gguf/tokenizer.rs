@@ -35,7 +35,7 @@ pub struct GgufTokenizer {
     /// Text to ids and back. With special tokens it adds the first and the last token that the model wants.
     ///
     /// The marks of chats are special tokens: text is free of them after
-    /// [`Tokenizer::set_encode_special_tokens`].
+    /// `Tokenizer::set_encode_special_tokens(true)`.
     pub tokenizer: Tokenizer,
     /// Tokens, one more than the largest id. The embedding table may have more rows.
     pub vocabulary: usize,
