@@ -38,13 +38,13 @@ unsafe impl Sync for Output<'_> {}
 
 impl Output<'_> {
     /// The same from this row on.
-    pub fn from_row(self, row: usize) -> Self {
+    pub fn at_row(self, row: usize) -> Self {
         let y = self.y.wrapping_add(row * self.stride);
         Self { y, ..self }
     }
 
     /// The same for the inner columns from here on: they are added to the sums of those before.
-    pub fn from_column(self, column: usize) -> Self {
+    pub fn at_column(self, column: usize) -> Self {
         let initial = match column {
             0 => self.initial,
             _ => Initial::Previous,
@@ -226,7 +226,7 @@ macro_rules! tiled {
 #[inline]
 unsafe fn sum<const P: usize>(left: &[Tile], right: &[Tile], sums: &mut Sums) {
     assert!(
-        left.len() == right.len() && left.len() % (2 * P) == 0 && !left.is_empty(),
+        left.len() == right.len() && left.len().is_multiple_of(2 * P) && !left.is_empty(),
         "panels of as many tiles"
     );
     #[cfg(test)]
@@ -319,7 +319,7 @@ unsafe fn sum<const P: usize>(left: &[Tile], right: &[Tile], sums: &mut Sums) {
 #[inline]
 unsafe fn sum_integers(left: &[Tile], right: &[Tile], sums: &mut Sums) {
     assert!(
-        left.len() == right.len() && left.len() % 2 == 0 && !left.is_empty(),
+        left.len() == right.len() && left.len().is_multiple_of(2) && !left.is_empty(),
         "panels of as many tiles"
     );
     #[cfg(test)]

@@ -111,7 +111,7 @@ impl Weights {
     /// As for [`Weights::multiply_rows`].
     unsafe fn multiply_many(&self, x: Matrix<'_>, output: Output<'_>) {
         shares(x.rows(), PACKED_ROWS_PER_TASK).for_each(|rows| {
-            let (x, output) = (x.row_range(rows.clone()), output.from_row(rows.start));
+            let (x, output) = (x.row_range(rows.clone()), output.at_row(rows.start));
             // SAFETY: the caller's promise, of these rows, which are no other task's.
             unsafe { self.multiply_rows(x, output) };
         });
@@ -129,7 +129,7 @@ impl Weights {
             let per_panel = tiles_per_panel::<1>(&columns);
             let tiles = room(&mut memory, rows.div_ceil(PANEL_ROWS) * per_panel);
             pack_all::<1>(x, 0..rows, columns.clone(), false, tiles);
-            let output = output.from_column(columns.start);
+            let output = output.at_column(columns.start);
             let weights = &self.tiles[chunk_tiles(self.d_output, &columns)];
             let weights = (weights, 0..self.d_output);
             // SAFETY: `new` has found the matrix units available; the rest is the caller's promise, and elements are
@@ -162,7 +162,7 @@ impl Weights {
                 let weights = &self.tiles[chunk_tiles(self.d_output, &columns)];
                 let weights = &weights[panels.start * per_panel..panels.end * per_panel];
                 let x_tiles = &x_tiles[chunk_tiles(x.rows(), &columns)];
-                let output = output.from_column(columns.start);
+                let output = output.at_column(columns.start);
                 let (left, right) = ((x_tiles, 0..x.rows()), (weights, outputs.clone()));
                 // SAFETY: `new` has found the matrix units available; the rest is the caller's promise, of these columns,
                 // which are no other task's, and elements are initialised by the first chunk.
