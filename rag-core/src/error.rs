@@ -109,11 +109,11 @@ pub enum Error {
         expected: String,
     },
     /// A GGUF file is damaged, or holds what is not supported.
-    #[error("{path}: {source}")]
+    #[error("the GGUF file {path} cannot be used")]
     Gguf {
         /// The file.
         path: PathBuf,
-        /// What was expected, and what the file has.
+        /// What was expected, what the file has, and what to do.
         source: GgufError,
     },
     /// The hub could not be reached, or does not hold what was asked.

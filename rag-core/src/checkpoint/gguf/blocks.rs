@@ -1,125 +1,13 @@
-//! Numbers stored in blocks that share a scale: bit for bit what gguf-py's `dequantize` computes, each
-//! product and each sum rounded to f32.
+//! Dequantization of tensors, and the blocks of 32 elements.
+//!
+//! The results equal those of gguf-py's `dequantize` bit for bit: each product and each sum is rounded to f32.
 
-use super::k_quants;
+use super::{half::f16, k_quants, tensor_type::TensorType};
 
-/// How the numbers of a tensor are stored. `d` and `m` are f16, `q` small integers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TensorType {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit floats, IEEE half precision.
-    F16,
-    /// The upper halves of 32-bit floats.
-    BF16,
-    /// 32 numbers d·(q − 8), q of 4 bits.
-    Q4_0,
-    /// 32 numbers d·q + m, q of 4 bits.
-    Q4_1,
-    /// 32 numbers d·(q − 16), q of 5 bits.
-    Q5_0,
-    /// 32 numbers d·q + m, q of 5 bits.
-    Q5_1,
-    /// 32 numbers d·q, q of 8 bits.
-    Q8_0,
-    /// 256 numbers in groups of 32, q of 4 bits.
-    Q4K,
-    /// 256 numbers in groups of 32, q of 5 bits.
-    Q5K,
-    /// 256 numbers in groups of 16, q of 6 bits.
-    Q6K,
-}
-
-impl TensorType {
-    const ALL: [(u32, Self, &str); 11] = [
-        (0, Self::F32, "F32"),
-        (1, Self::F16, "F16"),
-        (2, Self::Q4_0, "Q4_0"),
-        (3, Self::Q4_1, "Q4_1"),
-        (6, Self::Q5_0, "Q5_0"),
-        (7, Self::Q5_1, "Q5_1"),
-        (8, Self::Q8_0, "Q8_0"),
-        (12, Self::Q4K, "Q4_K"),
-        (13, Self::Q5K, "Q5_K"),
-        (14, Self::Q6K, "Q6_K"),
-        (30, Self::BF16, "BF16"),
-    ];
-
-    pub(super) fn from_id(id: u32) -> Option<Self> {
-        let found = Self::ALL.iter().find(|(own, ..)| *own == id);
-        found.map(|(_, kind, _)| *kind)
-    }
-
-    /// llama.cpp's name of a type.
-    pub fn name(self) -> &'static str {
-        let found = Self::ALL.iter().find(|(_, kind, _)| *kind == self);
-        found.map_or("", |(.., name)| name)
-    }
-
-    /// The name of a type by its number, also of one that is not read.
-    pub(super) fn name_of(id: u32) -> String {
-        let name = match id {
-            9 => "Q8_1",
-            10 => "Q2_K",
-            11 => "Q3_K",
-            15 => "Q8_K",
-            16 => "IQ2_XXS",
-            17 => "IQ2_XS",
-            18 => "IQ3_XXS",
-            19 => "IQ1_S",
-            20 => "IQ4_NL",
-            21 => "IQ3_S",
-            22 => "IQ2_S",
-            23 => "IQ4_XS",
-            24 => "I8",
-            25 => "I16",
-            26 => "I32",
-            27 => "I64",
-            28 => "F64",
-            29 => "IQ1_M",
-            34 => "TQ1_0",
-            35 => "TQ2_0",
-            39 => "MXFP4",
-            _ => return format!("number {id}"),
-        };
-        name.to_owned()
-    }
-
-    pub(super) fn known() -> String {
-        Self::ALL.map(|(.., name)| name).join(", ")
-    }
-
-    /// Numbers in a block.
-    pub fn elements(self) -> usize {
-        match self {
-            Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
-            Self::Q4K | Self::Q5K | Self::Q6K => 256,
-        }
-    }
-
-    /// Bytes of a block.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::BF16 => 2,
-            Self::Q4_0 => 18,
-            Self::Q4_1 => 20,
-            Self::Q5_0 => 22,
-            Self::Q5_1 => 24,
-            Self::Q8_0 => 34,
-            Self::Q4K => 144,
-            Self::Q5K => 176,
-            Self::Q6K => 210,
-        }
-    }
-}
-
-/// Writes the numbers of the blocks in `bytes` to `out`.
+/// Dequantizes the blocks in `bytes` into `out`, one f32 an element.
 ///
 /// # Panics
-/// If `bytes` are not whole blocks, or hold more or fewer numbers than `out`.
+/// If `bytes` are not whole blocks, or hold more or fewer elements than `out`.
 pub fn dequantize(kind: TensorType, bytes: &[u8], out: &mut [f32]) {
     let blocks = bytes.len() / kind.bytes();
     assert!(
@@ -156,6 +44,7 @@ pub fn dequantize(kind: TensorType, bytes: &[u8], out: &mut [f32]) {
     }
 }
 
+/// Dequantizes one block after another.
 fn each<const BYTES: usize, const ELEMENTS: usize>(
     bytes: &[u8],
     out: &mut [f32],
@@ -165,20 +54,6 @@ fn each<const BYTES: usize, const ELEMENTS: usize>(
     for (bytes, out) in blocks.zip(out.as_chunks_mut().0) {
         block(bytes, out);
     }
-}
-
-/// The value of an IEEE half.
-pub(super) fn f16(bytes: [u8; 2]) -> f32 {
-    let bits = u32::from(u16::from_le_bytes(bytes));
-    let sign = (bits & 0x8000) << 16;
-    let rest = bits & 0x7fff;
-    let magnitude = match rest {
-        // Zero and what is smaller than 2^-14: a multiple of 2^-24, exact in f32.
-        0..=0x3ff => (rest as f32 * f32::from_bits(0x3380_0000)).to_bits(),
-        0x400..=0x7bff => (rest << 13) + ((127 - 15) << 23),
-        _ => 0x7f80_0000 | ((rest & 0x3ff) << 13),
-    };
-    f32::from_bits(sign | magnitude)
 }
 
 fn q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
@@ -217,6 +92,7 @@ fn q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
     }
 }
 
+/// Element `i` of a block: four bits in `low`, the fifth one is bit `i` of `high`.
 fn fifth_bit(low: u8, high: u32, i: usize) -> f32 {
     f32::from(low | (((high >> i) & 1) as u8) << 4)
 }

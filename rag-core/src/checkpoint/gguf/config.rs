@@ -1,118 +1,24 @@
-//! Metadata as the values of an equivalent `config.json`.
+//! The values of an equivalent `config.json`, made from the metadata.
 
 use serde_json::{Map, Value, json};
 
-use super::{Architecture, Gguf, GgufError, metadata::Metadata, rope, vocabulary::Vocabulary};
+use super::{
+    architecture::Architecture, container::Container, error::GgufError, heads::Heads, keys::Keys,
+    metadata::Metadata, rope, vocabulary::Vocabulary,
+};
 
 type Result<T> = std::result::Result<T, GgufError>;
 
-/// Metadata whose keys begin with the architecture's name.
-pub(super) struct Keys<'a> {
-    metadata: Metadata<'a>,
-    architecture: Architecture,
-}
-
-impl<'a> Keys<'a> {
-    pub fn of(gguf: &'a Gguf) -> Self {
-        Self {
-            metadata: gguf.metadata(),
-            architecture: gguf.architecture,
-        }
-    }
-
-    fn key(&self, key: &str) -> String {
-        format!("{}.{key}", self.architecture.name())
-    }
-
-    pub fn text(&self, key: &str) -> Result<Option<&'a str>> {
-        self.metadata.text(&self.key(key))
-    }
-
-    pub fn count(&self, key: &str) -> Result<Option<usize>> {
-        self.metadata.count(&self.key(key))
-    }
-
-    pub fn number(&self, key: &str) -> Result<Option<f64>> {
-        self.metadata.number(&self.key(key))
-    }
-
-    pub fn wrong(&self, key: &str, expected: &str, found: impl ToString) -> GgufError {
-        GgufError::metadata(&self.key(key), expected, found)
-    }
-
-    pub fn unsupported(&self, key: &str, found: impl ToString, expected: &str) -> GgufError {
-        GgufError::Unsupported {
-            key: self.key(key),
-            found: found.to_string(),
-            expected: expected.to_owned(),
-        }
-    }
-
-    /// A number of things of which a model has at least one, and not more than 2^24.
-    fn some(&self, key: &str) -> Result<usize> {
-        match self.count(key)? {
-            Some(count) if (1..=1 << 24).contains(&count) => Ok(count),
-            Some(found) => Err(self.wrong(key, "a number from 1 to 2^24", found)),
-            None => Err(self.wrong(key, "a number", "nothing")),
-        }
-    }
-}
-
-/// Heads of attention in each layer.
-pub(super) struct Heads {
-    pub queries: usize,
-    pub keys: usize,
-    pub size: usize,
-}
-
-impl Heads {
-    pub fn of(gguf: &Gguf) -> Result<Self> {
-        let keys = Keys::of(gguf);
-        let queries = keys.some("attention.head_count")?;
-        let own = match keys.count("attention.head_count_kv")? {
-            None => queries,
-            Some(_) => keys.some("attention.head_count_kv")?,
-        };
-        let hidden = keys.some("embedding_length")?;
-        let size = match keys.count("attention.key_length")? {
-            Some(_) => keys.some("attention.key_length")?,
-            None if hidden.is_multiple_of(queries) => hidden / queries,
-            None => {
-                return Err(keys.wrong("attention.head_count", "a divisor of the width", queries));
-            }
-        };
-        if !queries.is_multiple_of(own) || !size.is_multiple_of(2) {
-            return Err(keys.wrong(
-                "attention.head_count_kv",
-                "a divisor of the query heads, of even size",
-                format!("{own} of {queries} heads of size {size}"),
-            ));
-        }
-        for key in ["attention.value_length", "rope.dimension_count"] {
-            if let Some(other) = keys.count(key)?
-                && other != size
-            {
-                return Err(keys.unsupported(key, other, &format!("the keys' size {size}")));
-            }
-        }
-        Ok(Self {
-            queries,
-            keys: own,
-            size,
-        })
-    }
-}
-
-pub(super) fn config(gguf: &Gguf) -> Result<Value> {
-    let keys = Keys::of(gguf);
-    let architecture = gguf.architecture;
-    let heads = Heads::of(gguf)?;
+/// The values that transformers 4 would have in `config.json`.
+pub(super) fn config(container: &Container, architecture: Architecture) -> Result<Value> {
+    let keys = Keys::new(container.metadata(), architecture);
+    let heads = Heads::of(&keys)?;
     if let Some(experts) = keys.count("expert_count")?
         && experts > 0
     {
         return Err(keys.unsupported("expert_count", experts, "a model without experts"));
     }
-    let embeddings = gguf.description("token_embd.weight")?;
+    let embeddings = container.description("token_embd.weight")?;
     let embeddings =
         embeddings.ok_or_else(|| GgufError::damaged("there is no tensor token_embd.weight"))?;
     let theta = keys.number("rope.freq_base")?.unwrap_or(10_000.0);
@@ -141,20 +47,20 @@ pub(super) fn config(gguf: &Gguf) -> Result<Value> {
     let mut config = json!({
         "architectures": [class],
         "model_type": model_type,
-        "hidden_size": keys.some("embedding_length")?,
-        "num_hidden_layers": keys.some("block_count")?,
+        "hidden_size": keys.dimension("embedding_length")?,
+        "num_hidden_layers": keys.dimension("block_count")?,
         "num_attention_heads": heads.queries,
         "num_key_value_heads": heads.keys,
         "head_dim": heads.size,
-        "intermediate_size": keys.some("feed_forward_length")?,
+        "intermediate_size": keys.dimension("feed_forward_length")?,
         "vocab_size": embeddings.shape[0],
-        "max_position_embeddings": keys.some("context_length")?,
+        "max_position_embeddings": keys.dimension("context_length")?,
         "rms_norm_eps": shortest(epsilon),
         "rope_theta": shortest(theta),
-        "rope_scaling": rope::scaling(gguf, &keys, heads.size, theta)?,
-        "tie_word_embeddings": gguf.description("output.weight")?.is_none(),
-        "attention_bias": gguf.description("blk.0.attn_q.bias")?.is_some(),
-        "mlp_bias": gguf.description("blk.0.ffn_up.bias")?.is_some(),
+        "rope_scaling": rope::scaling(container, &keys, heads.size, theta)?,
+        "tie_word_embeddings": container.description("output.weight")?.is_none(),
+        "attention_bias": container.description("blk.0.attn_q.bias")?.is_some(),
+        "mlp_bias": container.description("blk.0.ffn_up.bias")?.is_some(),
     });
     if let Value::Object(values) = &mut config {
         let activation = match architecture.is_gemma() {
@@ -166,12 +72,12 @@ pub(super) fn config(gguf: &Gguf) -> Result<Value> {
             values.insert("sliding_window".into(), window.into());
         }
         special(&keys, &heads, window, values)?;
-        tokens(gguf, values)?;
+        tokens(container.metadata(), values)?;
     }
     Ok(config)
 }
 
-/// What one architecture has and others lack.
+/// Adds the values that only some architectures have.
 fn special(
     keys: &Keys<'_>,
     heads: &Heads,
@@ -192,7 +98,7 @@ fn special(
             set("use_sliding_window", window.is_some().into());
             set("max_window_layers", 0.into());
         }
-        // llama.cpp has no key for it either: every fourth layer goes without positions.
+        // Every fourth layer has no positions. llama.cpp has no key for it either.
         Architecture::SmolLm3 => {
             set("no_rope_layer_interval", 4.into());
         }
@@ -209,13 +115,13 @@ fn special(
             }
         }
         Architecture::Gemma2 | Architecture::Gemma3 => {
-            // llama.cpp knows the largest models, which scale otherwise, by their number of layers.
+            // The largest models scale queries otherwise. llama.cpp knows them by their number of layers.
             let largest = match keys.architecture {
                 Architecture::Gemma2 => 46,
                 _ => 62,
             };
-            let scalar = match keys.some("block_count")? == largest {
-                true => keys.some("embedding_length")? / heads.queries,
+            let scalar = match keys.dimension("block_count")? == largest {
+                true => keys.dimension("embedding_length")? / heads.queries,
                 false => heads.size,
             };
             set("query_pre_attn_scalar", scalar.into());
@@ -232,15 +138,16 @@ fn special(
     Ok(())
 }
 
-fn tokens(gguf: &Gguf, values: &mut Map<String, Value>) -> Result<()> {
-    let vocabulary = Vocabulary::of(gguf.metadata())?;
+/// Adds the ids of the special tokens.
+fn tokens(metadata: Metadata<'_>, values: &mut Map<String, Value>) -> Result<()> {
+    let vocabulary = Vocabulary::of(metadata)?;
     values.insert("bos_token_id".into(), vocabulary.bos.into());
     values.insert("eos_token_id".into(), vocabulary.end_tokens().into());
     values.insert("pad_token_id".into(), vocabulary.pad.into());
     Ok(())
 }
 
-/// The shortest decimal of the f32 that the file holds: 1e-5, where it holds 9.999999747378752e-6.
+/// Rounds an f32 of the file to its shortest decimal: 9.999999747378752e-6 becomes 1e-5.
 fn shortest(number: f64) -> f64 {
     let single = number as f32;
     match f64::from(single) == number {

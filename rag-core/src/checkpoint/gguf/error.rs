@@ -102,7 +102,9 @@ pub enum GgufError {
         known: String,
     },
     /// The tokens do not make a tokenizer.
-    #[error("the tokenizer cannot be rebuilt: {source}")]
+    #[error(
+        "the tokenizer cannot be rebuilt; use another model, or a folder with its tokenizer.json"
+    )]
     Tokenizer {
         /// The answer of the tokenizers crate.
         source: Box<dyn std::error::Error + Send + Sync>,

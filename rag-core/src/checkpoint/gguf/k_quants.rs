@@ -1,8 +1,8 @@
-//! Blocks of 256 numbers whose groups have small integers for scales, which share one f16 scale.
+//! Blocks of 256 elements (K-quants): each group has an integer scale, multiplied by one f16 scale of the block.
 
-use super::blocks::f16;
+use super::half::f16;
 
-/// Scale and minimum of each of eight groups, 6 bits each, packed in 12 bytes.
+/// Unpacks the scale and the minimum of each of eight groups: 6 bits each, in 12 bytes.
 fn scales(s: &[u8]) -> [(f32, f32); 8] {
     std::array::from_fn(|j| {
         let (scale, minimum) = match j {
@@ -16,7 +16,8 @@ fn scales(s: &[u8]) -> [(f32, f32); 8] {
     })
 }
 
-/// f16 d and dmin, 12 bytes of scales, then 32 bytes for every 64 numbers: low halves, high halves.
+/// Dequantizes a Q4_K block: f16 d and dmin, 12 bytes of scales, then 32 bytes for every 64 elements, whose low
+/// four bits hold the first 32 of them and whose high four bits the others.
 pub(super) fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
     let d = f16([block[0], block[1]]);
     let dmin = f16([block[2], block[3]]);
@@ -30,7 +31,7 @@ pub(super) fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
     }
 }
 
-/// As Q4_K, with 32 bytes of fifth bits before: bit j of byte l is that of number 32 j + l.
+/// Dequantizes a Q5_K block: as Q4_K, with 32 bytes of fifth bits before. Bit j of byte l belongs to element 32 j + l.
 pub(super) fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
     let d = f16([block[0], block[1]]);
     let dmin = f16([block[2], block[3]]);
@@ -46,8 +47,9 @@ pub(super) fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
     }
 }
 
-/// 128 bytes of low halves, 64 of upper pairs of bits, 16 scales, then f16 d. Each half of the block has
-/// four groups of 32 numbers: the first two in the low, the last two in the high halves of 64 bytes.
+/// Dequantizes a Q6_K block: 128 bytes with the lower four bits of the elements, 64 with the upper two, 16 scales,
+/// then f16 d. Each half of the block has four groups of 32 elements: the low four bits of 64 bytes hold the first
+/// two groups, the high four bits the last two.
 pub(super) fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
     let d = f16([block[208], block[209]]);
     let scales = &block[192..208];

@@ -1,43 +1,55 @@
 //! GGUF, the file format of llama.cpp: one file with weights, configuration, tokenizer and chat template.
 //!
-//! [`Gguf`] maps the file and checks its header. What it gives is what a folder in the Hugging Face layout
-//! would hold: [`Gguf::config`] the values of `config.json`, [`Gguf::weights`] the tensors under
-//! transformers' names, in transformers' order of rows, and [`Gguf::tokenizer`] the tokenizer.
+//! [`Gguf`] maps the file and checks its header. It gives what a folder in the Hugging Face layout would hold:
+//! [`Gguf::config`] the values of `config.json`, [`Gguf::weights`] the tensors under transformers' names, in
+//! transformers' order of rows, and [`Gguf::tokenizer`] the tokenizer.
+//!
+//! The files import from each other in this direction: `value` and `cursor` decode the header, `container` checks
+//! it and finds metadata and tensors, `blocks` dequantizes; `config`, `names` and `tokenizer` translate.
 
+mod architecture;
 mod blocks;
 mod config;
 mod container;
+mod cursor;
+mod description;
 mod error;
+mod half;
+mod heads;
 mod k_quants;
+mod keys;
 mod metadata;
 mod names;
 mod rope;
+mod rules;
+mod tensor_type;
 mod tokenizer;
+mod value;
 mod vocabulary;
 mod weight;
 
 use std::{fmt, fs::File, path::Path, path::PathBuf};
 
-pub use blocks::{TensorType, dequantize};
+pub use architecture::Architecture;
+pub use blocks::dequantize;
 use bytes::Bytes;
-use container::{Cursor, Description, Index};
+use container::{Container, Header};
 pub use error::GgufError;
 pub use metadata::Metadata;
-pub use names::Architecture;
+pub use tensor_type::TensorType;
 pub use tokenizer::GgufTokenizer;
 pub use weight::Weight;
 
 use super::mapped::map;
 use crate::{Error, Result};
 
-/// A GGUF file, mapped into memory: only what is asked for is read.
+/// A GGUF file, mapped into memory. Tensors are read on request.
 ///
-/// The file must not be written over in place as long as this value or a [`Weight`] of it lives.
+/// Do not overwrite the file in place while this value or one of its [`Weight`]s lives.
 #[derive(Clone)]
 pub struct Gguf {
     path: PathBuf,
-    file: Bytes,
-    index: Index,
+    container: Container,
     architecture: Architecture,
 }
 
@@ -46,7 +58,7 @@ impl fmt::Debug for Gguf {
         (f.debug_struct("Gguf"))
             .field("path", &self.path)
             .field("architecture", &self.architecture)
-            .field("tensors", &self.index.tensors.len())
+            .field("tensors", &self.container.len())
             .finish_non_exhaustive()
     }
 }
@@ -68,24 +80,23 @@ impl Gguf {
         Self::from_bytes(bytes, path)
     }
 
-    /// Reads a file that is in memory already; `path` names it in errors.
+    /// Reads a file whose bytes are in memory. `path` names it in errors.
     ///
     /// # Errors
     /// As [`Gguf::open`].
     pub fn from_bytes(file: Bytes, path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
-        match read(&file) {
-            Ok((index, architecture)) => Ok(Self {
+        match read(file) {
+            Ok((container, architecture)) => Ok(Self {
                 path,
-                file,
-                index,
+                container,
                 architecture,
             }),
             Err(source) => Err(Error::Gguf { path, source }),
         }
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -97,16 +108,13 @@ impl Gguf {
 
     /// The metadata, by llama.cpp's keys.
     pub fn metadata(&self) -> Metadata<'_> {
-        Metadata {
-            file: &self.file,
-            keys: &self.index.keys,
-        }
+        self.container.metadata()
     }
 
-    /// The chat template, a Jinja text.
+    /// The chat template, in Jinja.
     ///
     /// # Errors
-    /// [`Error::Gguf`] where it is no text.
+    /// [`Error::Gguf`] where it is not a text.
     pub fn chat_template(&self) -> Result<Option<&str>> {
         (self.metadata().text("tokenizer.chat_template")).map_err(self.failed())
     }
@@ -116,9 +124,9 @@ impl Gguf {
     /// `eos_token_id` lists every token that ends an answer, found as llama.cpp finds them.
     ///
     /// # Errors
-    /// [`Error::Gguf`] where a value is missing or out of range, or asks for what cannot be expressed.
+    /// [`Error::Gguf`] where a value is missing or out of range, or `config.json` cannot express it.
     pub fn config(&self) -> Result<serde_json::Value> {
-        config::config(self).map_err(self.failed())
+        config::config(&self.container, self.architecture).map_err(self.failed())
     }
 
     /// By how much to divide each of the `head_dim / 2` rotary frequencies: `rope_freqs.weight`, as Llama 3.1
@@ -127,7 +135,7 @@ impl Gguf {
     /// # Errors
     /// [`Error::Gguf`] where they are not positive numbers.
     pub fn rope_factors(&self) -> Result<Option<Vec<f32>>> {
-        rope::factors(self).map_err(self.failed())
+        rope::factors(&self.container).map_err(self.failed())
     }
 
     /// The tensors under transformers' names. Nothing is dequantized yet.
@@ -137,7 +145,7 @@ impl Gguf {
     /// # Errors
     /// [`Error::Gguf`] where a tensor is unknown to the architecture.
     pub fn weights(&self) -> Result<Vec<Weight>> {
-        names::weights(self).map_err(self.failed())
+        names::weights(&self.container, self.architecture).map_err(self.failed())
     }
 
     /// The tokenizer, rebuilt from the metadata.
@@ -148,6 +156,7 @@ impl Gguf {
         tokenizer::tokenizer(self.metadata()).map_err(self.failed())
     }
 
+    /// Adds the path to an error.
     fn failed(&self) -> impl Fn(GgufError) -> Error {
         let path = self.path.clone();
         move |source| Error::Gguf {
@@ -155,51 +164,19 @@ impl Gguf {
             source,
         }
     }
-
-    /// The tensors as the file has them, in the order of their names.
-    fn descriptions(&self) -> impl Iterator<Item = Result<Description<'_>, GgufError>> {
-        let file = &self.file[..];
-        (self.index.tensors.iter()).map(move |at| Cursor { file, at: *at }.description())
-    }
-
-    fn description(&self, name: &str) -> Result<Option<Description<'_>>, GgufError> {
-        let file = &self.file[..];
-        let found = self.index.tensors.binary_search_by_key(&name, |at| {
-            let name = Cursor { file, at: *at }.text("a name");
-            name.unwrap_or_default()
-        });
-        match found {
-            Ok(at) => {
-                let at = self.index.tensors[at];
-                Cursor { file, at }.description().map(Some)
-            }
-            Err(_) => Ok(None),
-        }
-    }
-
-    fn tensor_bytes(&self, tensor: &Description<'_>) -> Bytes {
-        let start = self.index.data + tensor.offset;
-        self.file.slice(start..start + tensor.length)
-    }
 }
 
-fn read(file: &[u8]) -> Result<(Index, Architecture), GgufError> {
-    let (keys, tensors, end) = container::index_metadata(file)?;
-    let metadata = Metadata { file, keys: &keys };
+fn read(file: Bytes) -> Result<(Container, Architecture), GgufError> {
+    let header = Header::read(&file)?;
+    let metadata = header.metadata(&file);
     if let Some(parts) = metadata.count("split.count")?
         && parts > 1
     {
         return Err(GgufError::Split { parts });
     }
+    // Before the tensors: of a model that is not known, the error should name the architecture first.
     let architecture = Architecture::of(metadata)?;
-    let alignment = container::alignment(metadata.get("general.alignment"))?;
-    let (tensors, data) = container::index_tensors(file, end, tensors, alignment)?;
-    let index = Index {
-        keys,
-        tensors,
-        data,
-    };
-    Ok((index, architecture))
+    Ok((Container::read(file, header)?, architecture))
 }
 
 #[cfg(test)]

@@ -1,20 +1,22 @@
-//! How positions beyond the trained ones are reached: metadata and a tensor here, `rope_scaling` there.
+//! Scaling of the rotary frequencies to contexts beyond the trained one: metadata and a tensor in GGUF,
+//! `rope_scaling` in `config.json`.
 
 use serde_json::{Value, json};
 
-use super::{Gguf, GgufError, config::Keys};
+use super::{blocks::dequantize, container::Container, error::GgufError, keys::Keys};
 
 type Result<T> = std::result::Result<T, GgufError>;
 
-/// The tensor of Llama 3.1 and later by which the frequencies are divided.
+/// The tensor with the factors of [`factors`]. Transformers computes them from the configuration.
 pub(super) const FACTORS: &str = "rope_freqs.weight";
 
-pub(super) fn factors(gguf: &Gguf) -> Result<Option<Vec<f32>>> {
-    let Some(found) = gguf.description(FACTORS)? else {
+/// By how much to divide each of the `head_dim / 2` rotary frequencies.
+pub(super) fn factors(container: &Container) -> Result<Option<Vec<f32>>> {
+    let Some(found) = container.description(FACTORS)? else {
         return Ok(None);
     };
     let mut factors = vec![0.0; found.shape.iter().product()];
-    super::dequantize(found.kind, &gguf.tensor_bytes(&found), &mut factors);
+    dequantize(found.kind, &container.tensor_bytes(&found), &mut factors);
     if !factors
         .iter()
         .all(|factor| factor.is_finite() && *factor > 0.0)
@@ -26,8 +28,14 @@ pub(super) fn factors(gguf: &Gguf) -> Result<Option<Vec<f32>>> {
     Ok(Some(factors))
 }
 
-/// transformers' `rope_scaling`, null where positions are not scaled.
-pub(super) fn scaling(gguf: &Gguf, keys: &Keys<'_>, head_dim: usize, theta: f64) -> Result<Value> {
+/// The value of `rope_scaling` in `config.json`, null where positions are not scaled. `theta` is the base of the
+/// frequencies.
+pub(super) fn scaling(
+    container: &Container,
+    keys: &Keys<'_>,
+    head_dim: usize,
+    theta: f64,
+) -> Result<Value> {
     let kind = keys.text("rope.scaling.type")?;
     let factor = match keys.number("rope.scaling.factor")? {
         Some(factor) => factor,
@@ -39,7 +47,7 @@ pub(super) fn scaling(gguf: &Gguf, keys: &Keys<'_>, head_dim: usize, theta: f64)
     }
     let scaled = factor != 0.0 && factor != 1.0;
     let context = keys.count("rope.scaling.original_context_length")?;
-    let frequencies = factors(gguf)?;
+    let frequencies = factors(container)?;
     if let Some(factors) = frequencies {
         if factors.len() != head_dim / 2 || scaled {
             return Err(GgufError::Unsupported {
@@ -49,7 +57,7 @@ pub(super) fn scaling(gguf: &Gguf, keys: &Keys<'_>, head_dim: usize, theta: f64)
             });
         }
         return Ok(llama3(&factors, head_dim, theta).unwrap_or_else(|| {
-            // The same factors for short and for long texts: transformers' only way to list them.
+            // Transformers can list factors in longrope alone: here the same for short and for long texts.
             json!({
                 "rope_type": "longrope", "short_factor": factors, "long_factor": factors,
                 "attention_factor": 1.0,
@@ -67,7 +75,7 @@ pub(super) fn scaling(gguf: &Gguf, keys: &Keys<'_>, head_dim: usize, theta: f64)
                     yarn[name] = value.into();
                 }
             }
-            // llama.cpp multiplies the usual factor, transformers replaces it.
+            // llama.cpp multiplies the default attention factor, transformers replaces it.
             if let Some(own) = keys.number("rope.scaling.attn_factor")?
                 && own != 1.0
             {
@@ -86,8 +94,8 @@ pub(super) fn scaling(gguf: &Gguf, keys: &Keys<'_>, head_dim: usize, theta: f64)
     }
 }
 
-/// Llama 3's rule for `factors`, where it gives the same ones. The converter writes the factors and not the
-/// rule; published models differ in the largest factor alone.
+/// The parameters of Llama 3's rule, if the rule gives `factors`. The converter writes the factors and not the
+/// rule's parameters; published models differ in the largest factor alone.
 fn llama3(factors: &[f32], head_dim: usize, theta: f64) -> Option<Value> {
     let (low, high, context) = (1.0, 4.0, 8192.0);
     let factor = f64::from(factors.iter().copied().fold(0.0, f32::max));

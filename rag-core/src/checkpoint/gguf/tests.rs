@@ -123,17 +123,18 @@ fn problem<T>(result: Result<T>) -> GgufError {
 fn every_block_type_is_what_gguf_py_computes() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/gguf");
     let gguf = Gguf::open(folder.join("blocks.gguf")).unwrap();
-    let names: Vec<_> = gguf
+    let container = &gguf.container;
+    let names: Vec<_> = container
         .descriptions()
         .map(|found| found.unwrap().name)
         .collect();
     let mut types = 0;
     for name in names.iter().filter_map(|name| name.strip_prefix("blocks.")) {
         let read = |name: String| {
-            let found = gguf.description(&name).unwrap().unwrap();
+            let found = container.description(&name).unwrap().unwrap();
             assert_eq!(found.shape, [3, 256]);
             let mut numbers = vec![0.0; 3 * 256];
-            dequantize(found.kind, &gguf.tensor_bytes(&found), &mut numbers);
+            dequantize(found.kind, &container.tensor_bytes(&found), &mut numbers);
             (found.kind, numbers)
         };
         let (kind, found) = read(format!("blocks.{name}"));
@@ -158,7 +159,7 @@ fn halves_are_exact() {
             _ => (1.0 + fraction / 1024.0) * 2_f64.powi(i32::from(exponent) - 15),
         };
         let expected = if sign == 1 { -magnitude } else { magnitude } as f32;
-        let found = blocks::f16(bits.to_le_bytes());
+        let found = half::f16(bits.to_le_bytes());
         assert!(found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan());
     }
 }
@@ -402,6 +403,19 @@ fn what_is_not_supported_is_said_at_once() {
         GgufError::Magic { .. }
     ));
     assert!(matches!(Gguf::open("nowhere.gguf"), Err(Error::Io { .. })));
+}
+
+#[test]
+fn the_cause_of_an_error_is_its_source() {
+    let error = model("gpt-oss").open().unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("gpt-oss"), "{cause}");
+    let shown = error.to_string();
+    assert!(
+        shown.contains("hand.gguf") && !shown.contains(&cause),
+        "{shown}"
+    );
+    assert_eq!(format!("{error:?}"), format!("{shown}: {cause}"));
 }
 
 #[test]

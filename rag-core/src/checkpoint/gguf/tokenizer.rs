@@ -1,7 +1,7 @@
 //! The tokenizer of a GGUF file, rebuilt with the `tokenizers` crate.
 //!
-//! llama.cpp keeps the tokens and the merges (or scores) of a model, and names the rules by which text is
-//! split; the rules themselves are in its source. So are they here, for the names in [`RULES`].
+//! The file holds the tokens and the merges (or scores) of a model, and the name of the rules by which text is split
+//! before merges; see [`Rules`].
 
 use tokenizers::{
     AddedToken,
@@ -21,8 +21,9 @@ use tokenizers::{
 };
 
 use super::{
-    GgufError,
+    error::GgufError,
     metadata::Metadata,
+    rules::Rules,
     vocabulary::{TokenKind, Vocabulary},
 };
 
@@ -54,78 +55,6 @@ pub struct GgufTokenizer {
     /// Every token after which an answer is over, as llama.cpp finds them.
     pub end_tokens: Vec<u32>,
 }
-
-/// How text is split before merges, by `tokenizer.ggml.pre`.
-struct Rules {
-    /// The names under which llama.cpp knows these rules.
-    names: &'static [&'static str],
-    /// Each splits what the ones before have left.
-    patterns: &'static [&'static str],
-    /// Whether GPT-2's pattern splits what is left.
-    gpt2: bool,
-    /// Whether a word that is a token is not merged from its letters.
-    ignore_merges: bool,
-    /// Whether a text begins with `bos` where the metadata do not say.
-    add_bos: bool,
-    /// Whether letters and their accents are composed first.
-    nfc: bool,
-}
-
-const RULES: [Rules; 6] = [
-    Rules {
-        names: &["smollm", "refact", "starcoder", "command-r"],
-        patterns: &[r"\p{N}"],
-        gpt2: true,
-        ignore_merges: false,
-        add_bos: false,
-        nfc: false,
-    },
-    Rules {
-        names: &["qwen2", "deepseek-r1-qwen"],
-        patterns: &[QWEN2],
-        gpt2: false,
-        ignore_merges: false,
-        add_bos: false,
-        // llama.cpp leaves this out. Qwen's own tokenizer, with which the model was trained, does it.
-        nfc: true,
-    },
-    Rules {
-        names: &["llama-bpe", "llama3", "llama-v3"],
-        patterns: &[LLAMA3],
-        gpt2: false,
-        ignore_merges: true,
-        add_bos: true,
-        nfc: false,
-    },
-    Rules {
-        names: &["smaug-bpe"],
-        patterns: &[LLAMA3],
-        gpt2: false,
-        ignore_merges: false,
-        add_bos: false,
-        nfc: false,
-    },
-    Rules {
-        names: &["gpt-2", "phi-2"],
-        patterns: &[],
-        gpt2: true,
-        ignore_merges: false,
-        add_bos: false,
-        nfc: false,
-    },
-    Rules {
-        names: &["tekken"],
-        patterns: &[TEKKEN],
-        gpt2: false,
-        ignore_merges: true,
-        add_bos: true,
-        nfc: false,
-    },
-];
-
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// SentencePiece's sign for a space.
 const SPACE: &str = "▁";
@@ -171,15 +100,9 @@ pub(super) fn tokenizer(metadata: Metadata<'_>) -> Result<GgufTokenizer> {
 /// Byte pairs as GPT-2 has them, and whether a text usually begins with `bos`.
 fn byte_pairs(metadata: Metadata<'_>, vocabulary: &Vocabulary<'_>) -> Result<(Tokenizer, bool)> {
     let found = metadata.text("tokenizer.ggml.pre")?;
-    let rules = (RULES.iter()).find(|rules| found.is_some_and(|name| rules.names.contains(&name)));
-    let rules = rules.ok_or_else(|| GgufError::PreTokenizer {
+    let rules = (found.and_then(Rules::named)).ok_or_else(|| GgufError::PreTokenizer {
         found: found.map_or("nothing".into(), |name| format!("{name:?}")),
-        known: RULES
-            .iter()
-            .flat_map(|rules| rules.names)
-            .copied()
-            .collect::<Vec<_>>()
-            .join(", "),
+        known: Rules::names(),
     })?;
     let key = "tokenizer.ggml.merges";
     let merges = metadata.texts(key)?;

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::{GgufError, metadata::Metadata};
+use super::{error::GgufError, metadata::Metadata};
 
 type Result<T> = std::result::Result<T, GgufError>;
 
-/// Texts of tokens that end an answer, whatever the metadata say of them, as llama.cpp has them.
+/// Texts of tokens that end an answer whatever the metadata say, from llama.cpp.
 const ENDS: [&str; 16] = [
     "<|eot_id|>",
     "<|im_end|>",
@@ -25,7 +25,7 @@ const ENDS: [&str; 16] = [
     "<turn|>",
     "<｜end▁of▁sentence｜>",
 ];
-/// Texts of tokens that end a turn, the likeliest first.
+/// Texts of tokens that end a turn of a chat, the first match wins.
 const TURNS: [&str; 11] = [
     "<|eot_id|>",
     "<|im_end|>",
@@ -39,7 +39,7 @@ const TURNS: [&str; 11] = [
     "<｜end▁of▁sentence｜>",
     "<end_of_utterance>",
 ];
-/// Of models that fill in code, by key and text: padding, the repository's name, the end of a file. They
+/// Tokens of models that fill in code, by key and by text: padding, the repository's name, the end of a file. They
 /// end an answer too.
 const CODE: [(&str, &[&str]); 3] = [
     (
@@ -62,13 +62,13 @@ const CODE: [(&str, &[&str]); 3] = [
 /// What a token is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenKind {
-    /// Text, a byte, or a place that is not used.
+    /// Text, a byte, or an unused id.
     Text,
-    /// What stands for text that has no token.
+    /// Replaces text that has no token.
     Unknown,
     /// A mark that no text contains.
     Control,
-    /// Text that is found before all else.
+    /// Text that is found before the rest is split.
     UserDefined,
 }
 

@@ -1,24 +1,24 @@
-//! A tensor of a GGUF file, read when it is asked for.
+//! A tensor of a GGUF file, dequantized on request.
 
 use std::{fmt, ops::Range, thread};
 
 use bytes::Bytes;
 
-use super::blocks::{TensorType, dequantize};
+use super::{blocks::dequantize, tensor_type::TensorType};
 
-/// Fewer numbers than these are not worth a second thread.
-const NUMBERS_PER_THREAD: usize = 1 << 18;
+/// Fewest elements for each thread: with fewer, starting a thread takes longer than it saves.
+const ELEMENTS_PER_THREAD: usize = 1 << 18;
 
-/// A tensor under transformers' name, its blocks still in the file.
+/// A tensor under transformers' name. Its blocks stay in the file until they are read.
 #[derive(Clone)]
 pub struct Weight {
     pub(super) name: String,
     pub(super) shape: Vec<usize>,
     pub(super) kind: TensorType,
     pub(super) bytes: Bytes,
-    /// Rows of a head, where llama.cpp's converter has interleaved the two halves of each head.
+    /// Rows of a head, if llama.cpp's converter has interleaved the two halves of each head.
     pub(super) interleaved: Option<usize>,
-    /// Added to each number: −1 for Gemma's norms, to which the converter has added 1.
+    /// Added to each element: −1 for Gemma's norms, to which the converter has added 1.
     pub(super) shift: f32,
 }
 
@@ -43,18 +43,18 @@ impl Weight {
         &self.shape
     }
 
-    /// How the file stores the numbers.
+    /// How the file stores the elements.
     pub fn kind(&self) -> TensorType {
         self.kind
     }
 
-    /// Rows that [`Weight::read_rows`] counts. A vector is one row, or one row a number where the numbers
-    /// of heads are rearranged.
+    /// Number of rows, as [`Weight::read_rows`] counts them. A vector is one row; where the file interleaves the
+    /// heads, each of its elements is a row.
     pub fn rows(&self) -> usize {
         self.shape.iter().product::<usize>() / self.columns()
     }
 
-    /// Numbers in a row.
+    /// Elements of a row.
     pub fn columns(&self) -> usize {
         match (&self.shape[..], self.interleaved) {
             ([_], Some(_)) => 1,
@@ -62,7 +62,7 @@ impl Weight {
         }
     }
 
-    /// Writes some rows to `out`, `[rows, columns]`, in the calling thread.
+    /// Dequantizes some rows into `out`, `[rows, columns]`, in the calling thread.
     ///
     /// # Panics
     /// If the tensor has fewer rows, or `out` another length.
@@ -87,12 +87,12 @@ impl Weight {
         }
     }
 
-    /// All numbers, dequantized by all processors.
+    /// Dequantizes all rows, `[rows, columns]`, in as many threads as there are processors.
     pub fn to_f32(&self) -> Vec<f32> {
         let (rows, columns) = (self.rows(), self.columns());
         let mut out = vec![0.0; rows * columns];
         let threads = thread::available_parallelism().map_or(1, |threads| threads.get());
-        let threads = threads.min(out.len() / NUMBERS_PER_THREAD).max(1);
+        let threads = threads.min(out.len() / ELEMENTS_PER_THREAD).max(1);
         let each = rows.div_ceil(threads);
         thread::scope(|scope| {
             let mut parts = (out.chunks_mut(each * columns).enumerate())
@@ -109,8 +109,8 @@ impl Weight {
     }
 }
 
-/// Where the file has row `row`. In a head of `head` rows the file alternates between the first and the second
-/// half, since llama.cpp rotates neighbours where transformers rotates halves.
+/// The file's index of row `row`. In each head of `head` rows the file alternates rows of the first half with rows
+/// of the second, since llama.cpp rotates neighbours where transformers rotates halves.
 fn interleaved_row(row: usize, head: usize) -> usize {
     let (start, within) = (row / head * head, row % head);
     let (half, place) = (within / (head / 2), within % (head / 2));
