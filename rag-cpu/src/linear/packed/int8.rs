@@ -112,7 +112,8 @@ impl Int8Weights {
                 .for_each(|((quads, row), (scale, start))| {
                     *scale = quantised(processor, row, quads.as_flattened_mut());
                     let sum: i32 = quads.as_flattened().iter().copied().map(i32::from).sum();
-                    *start = -offset * sum;
+                    // Sums of unsigned products wrap, as this does; what is left in the end fits.
+                    *start = sum.wrapping_mul(-offset);
                 });
         }
         Self {
