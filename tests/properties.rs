@@ -195,7 +195,7 @@ fn proposals_are_scored_under_every_document() {
 
 #[test]
 fn the_two_models_differ() {
-    let [dozen, _] = Dozen::all();
+    let dozen = Dozen::all().next().unwrap();
     let answers = dozen.forced();
     let [sequence, token] = [RagModel::Sequence, RagModel::Token]
         .map(|model| dozen.reader().likelihoods(model, &answers));
