@@ -570,10 +570,12 @@ class Check:
             return
         tokens = tokens_of(enums.read_text(encoding="utf-8"))
         texts = [token.text for token in tokens]
-        at = next((n for n in range(len(texts)) if texts[n : n + 2] == ["enum", "Generator"]), None)
+        # `enum Generator {`, or the list of that name that a macro makes the enum of.
+        at = next((n for n in range(1, len(texts)) if self.is_enum(texts, n)), None)
         if at is None:
+            self.report(enums, 1, "family", "there is no `enum Generator` that says which families there are")
             return
-        body = texts[at + 3 : closed(tokens, at + 2) - 1]
+        body = texts[at + 2 : closed(tokens, at + 1) - 1]
         families = [name for name, following in zip(body, body[1:]) if following == "(" and name[0].isupper()]
         type_name = re.compile(rf"(?:[A-Z][a-z0-9]*)?(?:{'|'.join(families)})(?:[A-Z]\w*)?$")
         modules = {name.lower() for name in families}
@@ -586,6 +588,12 @@ class Check:
                     continue
                 for line, name in self.named(file, type_name, modules):
                     self.report(file, line, "family", f"`{name}`: ask the family's trait")
+
+    @staticmethod
+    def is_enum(texts, at):
+        """Whether the enum of generators, or the list that it is made of, begins here."""
+        before = texts[at - 1]
+        return texts[at : at + 2] == ["Generator", "{"] and before in {"enum", "{", "]"}
 
     def named(self, file, type_name, modules):
         """Lines and names of families in a file's code, but for tests and re-exports."""
@@ -640,7 +648,8 @@ PLANTED = {
     "rag-core/src/parent/child.rs": "use super::helper;\npub struct Child;\nfn f() { helper() }",
     "rag-generate/Cargo.toml": '[package]\nname = "rag-generate"\n[dependencies]\nrag-core = "1"\n',
     "rag-generate/src/lib.rs": "mod bad; mod told; mod used; pub mod generator;\npub use generator::BartConfig;",
-    "rag-generate/src/generator/mod.rs": "pub enum Generator { Bart(Bart), T5(u8) }\nstruct Bart;\npub struct BartConfig;",
+    "rag-generate/src/generator/mod.rs": "families! { #[derive(Debug)] Generator { Bart(Bart), T5(u8), } GeneratorConfig { Bart(BartConfig), } }\n"
+    "struct Bart;\npub struct BartConfig;\nimpl Generator {}",
     "rag-generate/src/bad.rs": """
         fn f(x: crate::generator::Generator) -> bool { matches!(x, Generator::T5(_)) }
         fn g() { let started = rag_train::run(); unsafe { started } }

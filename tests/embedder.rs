@@ -119,6 +119,16 @@ fn an_embedder_that_forgets_a_question_is_refused() {
     assert!(missing(
         retriever.retrieve_with("east", &["up"]).unwrap_err()
     ));
+
+    let mut rag = answering(Kind::T5);
+    let whole = rag.retriever.clone();
+    rag.retriever = whole.with_question_encoder(Forgetful(Table::new()));
+    let ranked = rag.rank_candidates("east", &["north", "up"], RankBy::Question);
+    let error = ranked.unwrap_err();
+    assert!(
+        error.to_string().contains("expected one for each"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Two other systems of the field: generate then rank, and accept or abstain.
 
+use ndarray::Array2;
 use rag_core::Passage;
-use rag_retrieve::Embedder;
+use rag_retrieve::{Embedder, EncoderError, IndexError};
 
 use crate::{
     answer::Outcome,
@@ -82,15 +83,18 @@ impl Rag {
                     .map(|candidate| Passage::new("", "", *candidate))
                     .collect();
                 let question = question_encoder.embed_questions(&[question])?;
-                let candidates = self.retriever.context_encoder().embed_passages(&passages)?;
-                candidates.dot(&question.row(0)).to_vec()
+                let found = self.retriever.context_encoder().embed_passages(&passages)?;
+                check(&question, 1, found.ncols())?;
+                check(&found, candidates.len(), question.ncols())?;
+                found.dot(&question.row(0)).to_vec()
             }
             RankBy::Evidence => {
                 let found = self.retrieve(question)?;
                 let positions: Vec<_> = found.iter().map(|passage| passage.position).collect();
                 let evidence = self.retriever.knowledge().vectors_at(&positions)?;
-                let candidates = question_encoder.embed_questions(candidates)?;
-                let similarity = candidates.dot(&evidence.t());
+                let vectors = question_encoder.embed_questions(candidates)?;
+                check(&vectors, candidates.len(), evidence.ncols())?;
+                let similarity = vectors.dot(&evidence.t());
                 let best = |row: ndarray::ArrayView1<'_, f32>| {
                     row.iter().copied().fold(f32::NEG_INFINITY, f32::max)
                 };
@@ -108,4 +112,21 @@ impl Rag {
         ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
         Ok(ranked)
     }
+}
+
+/// Refuses what an embedder of the user's own may give: other than `texts` vectors, or of another dimension.
+fn check(vectors: &Array2<f32>, texts: usize, dimension: usize) -> Result<()> {
+    if vectors.nrows() != texts {
+        let (expected, found) = (texts, vectors.nrows());
+        return Err(rag_retrieve::Error::from(EncoderError::Vectors { expected, found }).into());
+    }
+    if vectors.ncols() != dimension {
+        let error = IndexError::Dimension {
+            what: "the vectors to compare",
+            expected: dimension.to_string(),
+            found: vectors.ncols(),
+        };
+        return Err(rag_retrieve::Error::from(error).into());
+    }
+    Ok(())
 }

@@ -21,7 +21,7 @@ pub enum EncoderError {
     NotATextEncoder {
         /// The half of the bi-encoder that was asked for.
         role: Role,
-        /// The embedder, as its `Debug` prints it.
+        /// The embedder, as its fingerprint describes it.
         found: String,
     },
     /// An embedder gave more or fewer vectors than it was given questions.

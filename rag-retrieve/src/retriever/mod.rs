@@ -416,7 +416,11 @@ fn not_empty(questions: &[&str]) -> Result<()> {
 }
 
 fn text_encoder(embedder: &dyn Embedder, role: Role) -> Result<&TextEncoder> {
-    let found = || format!("{embedder:?}");
+    // Its `Debug` may be a whole table, or hold the key of a service.
+    let found = || match embedder.fingerprint() {
+        Ok(fingerprint) => fingerprint.description,
+        Err(_) => "another embedder".into(),
+    };
     (embedder.text_encoder()).ok_or_else(|| {
         EncoderError::NotATextEncoder {
             role,

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rag_core::{
+    device,
     marginal::{log_prior, log_sum_exp},
     nn::Precision,
 };
@@ -62,7 +63,9 @@ pub fn fit_prior(retriever: &Retriever, pairs: &[QuestionAnswer]) -> Result<Prio
         return Err(Error::NoExamples);
     }
     let encoder = retriever.question_encoder().text_encoder();
-    let device = encoder.map_or_else(Device::default, |encoder| encoder.encoder.bert.device());
+    // An embedder of the user's own has no device. Burn's default may be a GPU that is not there.
+    let cpu = || device("cpu").unwrap_or_default();
+    let device = encoder.map_or_else(cpu, |encoder| encoder.encoder.bert.device());
     maximum_likelihood(&relevances, &right, candidates, &device.autodiff())
 }
 
@@ -127,8 +130,6 @@ fn matrix(values: Vec<f32>, columns: usize, device: &Device) -> Tensor<2> {
 
 #[cfg(test)]
 mod tests {
-    use rag_core::device;
-
     use super::*;
 
     fn likelihood(weights: PriorWeights, relevances: &[Relevance], right: &[bool]) -> f64 {

@@ -180,6 +180,7 @@ impl Data {
     pub(crate) fn of(pairs: &[QuestionAnswer]) -> Self {
         let mut hash = blake3::Hasher::new();
         for pair in pairs {
+            hash.update(&(pair.answers.len() as u64).to_le_bytes());
             for text in std::iter::once(&pair.question).chain(&pair.answers) {
                 hash.update(&(text.len() as u64).to_le_bytes());
                 hash.update(text.as_bytes());

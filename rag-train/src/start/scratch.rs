@@ -1,5 +1,7 @@
 //! A small model from nothing but the user's texts: tokenizers trained on them, weights at random.
 
+// Names a family because: a model from nothing is a T5, whichever families there are.
+
 use burn::tensor::Device;
 use rag_core::{Passage, Tokenizer, marginal::RagModel};
 use rag_generate::{
