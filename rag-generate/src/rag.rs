@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
 use rag_core::{TokenBatch, Tokenizer, marginal::RagModel, nn::Precision};
-use rag_retrieve::{Filter, Knowledge, Retrieved, Retriever, RetrieverError, TextEncoder};
+use rag_retrieve::{
+    Embedder, Filter, Knowledge, Retrieved, Retriever, RetrieverError, TextEncoder,
+};
 
 use crate::{
     answer::{Answer, assemble::assemble},
@@ -31,7 +33,7 @@ pub struct Rag {
     generator: Arc<Generator>,
     /// The generator's.
     tokenizer: Tokenizer,
-    /// As the checkpoint said; the retriever knows better what `n_docs` and `prior` are.
+    /// As the checkpoint said; the retriever knows better what `question_encoder`, `n_docs` and `prior` are.
     config: Arc<RagConfig>,
     generation: GenerationConfig,
     sequence_decoding: SequenceDecoding,
@@ -91,9 +93,15 @@ impl Rag {
         &self.tokenizer
     }
 
-    /// The configuration that a checkpoint of this model has, with the `n_docs` and `prior` of its retriever.
+    /// The configuration that a checkpoint of this model has, with the encoder of questions, `n_docs` and `prior` of its
+    /// retriever.
     pub fn config(&self) -> RagConfig {
+        let encoder = self.retriever.question_encoder().text_encoder();
         RagConfig {
+            question_encoder: encoder.map_or_else(
+                || self.config.question_encoder.clone(),
+                |encoder| encoder.config.clone(),
+            ),
             n_docs: self.retriever.n_docs(),
             prior: self.retriever.prior(),
             ..RagConfig::clone(&self.config)
