@@ -769,7 +769,7 @@ fn weights_that_are_not_numbers_give_no_answer() {
         "NaN"
     );
     let generator = sound.generator().clone().map(&mut Spoil);
-    let rag = sound.with_generator(generator);
+    let rag = sound.with_generator(generator).unwrap();
     for model in MODELS {
         refuses!(
             rag.clone().with_model(model).ask(QUESTIONS[0]),

@@ -37,8 +37,6 @@ pub struct Rag {
     config: Arc<RagConfig>,
     generation: GenerationConfig,
     sequence_decoding: SequenceDecoding,
-    /// That of the generator's weights.
-    precision: Precision,
 }
 
 impl Rag {
@@ -79,7 +77,6 @@ impl Rag {
             config: Arc::new(config),
             generation,
             sequence_decoding: SequenceDecoding::default(),
-            precision: Precision::default(),
         })
     }
 
@@ -125,7 +122,7 @@ impl Rag {
 
     /// The format of the generator's matrix products.
     pub fn precision(&self) -> Precision {
-        self.precision
+        self.generator.precision()
     }
 
     /// Sets how answers are decoded. The model's special tokens stay where `generation` names none.
@@ -171,11 +168,14 @@ impl Rag {
         self
     }
 
-    /// Replaces the generator by one of the same family, sizes and precision: what training made of it, say.
-    #[must_use]
-    pub fn with_generator(mut self, generator: Generator) -> Self {
+    /// Replaces the generator by another of the same configuration, such as the same after training.
+    ///
+    /// # Errors
+    /// [`rag_core::Error::Vocabulary`] where it does not have the tokenizer's vocabulary.
+    pub fn with_generator(mut self, generator: Generator) -> Result<Self> {
+        self.tokenizer.fits(generator.vocabulary())?;
         self.generator = Arc::new(generator);
-        self
+        Ok(self)
     }
 
     /// Computes the generator's matrix products in `precision`, and stores its matrices so: half the
@@ -185,22 +185,21 @@ impl Rag {
     /// Those of [`Generator::with_precision`]; [`rag_core::Error::Config`] where the weights are rounded to another
     /// precision already.
     pub fn with_precision(mut self, precision: Precision) -> Result<Self> {
-        if precision == self.precision {
+        let stored = self.precision();
+        if precision == stored {
             return Ok(self);
         }
-        if self.precision != Precision::F32 {
+        if stored != Precision::F32 {
             return Err(Error::Core(rag_core::Error::Config {
                 field: "precision".into(),
                 found: format!("{precision:?}"),
                 expected: format!(
-                    "{:?}, which the weights are rounded to; load the model anew for another",
-                    self.precision
+                    "{stored:?}, which the weights are rounded to; load the model anew for another"
                 ),
             }));
         }
         let generator = Arc::unwrap_or_clone(self.generator);
         self.generator = Arc::new(generator.with_precision(precision)?);
-        self.precision = precision;
         Ok(self)
     }
 
@@ -414,7 +413,7 @@ impl Rag {
             &contexts,
             &scores,
             &self.config.generator,
-            self.precision,
+            self.precision(),
         ))
     }
 

@@ -83,7 +83,7 @@ fn adapted(lora: &Lora, rag: Rag) -> Rag {
     let question = question.with_encoder(question.encoder.clone().map(&mut fill));
     rag.retriever = rag.retriever.clone().with_question_encoder(question);
     let generator = rag.generator().clone().map(&mut fill);
-    rag.with_generator(generator)
+    rag.with_generator(generator).unwrap()
 }
 
 fn ids(rows: &[Vec<i64>], device: &Device) -> Tensor<2, Int> {

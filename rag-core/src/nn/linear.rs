@@ -74,6 +74,14 @@ impl Linear {
         self.packed.is_none().then(|| self.weight.val())
     }
 
+    /// The format of the weight: packed, or as it is stored.
+    pub fn precision(&self) -> Precision {
+        match &self.packed {
+            Some(packed) => packed.precision(),
+            None => Precision::of(&self.weight.val()),
+        }
+    }
+
     /// Packs the weight for answering in bf16 or int8, where it is on the CPU. It is unpacked, as it was
     /// rounded, for whoever asks for it, to save it, say, and then stays in memory too. A weight that is
     /// changed is multiplied itself.

@@ -33,6 +33,14 @@ impl Packed {
         })
     }
 
+    /// The format of the weights.
+    pub fn precision(&self) -> Precision {
+        match self.weights.format() {
+            Format::Bf16 => Precision::Bf16,
+            Format::Int8 => Precision::Int8,
+        }
+    }
+
     /// Says which parameter this is multiplied instead of.
     pub fn stands_for(&self, weight: &Tensor<2>) {
         if let Some(memory) = shared_memory(weight.clone()) {

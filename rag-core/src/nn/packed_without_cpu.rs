@@ -29,6 +29,10 @@ impl Packed {
         match *up {}
     }
 
+    pub fn precision(&self) -> Precision {
+        match *self {}
+    }
+
     pub fn unpacked(&self, _: &Device) -> Tensor<2> {
         match *self {}
     }

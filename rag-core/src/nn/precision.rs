@@ -2,7 +2,7 @@ use std::str::FromStr;
 
 use burn::{
     module::{Module, ModuleMapper, Param},
-    tensor::{Device, FloatDType, Tensor},
+    tensor::{DType, Device, FloatDType, Tensor},
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,15 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// The format that a tensor is stored in: f32 for any but the two of 16 bits.
+    pub fn of<const D: usize>(tensor: &Tensor<D>) -> Self {
+        match tensor.dtype() {
+            DType::BF16 => Self::Bf16,
+            DType::F16 => Self::F16,
+            _ => Self::F32,
+        }
+    }
+
     /// Casts one operand of a matrix product.
     pub fn cast<const D: usize>(self, tensor: Tensor<D>) -> Tensor<D> {
         tensor.cast(FloatDType::from(self))

@@ -139,6 +139,15 @@ impl Head {
         (embeddings, self)
     }
 
+    /// The format of the weights that make the logits: packed, or as they are stored.
+    pub fn precision(&self, embeddings: &Embedding) -> Precision {
+        match (&self.lm_head, &self.packed) {
+            (Some(own), _) => own.precision(),
+            (None, Some(packed)) => packed.precision(),
+            (None, None) => Precision::of(&embeddings.weight.val()),
+        }
+    }
+
     fn tied(&self, embeddings: &Embedding, states: Tensor<3>, precision: Precision) -> Tensor<3> {
         match &self.packed {
             Some(packed) if packed.serves(&states, &embeddings.weight) => {

@@ -210,6 +210,12 @@ impl Generator {
         embeddings.weight.lazy_shape().dims::<2>()[0]
     }
 
+    /// The format that the matrices are stored in, or packed to.
+    pub fn precision(&self) -> Precision {
+        let (head, embeddings) = self.model().head();
+        head.precision(embeddings)
+    }
+
     /// Where the parameters are.
     pub fn device(&self) -> Device {
         let (_, embeddings) = self.model().head();

@@ -157,6 +157,7 @@ pub fn merge(mut rag: Rag) -> Rag {
     }
     let generator = dense(rag.generator().clone());
     rag.with_generator(generator)
+        .expect("merging leaves the vocabulary as it is")
 }
 
 /// How many of a model's parameters train, and how many there are with them.

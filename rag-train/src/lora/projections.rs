@@ -94,7 +94,7 @@ impl Part {
         match self {
             Self::Generator => {
                 let generator = rag.generator().clone().apply_reparameterization(attach);
-                rag = rag.with_generator(generator);
+                rag = rag.with_generator(generator)?;
             }
             Self::QuestionEncoder => {
                 let question = rag.retriever.question_text_encoder()?;

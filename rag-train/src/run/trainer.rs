@@ -138,7 +138,7 @@ impl Trainer {
             Some(prior) => retriever.with_prior(prior),
             None => retriever.without_prior(),
         };
-        self.rag = self.rag.clone().with_generator(learnt.generator);
+        self.rag = self.rag.clone().with_generator(learnt.generator)?;
         Ok(())
     }
 

@@ -124,6 +124,13 @@ fn special(
                 true => keys.dimension("embedding_length")? / heads.queries,
                 false => heads.size,
             };
+            if scalar == 0 {
+                return Err(GgufError::metadata(
+                    "attention.head_count",
+                    "at most as many heads as the width of the model",
+                    heads.queries.to_string(),
+                ));
+            }
             set("query_pre_attn_scalar", scalar.into());
             for name in ["attn_logit_softcapping", "final_logit_softcapping"] {
                 set(name, number(name)?.into());

@@ -9,10 +9,11 @@ type Result<T> = std::result::Result<T, GgufError>;
 
 /// The tensors under transformers' names. Those that transformers computes from the configuration are left out.
 pub(super) fn weights(container: &Container, architecture: Architecture) -> Result<Vec<Weight>> {
-    let heads = Heads::of(&Keys::new(container.metadata(), architecture))?;
+    let keys = Keys::new(container.metadata(), architecture);
+    let (heads, layers) = (Heads::of(&keys)?, keys.dimension("block_count")?);
     (container.descriptions())
         .filter(|found| !matches!(found, Ok(found) if found.name == rope::FACTORS))
-        .map(|found| weight(container, architecture, &found?, &heads))
+        .map(|found| weight(container, architecture, &found?, &heads, layers))
         .collect()
 }
 
@@ -22,6 +23,7 @@ fn weight(
     architecture: Architecture,
     found: &Description<'_>,
     heads: &Heads,
+    layers: usize,
 ) -> Result<Weight> {
     let unknown = || GgufError::UnknownTensor {
         tensor: found.name.to_owned(),
@@ -31,7 +33,7 @@ fn weight(
     if !matches!(suffix, "weight" | "bias") {
         return Err(unknown());
     }
-    let name = module(architecture, stem).ok_or_else(unknown)?;
+    let name = module(architecture, stem, layers).ok_or_else(unknown)?;
     let count = match stem.rsplit_once('.') {
         Some((_, "attn_q")) if architecture.interleaves_heads() => Some(heads.queries),
         Some((_, "attn_k")) if architecture.interleaves_heads() => Some(heads.keys),
@@ -65,8 +67,8 @@ fn rows_of_a_head(found: &Description<'_>, heads: usize) -> Result<usize> {
     Ok(rows / heads)
 }
 
-/// Transformers' name of a tensor, both without `.weight` or `.bias`.
-fn module(architecture: Architecture, name: &str) -> Option<String> {
+/// Transformers' name of a tensor, both without `.weight` or `.bias`, of a model with so many layers.
+fn module(architecture: Architecture, name: &str, layers: usize) -> Option<String> {
     let Some(rest) = name.strip_prefix("blk.") else {
         return Some(match name {
             "token_embd" => "model.embed_tokens".into(),
@@ -76,7 +78,11 @@ fn module(architecture: Architecture, name: &str) -> Option<String> {
         });
     };
     let (layer, name) = rest.split_once('.')?;
-    let layer: usize = layer.parse().ok()?;
+    let number: usize = layer.parse().ok()?;
+    // Another spelling of a number would be a second tensor of the same name.
+    if number >= layers || number.to_string() != layer {
+        return None;
+    }
     let module = match name {
         "attn_norm" => "input_layernorm",
         "attn_q" => "self_attn.q_proj",

@@ -61,6 +61,9 @@ const SPACE: &str = "▁";
 /// Longest piece of a SentencePiece model that is cut into all its pairs, in bytes.
 const LONGEST_PIECE: usize = 256;
 
+/// Merges a token of a vocabulary of pieces, at most: more would take memory out of proportion to the file.
+const MERGES_PER_TOKEN: usize = 16;
+
 /// Builds the tokenizer that the metadata describe.
 pub(super) fn tokenizer(metadata: Metadata<'_>) -> Result<GgufTokenizer> {
     let key = "tokenizer.ggml.model";
@@ -172,6 +175,16 @@ fn pieces(metadata: Metadata<'_>, vocabulary: &Vocabulary<'_>) -> Result<Tokeniz
                     .filter(|(left, right)| known(left) && known(right))
                     .map(|(left, right)| (id, left, right)),
             );
+            // Real vocabularies have about two.
+            if merges.len() > MERGES_PER_TOKEN * tokens.len() {
+                let expected = format!("at most {MERGES_PER_TOKEN} merges a token");
+                let found = format!("{} by token {id} of {}", merges.len(), tokens.len());
+                return Err(GgufError::metadata(
+                    "tokenizer.ggml.tokens",
+                    &expected,
+                    found,
+                ));
+            }
         }
     }
     // Stable: of equal scores the smaller id, of one piece the shorter left part.
