@@ -4,6 +4,9 @@
 /// The largest integer that a number is rounded to.
 pub const LARGEST: f32 = 127.0;
 
+/// Inputs of a weight at most. The sum of so many products of 127 and 127 is below 2³¹.
+pub const MOST_INPUTS: usize = i32::MAX as usize / (127 * 127);
+
 /// An integer from -127 to 127 as a kernel reads it.
 pub trait Integer: Copy + Send + Sync + 'static {
     /// Integer 0.

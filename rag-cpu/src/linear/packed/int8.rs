@@ -25,11 +25,8 @@ use super::{
 };
 use crate::{
     processor::Processor,
-    quantise::{Integer, quantise},
+    quantise::{Integer, MOST_INPUTS, quantise},
 };
-
-/// Inputs of a weight at most. So many products of 127 and 127 are below 2³¹.
-pub const MOST_INPUTS: usize = i32::MAX as usize / (127 * 127);
 
 /// Numbers that are worth rounding on another thread: about 10 µs.
 const WORTH_A_THREAD: usize = 1 << 16;
@@ -112,7 +109,9 @@ impl Int8Weights {
                 .for_each(|((quads, row), (scale, start))| {
                     *scale = quantised(processor, row, quads.as_flattened_mut());
                     let sum: i32 = quads.as_flattened().iter().copied().map(i32::from).sum();
-                    *start = -offset * sum;
+                    // It may be beyond an i32, and so may the sums that begin with it: both wrap, until the last product
+                    // brings the sums back.
+                    *start = sum.wrapping_mul(-offset);
                 });
         }
         Self {
