@@ -78,7 +78,7 @@ impl Layer for Bf16Weights {
             let per_panel = tiles_per_panel::<1>(&columns);
             let tiles = room(&mut memory, rows.div_ceil(PANEL_ROWS) * per_panel);
             pack_all::<1>(x, 0..rows, columns.clone(), false, tiles);
-            let output = output.from_column(columns.start);
+            let output = output.at_column(columns.start);
             let weights = &self.tiles[chunk_tiles(self.d_output, &columns)];
             let weights = (weights, 0..self.d_output);
             // SAFETY: `new` has found the matrix units available; the rest is the caller's promise, and elements are
@@ -103,7 +103,7 @@ impl Layer for Bf16Weights {
                 let weights = &self.tiles[chunk_tiles(self.d_output, &columns)];
                 let weights = &weights[panels.start * per_panel..panels.end * per_panel];
                 let x_tiles = &x_tiles[chunk_tiles(x.rows(), &columns)];
-                let output = output.from_column(columns.start);
+                let output = output.at_column(columns.start);
                 let left = (x_tiles, 0..x.rows());
                 let right = (weights, rows_of(&panels, self.d_output));
                 // SAFETY: `new` has found the matrix units available; the rest is the caller's promise, of these columns,

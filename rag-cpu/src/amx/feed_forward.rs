@@ -38,7 +38,7 @@ pub(crate) fn feed_forward<L: Layer>(
         );
         let raised = Matrix::new(&hidden, [rows.len(), d_hidden]);
         // SAFETY: `y` has room for all rows, and these are no other task's.
-        unsafe { down.multiply_rows(raised, output.from_row(rows.start)) };
+        unsafe { down.multiply_rows(raised, output.at_row(rows.start)) };
         HIDDEN.set(hidden);
     });
     // SAFETY: `output` has made room for so many elements, and all of them have been written.

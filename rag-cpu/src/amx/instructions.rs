@@ -76,7 +76,7 @@ pub(super) unsafe fn release() {
 macro_rules! tiled {
     ($left:ident, $right:ident, $sums:ident, $tiles:literal, $($instruction:expr),+ $(,)?) => {{
         assert!(
-            $left.len() == $right.len() && $left.len() % $tiles == 0 && !$left.is_empty(),
+            $left.len() == $right.len() && $left.len().is_multiple_of($tiles) && !$left.is_empty(),
             "panels of as many tiles"
         );
         asm!(

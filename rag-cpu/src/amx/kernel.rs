@@ -36,13 +36,13 @@ unsafe impl Sync for Output<'_> {}
 
 impl Output<'_> {
     /// The same from this row on.
-    pub fn from_row(self, row: usize) -> Self {
+    pub fn at_row(self, row: usize) -> Self {
         let y = self.y.wrapping_add(row * self.stride);
         Self { y, ..self }
     }
 
     /// The same for the inner columns from here on: they are added to the sums of those before.
-    pub fn from_column(self, column: usize) -> Self {
+    pub fn at_column(self, column: usize) -> Self {
         let initial = match column {
             0 => self.initial,
             _ => Initial::Previous,

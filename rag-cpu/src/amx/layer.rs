@@ -42,7 +42,7 @@ pub(crate) fn linear(layer: &impl Layer, x: Matrix<'_>, bias: &[f32]) -> Vec<f32
         unsafe { layer.multiply_few(x, output) };
     } else {
         share_rows(x.rows(), layer.rows_per_task()).for_each(|rows| {
-            let (x, output) = (x.row_range(rows.clone()), output.from_row(rows.start));
+            let (x, output) = (x.row_range(rows.clone()), output.at_row(rows.start));
             // SAFETY: `y` has room for all rows, and these are no other task's.
             unsafe { layer.multiply_rows(x, output) };
         });

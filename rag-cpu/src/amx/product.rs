@@ -55,7 +55,7 @@ pub(crate) unsafe fn write(
     };
     let mut memory = SHARED_TILES.take();
     for columns in chunks(inner) {
-        let output = output.from_column(columns.start);
+        let output = output.at_column(columns.start);
         let per_panel = tiles_per_panel::<3>(&columns);
         for row in (0..smaller.rows()).step_by(SHARED_ROWS) {
             let shared = row..smaller.rows().min(row + SHARED_ROWS);
