@@ -37,7 +37,9 @@ fn rag() -> Rag {
         });
     let encoder = context_encoder_with(config.question_encoder.clone(), 7);
     let passages = (0..PASSAGES)
-        .map(|i| Passage::new(i.to_string(), "rain", "the city").with("year", 1990 + (i % 30) as i64))
+        .map(|i| {
+            Passage::new(i.to_string(), "rain", "the city").with("year", 1990 + (i % 30) as i64)
+        })
         .collect();
     let knowledge = build_knowledge_base(passages, &encoder, Storage::F32, |_| ()).unwrap();
     Rag::new(
