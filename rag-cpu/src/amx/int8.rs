@@ -163,10 +163,7 @@ fn pack(matrix: Matrix<'_>, tiles: &mut [Tile], scales: &mut [f32]) {
         match scales.get_mut(row) {
             Some(scale) => {
                 let numbers = &matrix.elements[row * row_stride..][..matrix.columns()];
-                *scale = Processor::Amx.run(
-                    #[inline(always)]
-                    || quantise(numbers, &mut integers),
-                );
+                *scale = quantise(Processor::Amx, numbers, &mut integers);
             }
             None => integers.fill(0),
         }
