@@ -2,6 +2,7 @@
 
 use super::{
     available::available,
+    instructions::Bf16,
     kernel::Output,
     scratch::{OWN_TILES, room},
     tile::{PANEL_ROWS, TILE_COLUMNS, pack, pack_all, tiles_per_panel},
@@ -51,20 +52,21 @@ pub(crate) fn attend<const P: usize>(
         let output = |y, stride| Output {
             y,
             stride,
+            scales: None,
             initial: Initial::Zero,
             transposed: false,
         };
         pack::<P>(queries, first..length, 0..d, false, query_tiles);
         let (left, right) = ((&*query_tiles, 0..count), (&*key_tiles, 0..memory));
         // SAFETY: the matrix units are available; the scores have room for a row of whole tiles of keys for each query.
-        unsafe { output(scores.as_mut_ptr(), row).multiply::<P>(left, right, of_d) };
+        unsafe { output(scores.as_mut_ptr(), row).multiply::<Bf16<P>>(left, right, of_d) };
         weigh(first, scores);
         let weights = Matrix::new(scores, [count, row]);
         pack::<P>(weights, 0..count, 0..row, false, weight_tiles);
         let (left, right) = ((&*weight_tiles, 0..count), (&*value_tiles, 0..d));
         let y = y[first * stride..].as_mut_ptr();
         // SAFETY: the matrix units are available; `y` has been checked to have room for `d` elements of each query.
-        unsafe { output(y, stride).multiply::<P>(left, right, of_memory) };
+        unsafe { output(y, stride).multiply::<Bf16<P>>(left, right, of_memory) };
     }
     OWN_TILES.set(tiles);
 }

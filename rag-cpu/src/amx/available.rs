@@ -11,6 +11,11 @@ pub(crate) fn available() -> bool {
     *AVAILABLE
 }
 
+/// Whether the matrix units, which are [`available`], multiply int8 too.
+pub(crate) fn int8_available() -> bool {
+    available() && (!units() || has(AMX_INT8))
+}
+
 /// Whether the instructions on tile registers are emulated.
 #[cfg(test)]
 pub(super) fn emulated() -> bool {
@@ -22,21 +27,22 @@ fn vectors() -> bool {
     is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")
 }
 
-/// Whether the processor has tile registers for bf16 and int8, the system saves them, and lends them to this process.
+/// Whether the processor has tile registers for bf16, the system saves them, and lends them to this process.
 fn units() -> bool {
-    static UNITS: LazyLock<bool> = LazyLock::new(|| present() && saved() && lent());
+    static UNITS: LazyLock<bool> = LazyLock::new(|| has(AMX_TILE | AMX_BF16) && saved() && lent());
     *UNITS
 }
 
-/// CPUID's bits AMX-BF16, AMX-TILE and AMX-INT8 (leaf 7, EDX).
+/// Bits of CPUID's leaf 7, EDX.
+const AMX_BF16: u32 = 1 << 22;
+const AMX_TILE: u32 = 1 << 24;
+const AMX_INT8: u32 = 1 << 25;
+
+/// Whether CPUID's leaf 7 has all these bits in EDX.
 #[allow(unused_unsafe)]
-fn present() -> bool {
-    const AMX_BF16: u32 = 1 << 22;
-    const AMX_TILE: u32 = 1 << 24;
-    const AMX_INT8: u32 = 1 << 25;
-    const ALL: u32 = AMX_BF16 | AMX_TILE | AMX_INT8;
+fn has(bits: u32) -> bool {
     // SAFETY: every x86-64 has CPUID, and leaf 0 says whether it has leaf 7.
-    unsafe { __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & ALL == ALL }
+    unsafe { __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & bits == bits }
 }
 
 /// Whether the system saves tile registers when threads take turns: bits `XTILECFG` and `XTILEDATA` of XCR0.

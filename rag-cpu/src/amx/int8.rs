@@ -1,28 +1,34 @@
 //! Weights of a linear layer in int8, packed once: products of integers from -127 to 127, with exact sums in i32, times the
 //! scales of the row and of the output.
-
-use std::ops::Range;
+//!
+//! A tile of the left operand has 64 consecutive inputs of 16 rows. A tile of the right operand is such a tile transposed as
+//! groups of four inputs: 16 outputs of each group.
 
 use rayon::prelude::*;
 
 use super::{
-    available::available,
-    kernel::{Sums, multiply_integers},
+    available::int8_available,
+    instructions::Int8,
+    kernel::{Output, Scales},
+    layer::{Layer, rows_of, share_weights},
+    scratch::{OWN_TILES, SHARED_TILES, room},
     tile::{PANEL_ROWS, TILE_ROWS, Tile},
-    weights::{ROWS_TO_SHARE_WEIGHTS, shares},
 };
-use crate::{processor::Processor, quantise::quantise};
+use crate::{
+    matrix::Matrix,
+    processor::Processor,
+    quantise::{MOST_INPUTS, quantise},
+};
 
-/// Columns of a matrix that its tiles hold: rows of 64 bytes.
+/// Columns of a matrix that its tiles hold: the bytes of a row.
 const TILE_COLUMNS: usize = 4 * TILE_ROWS;
 
-/// Rows of a task: packed, they stay in the second-level cache.
-const PACKED_ROWS_PER_TASK: usize = 256;
+/// Bytes of a task's packed rows at most: with a panel of the weights they stay in the second-level cache.
+const PACKED_BYTES_PER_TASK: usize = 768 << 10;
 
-/// Inputs of a weight at most. So many products of 127 and 127 are below 2³¹.
-const MOST_INPUTS: usize = i32::MAX as usize / (127 * 127);
-
-/// Weights `[d_output, d_input]`.
+/// Weights `[d_output, d_input]` in int8.
+///
+/// A panel has all inputs, so that sums are only stored when they are complete.
 pub(crate) struct Int8Weights {
     tiles: Vec<Tile>,
     /// Of each output.
@@ -30,114 +36,34 @@ pub(crate) struct Int8Weights {
     d_input: usize,
 }
 
-/// Rows of integers in panels, and the scale of each row.
-struct Packed {
-    tiles: Vec<Tile>,
-    scales: Vec<f32>,
-}
-
 impl Int8Weights {
-    /// Rounds and packs `weight`, row after row, where the matrix units are [`available`].
-    pub fn new(processor: Processor, weight: &[f32], d_input: usize) -> Self {
-        assert!(available(), "there are no matrix units");
+    /// Rounds and packs weights, where the matrix units are [`available`](int8_available) for int8.
+    ///
+    /// # Panics
+    /// With no inputs, or more than [`MOST_INPUTS`], whose sums may not be an i32.
+    pub fn new(weight: Matrix<'_>) -> Self {
+        assert!(int8_available(), "there are no matrix units for int8");
+        let (d_output, d_input) = (weight.rows(), weight.columns());
+        assert!(d_input > 0, "weights have inputs");
         assert!(
-            (1..=MOST_INPUTS).contains(&d_input),
-            "{d_input} inputs, of 1 to {MOST_INPUTS}"
+            d_input <= MOST_INPUTS,
+            "{d_input} inputs are too many for sums in i32"
         );
-        let Packed { mut tiles, scales } = pack(processor, weight, d_input);
-        tiles.par_iter_mut().for_each(transpose);
+        let mut tiles = Vec::new();
+        room(
+            &mut tiles,
+            d_output.div_ceil(PANEL_ROWS) * tiles_per_panel(d_input),
+        );
+        let mut scales = vec![0.0; d_output];
+        pack_all(weight, &mut tiles, &mut scales);
+        tiles.par_iter_mut().for_each(|tile| {
+            // SAFETY: `int8_available` has found AVX-512 F and BW.
+            unsafe { tile.transpose() };
+        });
         Self {
             tiles,
             scales,
             d_input,
-        }
-    }
-
-    /// `x Wᵀ + bias`, `[rows, d_input]` to `[rows, d_output]`.
-    pub fn multiply(&self, processor: Processor, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-        let (rows, d_output) = (x.len() / self.d_input, self.scales.len());
-        assert_eq!(x.len(), rows * self.d_input, "whole rows");
-        if let Some(bias) = bias {
-            assert_eq!(bias.len(), d_output, "a number for each output");
-        }
-        let mut y = vec![0.0; rows * d_output];
-        if rows <= ROWS_TO_SHARE_WEIGHTS {
-            let x = pack(processor, x, self.d_input);
-            let panels = d_output.div_ceil(PANEL_ROWS);
-            let tasks = panels.min(4 * rayon::current_num_threads());
-            let parts: Vec<_> = (0..tasks)
-                .into_par_iter()
-                .map(|i| {
-                    let panels = i * panels / tasks..(i + 1) * panels / tasks;
-                    let outputs = panels.start * PANEL_ROWS..d_output.min(panels.end * PANEL_ROWS);
-                    let mut part = vec![0.0; rows * outputs.len()];
-                    self.multiply_packed(&x, outputs.clone(), bias, &mut part);
-                    (outputs, part)
-                })
-                .collect();
-            for (outputs, part) in parts {
-                let rows = y.chunks_exact_mut(d_output);
-                for (y, part) in rows.zip(part.chunks_exact(outputs.len())) {
-                    y[outputs.clone()].copy_from_slice(part);
-                }
-            }
-        } else {
-            let mut rest = &mut y[..];
-            let tasks: Vec<_> = shares(rows, PACKED_ROWS_PER_TASK)
-                .collect::<Vec<_>>()
-                .into_iter()
-                .map(|rows| {
-                    let (y, others) = std::mem::take(&mut rest).split_at_mut(rows.len() * d_output);
-                    rest = others;
-                    (rows, y)
-                })
-                .collect();
-            tasks.into_par_iter().for_each(|(rows, y)| {
-                let x = &x[rows.start * self.d_input..rows.end * self.d_input];
-                let x = pack(processor, x, self.d_input);
-                self.multiply_packed(&x, 0..d_output, bias, y);
-            });
-        }
-        y
-    }
-
-    /// Computes some outputs, whose first is that of a panel, of all rows of `x` on this thread: `y` is `[rows, outputs]`.
-    fn multiply_packed(
-        &self,
-        x: &Packed,
-        outputs: Range<usize>,
-        bias: Option<&[f32]>,
-        y: &mut [f32],
-    ) {
-        let per_panel = tiles_per_panel(self.d_input);
-        let panels = outputs.start / PANEL_ROWS..outputs.end.div_ceil(PANEL_ROWS);
-        let weights = &self.tiles[panels.start * per_panel..panels.end * per_panel];
-        let scales = &self.scales[outputs.clone()];
-        let bias = bias.map(|bias| &bias[outputs.clone()]);
-        // SAFETY: `new` has found the matrix units available, and AVX-512 with them.
-        unsafe {
-            multiply_integers(
-                &x.tiles,
-                weights,
-                per_panel,
-                #[inline(always)]
-                |[row, column]: [usize; 2], sums: &Sums| {
-                    let first_column = column * PANEL_ROWS;
-                    let rows = y.chunks_exact_mut(outputs.len()).zip(&x.scales);
-                    let rows = rows.skip(row * PANEL_ROWS).zip(&sums.0);
-                    for ((y, row_scale), sums) in rows {
-                        let y = y[first_column..].iter_mut();
-                        for ((y, sum), scale) in y.zip(sums).zip(&scales[first_column..]) {
-                            *y = sum.to_bits().cast_signed() as f32 * (row_scale * scale);
-                        }
-                    }
-                },
-            );
-        }
-        if let Some(bias) = bias {
-            for y in y.chunks_exact_mut(outputs.len()) {
-                y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
-            }
         }
     }
 
@@ -149,11 +75,66 @@ impl Int8Weights {
             let half = output % PANEL_ROWS / TILE_ROWS;
             (0..self.d_input).map(move |input| {
                 let (step, within) = (input / TILE_COLUMNS, input % TILE_COLUMNS);
-                let quad = tiles[2 * step + half].0[within / 4][output % TILE_ROWS];
-                f32::from(quad.to_le_bytes()[within % 4] as i8) * scale
+                let group = tiles[2 * step + half].0[within / 4][output % TILE_ROWS];
+                f32::from(group.to_le_bytes()[within % 4].cast_signed()) * scale
             })
         });
         numbers.collect()
+    }
+
+    /// The same output, of sums that are multiplied with these scales of rows and with those of the weights.
+    fn scaled<'a>(&'a self, output: Output<'a>, rows: &'a [f32]) -> Output<'a> {
+        let columns = &self.scales[..];
+        Output {
+            scales: Some(Scales { rows, columns }),
+            ..output
+        }
+    }
+}
+
+impl Layer for Int8Weights {
+    fn shape(&self) -> [usize; 2] {
+        [self.scales.len(), self.d_input]
+    }
+
+    fn rows_per_task(&self) -> usize {
+        let bytes_per_row = self.d_input.next_multiple_of(TILE_COLUMNS);
+        (PACKED_BYTES_PER_TASK / bytes_per_row).max(2 * PANEL_ROWS)
+    }
+
+    unsafe fn multiply_rows(&self, x: Matrix<'_>, output: Output<'_>) {
+        let (rows, per_panel) = (x.rows(), tiles_per_panel(self.d_input));
+        let mut memory = OWN_TILES.take();
+        let tiles = room(&mut memory, rows.div_ceil(PANEL_ROWS) * per_panel);
+        let mut row_scales = vec![0.0; rows];
+        let panels = tiles.chunks_exact_mut(per_panel);
+        let panels = panels.zip(row_scales.chunks_mut(PANEL_ROWS));
+        for (i, (tiles, scales)) in panels.enumerate() {
+            pack(x.row_range(i * PANEL_ROWS..rows), tiles, scales);
+        }
+        let output = self.scaled(output, &row_scales);
+        let weights = (&self.tiles[..], 0..self.scales.len());
+        // SAFETY: `new` has found the matrix units available; the rest is the caller's promise, and there is a scale for each
+        // row and each output.
+        unsafe { output.multiply::<Int8>((tiles, 0..rows), weights, per_panel) };
+        OWN_TILES.set(memory);
+    }
+
+    unsafe fn multiply_few(&self, x: Matrix<'_>, output: Output<'_>) {
+        let (rows, per_panel) = (x.rows(), tiles_per_panel(self.d_input));
+        let mut memory = SHARED_TILES.take();
+        let tiles = room(&mut memory, rows.div_ceil(PANEL_ROWS) * per_panel);
+        let mut row_scales = vec![0.0; rows];
+        pack_all(x, tiles, &mut row_scales);
+        let (tiles, output) = (&*tiles, self.scaled(output, &row_scales));
+        share_weights(self.scales.len()).for_each(|panels| {
+            let weights = &self.tiles[panels.start * per_panel..panels.end * per_panel];
+            let right = (weights, rows_of(&panels, self.scales.len()));
+            // SAFETY: `new` has found the matrix units available; the rest is the caller's promise, of these columns, which are
+            // no other task's, and there is a scale for each row and each output.
+            unsafe { output.multiply::<Int8>((tiles, 0..rows), right, per_panel) };
+        });
+        SHARED_TILES.set(memory);
     }
 }
 
@@ -162,45 +143,34 @@ fn tiles_per_panel(columns: usize) -> usize {
     2 * columns.div_ceil(TILE_COLUMNS)
 }
 
-/// Rounds rows of `width` numbers, and packs them as the left operand.
-fn pack(processor: Processor, numbers: &[f32], width: usize) -> Packed {
-    let rows = numbers.len() / width;
-    let per_panel = tiles_per_panel(width);
-    let mut tiles = vec![Tile::ZEROS; rows.div_ceil(PANEL_ROWS) * per_panel];
-    let mut scales = vec![0.0; rows];
-    let panels = tiles.par_chunks_exact_mut(per_panel);
-    let panels = panels.zip(numbers.par_chunks(PANEL_ROWS * width));
+/// Packs all rows on all threads.
+fn pack_all(matrix: Matrix<'_>, tiles: &mut [Tile], scales: &mut [f32]) {
+    let panels = tiles.par_chunks_exact_mut(tiles_per_panel(matrix.columns()));
     let panels = panels.zip(scales.par_chunks_mut(PANEL_ROWS));
-    let integers = || vec![0_i8; per_panel / 2 * TILE_COLUMNS];
-    panels.for_each_init(integers, |integers, ((tiles, rows), scales)| {
-        for (row, (numbers, scale)) in rows.chunks_exact(width).zip(scales).enumerate() {
-            *scale = processor.run(
-                #[inline(always)]
-                || quantise(numbers, integers),
-            );
-            for (tiles, integers) in tiles.chunks_exact_mut(2).zip(integers.as_chunks().0) {
-                tiles[row / TILE_ROWS].0[row % TILE_ROWS] = quads(integers);
-            }
-        }
+    panels.enumerate().for_each(|(i, (tiles, scales))| {
+        let rows = i * PANEL_ROWS..matrix.rows();
+        pack(matrix.row_range(rows), tiles, scales);
     });
-    Packed { tiles, scales }
 }
 
-/// The integers of a row of a tile, four in each number.
-#[inline(always)]
-fn quads(integers: &[i8; TILE_COLUMNS]) -> [u32; TILE_ROWS] {
-    std::array::from_fn(|i| {
-        let four: [i8; 4] = std::array::from_fn(|j| integers[4 * i + j]);
-        u32::from_le_bytes(four.map(i8::cast_unsigned))
-    })
-}
-
-/// Turns a tile of the left operand into one of the right.
-fn transpose(tile: &mut Tile) {
-    let before = *tile;
-    for (i, row) in tile.0.iter_mut().enumerate() {
-        for (j, quad) in row.iter_mut().enumerate() {
-            *quad = before.0[j][i];
+/// Rounds the first panel of these rows, and packs it as the left operand, with zeros where rows or columns end. There is a
+/// scale for each row that the matrix has.
+fn pack(matrix: Matrix<'_>, tiles: &mut [Tile], scales: &mut [f32]) {
+    let [row_stride, column_stride] = matrix.strides;
+    assert_eq!(column_stride, 1, "rows without gaps");
+    let mut integers = vec![0_i8; matrix.columns().next_multiple_of(TILE_COLUMNS)];
+    for row in 0..PANEL_ROWS {
+        match scales.get_mut(row) {
+            Some(scale) => {
+                let numbers = &matrix.elements[row * row_stride..][..matrix.columns()];
+                *scale = quantise(Processor::Amx, numbers, &mut integers);
+            }
+            None => integers.fill(0),
+        }
+        let integers = integers.chunks_exact(TILE_COLUMNS);
+        for (tiles, integers) in tiles.chunks_exact_mut(2).zip(integers) {
+            let row = &mut tiles[row / TILE_ROWS].0[row % TILE_ROWS];
+            bytemuck::cast_slice_mut(row).copy_from_slice(integers);
         }
     }
 }

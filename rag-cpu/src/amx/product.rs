@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::{
     available::available,
+    instructions::Bf16,
     kernel::Output,
     scratch::{OWN_TILES, SHARED_TILES, chunks, room},
     tile::{PANEL_ROWS, pack, pack_all, tiles_per_panel},
@@ -48,6 +49,7 @@ pub(crate) unsafe fn write(
     let output = Output {
         y,
         stride,
+        scales: None,
         initial,
         transposed,
     };
@@ -76,7 +78,7 @@ pub(crate) unsafe fn write(
                     let right = (right, shared.clone());
                     // SAFETY: the matrix units are available; the rest is the caller's promise, of these rows (or, if it is
                     // transposed, columns), which are no other task's; elements are initialised by the first chunk.
-                    unsafe { output.multiply::<3>((left, rows), right, per_panel) };
+                    unsafe { output.multiply::<Bf16<3>>((left, rows), right, per_panel) };
                     OWN_TILES.set(memory);
                 });
         }

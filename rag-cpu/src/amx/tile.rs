@@ -17,13 +17,28 @@ pub(super) const TILE_COLUMNS: usize = 2 * TILE_ROWS;
 /// Rows of either matrix that are multiplied at once: two tiles of each.
 pub(crate) const PANEL_ROWS: usize = 2 * TILE_ROWS;
 
-/// What a tile register holds: 16 rows of 16 pairs of bf16.
+/// What a tile register holds: 16 rows of 16 pairs of bf16, or of 16 groups of four int8.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Tile(pub [[u32; TILE_ROWS]; TILE_ROWS]);
 
 impl Tile {
     pub const ZEROS: Self = Self([[0; TILE_ROWS]; TILE_ROWS]);
+
+    /// Makes a tile of the right operand from one of the left, or the other way.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub fn transpose(&mut self) {
+        let mut rows = [_mm512_setzero_si512(); TILE_ROWS];
+        for i in 0..TILE_ROWS {
+            // SAFETY: a row of a tile is 64 bytes, and aligned to 64, as a tile is.
+            rows[i] = unsafe { _mm512_load_si512(self.0[i].as_ptr().cast()) };
+        }
+        transpose(&mut rows);
+        for i in 0..TILE_ROWS {
+            // SAFETY: a row of a tile is 64 bytes, and aligned to 64, as a tile is.
+            unsafe { _mm512_store_si512(self.0[i].as_mut_ptr().cast(), rows[i]) };
+        }
+    }
 }
 
 /// Tiles of a panel of these columns, of numbers in `P` parts.
@@ -104,16 +119,7 @@ fn pack_tiles<const P: usize>(block: Matrix<'_>, right: bool, tiles: &mut [Tile]
     }
     if row_major == right {
         for tile in tiles.iter_mut().step_by(2).take(P) {
-            let mut rows = [_mm512_setzero_si512(); TILE_ROWS];
-            for i in 0..TILE_ROWS {
-                // SAFETY: a row of a tile is 64 bytes, and aligned to 64, as a tile is.
-                rows[i] = unsafe { _mm512_load_si512(tile.0[i].as_ptr().cast()) };
-            }
-            transpose(&mut rows);
-            for i in 0..TILE_ROWS {
-                // SAFETY: a row of a tile is 64 bytes, and aligned to 64, as a tile is.
-                unsafe { _mm512_store_si512(tile.0[i].as_mut_ptr().cast(), rows[i]) };
-            }
+            tile.transpose();
         }
     }
 }

@@ -25,11 +25,8 @@ use super::{
 };
 use crate::{
     processor::Processor,
-    quantise::{Integer, quantise},
+    quantise::{Integer, MOST_INPUTS, quantise},
 };
-
-/// Inputs of a weight at most. So many products of 127 and 127 are below 2³¹.
-pub const MOST_INPUTS: usize = i32::MAX as usize / (127 * 127);
 
 /// Numbers that are worth rounding on another thread: about 10 µs.
 const WORTH_A_THREAD: usize = 1 << 16;
@@ -110,7 +107,7 @@ impl Int8Weights {
             let outputs = scales.par_iter_mut().zip(&mut starts);
             rows.zip(outputs)
                 .for_each(|((quads, row), (scale, start))| {
-                    *scale = quantised(processor, row, quads.as_flattened_mut());
+                    *scale = quantise(processor, row, quads.as_flattened_mut());
                     let sum: i32 = quads.as_flattened().iter().copied().map(i32::from).sum();
                     // Sums of unsigned products wrap, as this does; what is left in the end fits.
                     *start = sum.wrapping_mul(-offset);
@@ -205,7 +202,7 @@ impl Int8Weights {
         let each = integers.par_chunks_mut(stride).zip(&mut row_scales);
         let each = each.zip(x.par_chunks(self.d_input));
         each.with_min_len(WORTH_A_THREAD.div_ceil(stride))
-            .for_each(|((integers, scale), x)| *scale = quantised(processor, x, integers));
+            .for_each(|((integers, scale), x)| *scale = quantise(processor, x, integers));
         let x = Rows::new(&integers, rows, stride);
         let sums = Scaled {
             row_scales: &row_scales,
@@ -236,14 +233,6 @@ impl Int8Weights {
         let integers = rows.flat_map(|row| row[..self.d_input].iter().copied().map(f32::from));
         (integers.collect(), &self.scales)
     }
-}
-
-/// [`quantise`] with the processor's vectors.
-fn quantised<I: Integer>(processor: Processor, numbers: &[f32], integers: &mut [I]) -> f32 {
-    processor.run(
-        #[inline(always)]
-        || quantise(numbers, integers),
-    )
 }
 
 /// Sums that stand for numbers when they are multiplied with two scales.

@@ -13,6 +13,8 @@ mod product;
 mod rounding;
 #[cfg(test)]
 mod tests;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tiles_tests;
 
 use std::{fmt, sync::Arc};
 
@@ -51,7 +53,7 @@ fn choose(processor: Processor, format: Format) -> Layout {
         Format::Bf16 if processor == Processor::Amx => Layout::Tiles,
         Format::Bf16 => Layout::Bf16,
         #[cfg(target_arch = "x86_64")]
-        Format::Int8 if processor == Processor::Amx => Layout::Int8Tiles,
+        Format::Int8 if processor == Processor::Amx && amx::int8_available() => Layout::Int8Tiles,
         Format::Int8 => Layout::Int8,
     }
 }
@@ -65,7 +67,7 @@ pub struct PackedWeights {
 
 enum Packed {
     #[cfg(target_arch = "x86_64")]
-    Tiles(amx::Weights),
+    Tiles(amx::Bf16Weights),
     #[cfg(target_arch = "x86_64")]
     Int8Tiles(amx::Int8Weights),
     Bf16(Bf16Weights),
@@ -86,11 +88,12 @@ impl PackedWeights {
             #[cfg(target_arch = "x86_64")]
             Layout::Tiles => {
                 let weight = Matrix::new(weight, [d_output, d_input]);
-                Packed::Tiles(amx::Weights::new(weight))
+                Packed::Tiles(amx::Bf16Weights::new(weight))
             }
             #[cfg(target_arch = "x86_64")]
             Layout::Int8Tiles => {
-                Packed::Int8Tiles(amx::Int8Weights::new(processor, weight, d_input))
+                let weight = Matrix::new(weight, [d_output, d_input]);
+                Packed::Int8Tiles(amx::Int8Weights::new(weight))
             }
             Layout::Bf16 => Packed::Bf16(Bf16Weights::new(weight, d_output, d_input, processor)),
             Layout::Int8 => Packed::Int8(Int8Weights::new(weight, d_output, d_input, processor)),
@@ -125,22 +128,14 @@ impl PackedWeights {
         x: &Tensor<2>,
     ) -> Option<Tensor<2>> {
         #[cfg(target_arch = "x86_64")]
-        if let (Packed::Tiles(up), Packed::Tiles(down)) = (&up.packed, &down.packed) {
-            let [rows, d_input] = x.dims();
-            if rows <= amx::ROWS_TO_SHARE_WEIGHTS {
-                return None;
-            }
-            let x = elements(x.clone()).expect("packed weights are on the CPU");
-            let biases = biases.map(|bias| {
-                bias.map(|bias| elements(bias).expect("a bias is where its weights are"))
-            });
-            let biases = biases
-                .each_ref()
-                .map(|bias| bias.as_ref().map(slice).unwrap_or_default());
-            let x = Matrix::new(slice(&x), [rows, d_input]);
-            let y = amx::feed_forward(Processor::current(), [up, down], biases, x);
-            let d_output = y.len() / rows;
-            return Some(tensor(y, [rows, d_output]));
+        if x.dims()[0] > amx::ROWS_TO_SHARE_WEIGHTS {
+            return match (&up.packed, &down.packed) {
+                (Packed::Tiles(up), Packed::Tiles(down)) => Some(in_tiles([up, down], biases, x)),
+                (Packed::Int8Tiles(up), Packed::Int8Tiles(down)) => {
+                    Some(in_tiles([up, down], biases, x))
+                }
+                _ => None,
+            };
         }
         None
     }
@@ -173,23 +168,45 @@ impl PackedWeights {
         }
     }
 
+    /// Activations without gaps, as rows.
+    #[cfg(target_arch = "x86_64")]
+    fn rows<'a>(&self, x: &'a [f32]) -> Matrix<'a> {
+        Matrix::new(x, [x.len() / self.d_input, self.d_input])
+    }
+
     fn multiply(&self, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
         if x.is_empty() {
             return Vec::new();
         }
         match &self.packed {
             #[cfg(target_arch = "x86_64")]
-            Packed::Tiles(weights) => {
-                let rows = x.len() / self.d_input;
-                let x = Matrix::new(x, [rows, self.d_input]);
-                weights.multiply(x, bias.unwrap_or_default())
-            }
+            Packed::Tiles(weights) => amx::linear(weights, self.rows(x), bias.unwrap_or_default()),
             #[cfg(target_arch = "x86_64")]
-            Packed::Int8Tiles(weights) => weights.multiply(Processor::current(), x, bias),
+            Packed::Int8Tiles(weights) => {
+                amx::linear(weights, self.rows(x), bias.unwrap_or_default())
+            }
             Packed::Bf16(weights) => weights.multiply(Processor::current(), x, bias),
             Packed::Int8(weights) => weights.multiply(Processor::current(), x, bias),
         }
     }
+}
+
+/// A feed-forward block on the matrix units.
+#[cfg(target_arch = "x86_64")]
+fn in_tiles<L: amx::Layer>(
+    weights: [&L; 2],
+    biases: [Option<Tensor<1>>; 2],
+    x: &Tensor<2>,
+) -> Tensor<2> {
+    let shape @ [rows, _] = x.dims();
+    let x = elements(x.clone()).expect("packed weights are on the CPU");
+    let biases = biases
+        .map(|bias| bias.map(|bias| elements(bias).expect("a bias is where its weights are")));
+    let biases = (biases.each_ref()).map(|bias| bias.as_ref().map(slice).unwrap_or_default());
+    let x = Matrix::new(slice(&x), shape);
+    let y = amx::feed_forward(Processor::current(), weights, biases, x);
+    let d_output = y.len() / rows;
+    tensor(y, [rows, d_output])
 }
 
 impl fmt::Debug for PackedWeights {

@@ -2,11 +2,8 @@
 
 use half::bf16;
 
-use super::{
-    bf16::Bf16Weights,
-    int8::{Int8Weights, MOST_INPUTS},
-};
-use crate::Processor;
+use super::{bf16::Bf16Weights, int8::Int8Weights};
+use crate::{Processor, quantise::MOST_INPUTS};
 
 /// Rows, outputs and inputs: one task and many, whole panels, lines, groups and less, pieces of panels and more.
 const SHAPES: [[usize; 3]; 14] = [
@@ -232,29 +229,5 @@ fn rows_of_zeros_stay_zeros() {
     }
     for (name, y) in products(&[0.0; 45], 9, 5, &numbers(10, 1)) {
         assert_eq!(y, [0.0; 18], "{name}");
-    }
-}
-
-/// Sums in i32 are exact, so that matrix units make the same bits of them.
-#[cfg(target_arch = "x86_64")]
-#[test]
-fn int8_on_matrix_units_is_the_same_to_the_bit() {
-    use crate::amx;
-
-    if !amx::available() {
-        return;
-    }
-    let processor = Processor::detected();
-    for shape @ [rows, d_output, d_input] in SHAPES {
-        let (x, weight) = (numbers(rows * d_input, 1), numbers(d_output * d_input, 2));
-        let bias = numbers(d_output, 3);
-        let tiles = amx::Int8Weights::new(processor, &weight, d_input);
-        let panels = Int8Weights::new(&weight, d_output, d_input, processor);
-        assert_eq!(tiles.unpacked(), panels.unpacked());
-        for bias in [None, Some(&bias[..])] {
-            let found = tiles.multiply(processor, &x, bias);
-            let expected = panels.multiply(processor, &x, bias);
-            assert_eq!(bits(&found), bits(&expected), "{shape:?}");
-        }
     }
 }
