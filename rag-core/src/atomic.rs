@@ -166,7 +166,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("model");
         let write = |name: &'static str| {
-            move |folder: &Path| -> Result<()> { write_file(&folder.join(name), |_| Ok(())) }
+            move |folder: &Path| -> Result<()> { write_file(folder.join(name), |_| Ok(())) }
         };
         fs::create_dir(parent.path().join(".writing-model-killed")).unwrap();
         replace_folder(&path, write("first")).unwrap();

@@ -274,10 +274,10 @@ impl Tokenizer {
     pub fn save(&self, folder: impl AsRef<Path>, settings: &serde_json::Value) -> Result<()> {
         let folder = folder.as_ref();
         let json = self.to_json()?;
-        write_file(&folder.join("tokenizer.json"), |file| {
+        write_file(folder.join("tokenizer.json"), |file| {
             std::io::Write::write_all(file, json.as_bytes())
         })?;
-        write_json(&folder.join("tokenizer_config.json"), settings)
+        write_json(folder.join("tokenizer_config.json"), settings)
     }
 
     /// The `tokenizer.json` of this tokenizer.

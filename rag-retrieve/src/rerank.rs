@@ -168,7 +168,7 @@ impl CrossEncoder {
         tensors.add(&self.model.pooler, POOLER, &Names::default());
         tensors.add(&self.model.classifier, CLASSIFIER, &Names::default());
         write_json(&path, &config)?;
-        write_safetensors(&folder.join("model.safetensors"), &tensors)?;
+        write_safetensors(folder.join("model.safetensors"), &tensors)?;
         let settings = tokenizer_settings(self.config.max_position_embeddings);
         Ok(self.tokenizer.save(folder, &settings)?)
     }

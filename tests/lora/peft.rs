@@ -217,7 +217,7 @@ fn load_from_peft() {
     let Some(folder) = exchanged() else { return };
     for kind in KINDS {
         let folder = folder.join(format!("{kind:?}"));
-        let checkpoint = Checkpoint::load(&folder.join("base"), &cpu()).unwrap();
+        let checkpoint = Checkpoint::load(folder.join("base"), &cpu()).unwrap();
         let base = rag_with(kind, checkpoint);
         let (_, applied) = Lora::load(folder.join("theirs"), base.clone()).unwrap();
         let text = fs::read_to_string(folder.join("theirs.json")).unwrap();

@@ -45,8 +45,8 @@ impl Rag {
         let folder = folder.as_ref();
         Self::new(
             Checkpoint::load(folder, device)?,
-            Tokenizer::from_folder(&folder.join(QUESTION_TOKENIZER))?,
-            Tokenizer::from_folder(&folder.join(GENERATOR_TOKENIZER))?,
+            Tokenizer::from_folder(folder.join(QUESTION_TOKENIZER))?,
+            Tokenizer::from_folder(folder.join(GENERATOR_TOKENIZER))?,
             context_encoder,
             knowledge,
         )
@@ -63,7 +63,7 @@ impl Rag {
         if encoder.join("tokenizer.json").is_file() || encoder.join("vocab.txt").is_file() {
             return Ok(TextEncoder::load(&encoder, device)?);
         }
-        let tokenizer = Tokenizer::from_folder(&folder.join(QUESTION_TOKENIZER))?;
+        let tokenizer = Tokenizer::from_folder(folder.join(QUESTION_TOKENIZER))?;
         Ok(TextEncoder::load_with(&encoder, tokenizer, device)?)
     }
 
@@ -92,11 +92,11 @@ impl Rag {
             generator: self.generator().clone(),
         };
         checkpoint.save(folder)?;
-        question.save_tokenizer(&folder.join(QUESTION_TOKENIZER))?;
+        question.save_tokenizer(folder.join(QUESTION_TOKENIZER))?;
         let tokenizer = folder.join(GENERATOR_TOKENIZER);
         self.tokenizer()
             .save(&tokenizer, &tokenizer_settings(self))?;
-        context.save(&folder.join(CONTEXT_ENCODER), Role::Context)?;
+        context.save(folder.join(CONTEXT_ENCODER), Role::Context)?;
         Ok(())
     }
 }

@@ -45,7 +45,7 @@ impl Checkpoint {
     /// Those of [`Weights`]; [`rag_core::Error::Json`].
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let folder = folder.as_ref();
-        let config: RagConfig = read_json(&folder.join("config.json"))?;
+        let config: RagConfig = read_json(folder.join("config.json"))?;
         let generation = folder.join("generation_config.json");
         let generation = if generation.is_file() {
             read_json(&generation)?
@@ -88,9 +88,9 @@ impl Checkpoint {
             .question_encoder
             .store(&self.question_encoder, &mut tensors, &prefix);
         self.generator.store(&mut tensors, GENERATOR);
-        write_json(&folder.join("config.json"), &self.config)?;
-        write_json(&folder.join("generation_config.json"), &self.generation)?;
-        write_safetensors(&folder.join("model.safetensors"), &tensors)?;
+        write_json(folder.join("config.json"), &self.config)?;
+        write_json(folder.join("generation_config.json"), &self.generation)?;
+        write_safetensors(folder.join("model.safetensors"), &tensors)?;
         Ok(())
     }
 }

@@ -282,8 +282,8 @@ impl TextEncoder {
         let mut config = serde_json::to_value(&self.config)
             .map_err(rag_core::Error::json(folder.join("config.json")))?;
         config["architectures"] = json!([architecture]);
-        write_json(&folder.join("config.json"), &config)?;
-        write_safetensors(&folder.join("model.safetensors"), &tensors)?;
+        write_json(folder.join("config.json"), &config)?;
+        write_safetensors(folder.join("model.safetensors"), &tensors)?;
         self.save_tokenizer(folder)
     }
 
@@ -362,7 +362,7 @@ impl TextEncoder {
 /// Those of [`Weights`]; [`rag_core::Error::Config`] for anything but BERT and DPR.
 pub fn load_encoder(folder: impl AsRef<Path>, device: &Device) -> Result<(Encoder, EncoderConfig)> {
     let folder = folder.as_ref();
-    let mut config: EncoderConfig = read_json(&folder.join("config.json"))?;
+    let mut config: EncoderConfig = read_json(folder.join("config.json"))?;
     if !["bert", "dpr"].contains(&config.bert.model_type.as_str()) {
         return Err(Error::Core(rag_core::Error::Config {
             field: "model_type".into(),

@@ -169,7 +169,7 @@ impl GraphIndex {
             vectors: hash_of_vectors(&self.exact),
             graph: hash,
         };
-        write_file(&folder.join(ABOUT), |file| {
+        write_file(folder.join(ABOUT), |file| {
             serde_json::to_writer_pretty(&mut *file, &about)?;
             file.write_all(b"\n")
         })?;

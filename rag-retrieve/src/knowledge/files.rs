@@ -38,7 +38,7 @@ pub(super) fn write_named_by_content(
     let Digest { hasher, bytes } = digest.get_ref();
     let blake3 = hasher.finalize().to_string();
     let file = format!("{part}-{}.{extension}", &blake3[..DIGITS]);
-    write_file(&folder.join(&file), |file| write(file))?;
+    write_file(folder.join(&file), |file| write(file))?;
     Ok(FileEntry {
         file,
         bytes: *bytes,

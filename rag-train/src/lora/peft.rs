@@ -83,7 +83,7 @@ pub(super) fn write(folder: &Path, config: &LoraConfig, projections: &Projection
         "init_lora_weights": true,
         "inference_mode": true,
     });
-    write_json(&folder.join(CONFIG), &fields)?;
+    write_json(folder.join(CONFIG), &fields)?;
     let mut tensors = Tensors::default();
     for projection in projections.adapted() {
         if let [a, b] = projection.factors.as_slice() {
@@ -92,7 +92,7 @@ pub(super) fn write(folder: &Path, config: &LoraConfig, projections: &Projection
             tensors.add(&adapter, &prefix(&projection.name), &names());
         }
     }
-    Ok(write_safetensors(&folder.join(WEIGHTS), &tensors)?)
+    Ok(write_safetensors(folder.join(WEIGHTS), &tensors)?)
 }
 
 /// Reads adapters for `projections`.

@@ -78,7 +78,7 @@ impl Trainer {
             self.refresh.generation,
             embedding.map(|(step, _)| step),
         );
-        replace_folder(&folder.join(LAST), |folder| {
+        replace_folder(folder.join(LAST), |folder| {
             self.rag.write(folder)?;
             let folder = folder.join(TRAINING);
             fs::create_dir_all(&folder).map_err(rag_core::Error::io(&folder))?;

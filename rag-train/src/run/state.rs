@@ -149,7 +149,7 @@ impl State {
 
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         // JSON would round its numbers.
-        Ok(atomic::write_file(&folder.join(STATE), |file| {
+        Ok(atomic::write_file(folder.join(STATE), |file| {
             postcard::to_io(self, file)
                 .map(drop)
                 .map_err(io::Error::other)
