@@ -1,6 +1,7 @@
-//! Products of int8 on the matrix units against those of every other kernel that this machine can run, bit for bit.
+//! Products of packed weights on the matrix units against those of vectors: of int8 bit for bit, of bf16 but for the order of
+//! their sums.
 
-use super::int8::Int8Weights;
+use super::{bf16::Bf16Weights, int8::Int8Weights};
 use crate::{Processor, activation::gelu_in_place, amx, matrix::Matrix, quantise::MOST_INPUTS};
 
 /// Rows, outputs and inputs: tasks that share the weights or the rows, whole tiles and panels, less and more.
@@ -168,6 +169,31 @@ fn a_hidden_layer_in_int8_is_the_same_in_the_cache() {
             let x = Matrix::new(&x, [rows, d_model]);
             let found = amx::feed_forward(processor, [&up, &down], [up_bias, down_bias], x);
             assert!(found == expected, "{rows} {d_model} {d_hidden}");
+        }
+    }
+}
+
+#[test]
+fn bf16_tiles_make_nearly_the_same_numbers_as_vectors() {
+    if !amx::available() {
+        return;
+    }
+    let processor = Processor::detected();
+    for [rows, d_output, d_input] in SHAPES.into_iter().chain(odd_shapes().take(30)) {
+        let (x, weight) = (numbers(rows * d_input, 1), numbers(d_output * d_input, 2));
+        let bias = numbers(d_output, 3);
+        let tiles = amx::Bf16Weights::new(Matrix::new(&weight, [d_output, d_input]));
+        let panels = Bf16Weights::new(&weight, d_output, d_input, processor);
+        assert_eq!(tiles.unpacked(), panels.unpacked());
+        let found = amx::linear(&tiles, Matrix::new(&x, [rows, d_input]), &bias);
+        let expected = panels.multiply(processor, &x, Some(&bias));
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            let error = (found - expected).abs();
+            assert!(
+                error <= 1e-7 * (d_input as f32 + 10.0),
+                "{found} {expected}"
+            );
         }
     }
 }
