@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::checkpoint::gguf::GgufError;
+use crate::checkpoint::gguf::error::GgufError;
 
 /// What can go wrong below the retriever and the generator.
 #[derive(thiserror::Error)]

@@ -5,7 +5,7 @@ use text_splitter::{ChunkConfig, TextSplitter, TryChunkSizer};
 use unicode_segmentation::UnicodeSegmentation;
 
 use crate::{
-    document::DocumentError,
+    document::error::DocumentError,
     error::{Error, Result},
 };
 

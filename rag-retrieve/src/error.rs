@@ -5,10 +5,10 @@ use std::fmt;
 use rag_core::report;
 
 #[cfg(any(feature = "postgres", feature = "milvus"))]
-use crate::remote::RemoteError;
+use crate::remote::error::RemoteError;
 use crate::{
-    document::DocumentError, encoder::EncoderError, index::IndexError, knowledge::KnowledgeError,
-    retriever::RetrieverError,
+    document::error::DocumentError, encoder::error::EncoderError, index::error::IndexError,
+    knowledge::error::KnowledgeError, retriever::error::RetrieverError,
 };
 
 /// What can go wrong between documents and retrieved passages.

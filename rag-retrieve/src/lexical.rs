@@ -23,8 +23,8 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use crate::{
     error::{Error, Result},
-    index::{Hit, IndexError},
-    knowledge::KnowledgeError,
+    index::{Hit, error::IndexError},
+    knowledge::error::KnowledgeError,
 };
 
 /// An inverted index over the words of titles and texts, in memory.

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    encoder::{Bert, BertConfig, EncoderError, by_length, tokenizer_settings},
+    encoder::{Bert, BertConfig, by_length, error::EncoderError, tokenizer_settings},
     error::{Error, Result},
 };
 

@@ -1,6 +1,6 @@
 //! Documents: files of text in, passages that know their place out.
 
-mod error;
+pub(crate) mod error;
 mod file;
 mod html;
 mod markdown;

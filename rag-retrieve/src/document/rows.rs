@@ -5,7 +5,7 @@ use serde::{Deserialize, de::Error as _};
 use serde_json::Value as Json;
 
 use crate::{
-    document::DocumentError,
+    document::error::DocumentError,
     error::{Error, Result},
 };
 

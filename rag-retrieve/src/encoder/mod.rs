@@ -3,7 +3,7 @@
 mod batches;
 mod bert;
 mod embedder;
-mod error;
+pub(crate) mod error;
 mod role;
 mod text_encoder;
 

@@ -4,7 +4,7 @@ use ndarray::{ArrayView2, Axis};
 use super::{FlatIndex, Hit, Index, check_queries, check_scores};
 use crate::{
     error::{Error, Result},
-    index::IndexError,
+    index::error::IndexError,
 };
 
 /// Numbers of a matrix of scores, 256 MiB of f32.

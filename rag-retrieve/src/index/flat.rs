@@ -294,7 +294,7 @@ mod tests {
 
     use super::*;
     use crate::error::Error;
-    use crate::index::IndexError;
+    use crate::index::error::IndexError;
 
     /// Small whole numbers, whose products are exact in f16 and f32 and often tie.
     fn whole_numbers(rows: usize, dimension: usize, seed: u64) -> Array2<f32> {

@@ -15,8 +15,8 @@ use usearch::{Index as Graph, IndexOptions, MetricKind, ScalarKind, b1x8};
 use super::{FlatIndex, Hit, Index, check_queries, check_scores};
 use crate::{
     error::{Error, Result},
-    index::IndexError,
-    knowledge::KnowledgeError,
+    index::error::IndexError,
+    knowledge::error::KnowledgeError,
 };
 
 /// How a [`GraphIndex`] is built and searched.

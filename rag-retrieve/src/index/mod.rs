@@ -1,7 +1,7 @@
 //! Indexes over passage vectors: which rows have the largest inner products with a query.
 
 mod device;
-mod error;
+pub(crate) mod error;
 mod flat;
 #[cfg(feature = "ann")]
 mod graph;

@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayViewMut1, CowArray, Ix2};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{error::Result, index::IndexError};
+use crate::{error::Result, index::error::IndexError};
 
 /// How the numbers of vectors are kept, on disk and in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

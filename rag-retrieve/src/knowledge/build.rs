@@ -7,8 +7,8 @@ use super::KnowledgeBase;
 use crate::{
     encoder::Embedder,
     error::Result,
-    index::{IndexError, Storage},
-    knowledge::KnowledgeError,
+    index::{Storage, error::IndexError},
+    knowledge::error::KnowledgeError,
 };
 
 /// Passages that are embedded between two calls of a progress callback.

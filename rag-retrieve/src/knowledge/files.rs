@@ -10,7 +10,7 @@ use memmap2::Mmap;
 use rag_core::atomic::write_file;
 
 use super::{FileEntry, Manifest};
-use crate::{error::Result, knowledge::KnowledgeError};
+use crate::{error::Result, knowledge::error::KnowledgeError};
 
 pub(super) const LOCK: &str = ".lock";
 const DIGITS: usize = 16;

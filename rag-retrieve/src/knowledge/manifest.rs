@@ -6,7 +6,7 @@ use super::fingerprint::Fingerprint;
 use crate::{
     error::{Error, Result},
     index::Storage,
-    knowledge::KnowledgeError,
+    knowledge::error::KnowledgeError,
 };
 
 pub(super) const FORMAT_VERSION: u32 = 2;

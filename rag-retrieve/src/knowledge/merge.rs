@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    knowledge::KnowledgeError,
+    knowledge::error::KnowledgeError,
 };
 
 /// A merge that runs in a thread of its own, and ends when this is dropped.

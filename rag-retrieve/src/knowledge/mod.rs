@@ -2,7 +2,7 @@
 
 mod base;
 mod build;
-mod error;
+pub(crate) mod error;
 mod fields;
 mod files;
 mod fingerprint;

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     index::{Live, Rows, Storage},
-    knowledge::KnowledgeError,
+    knowledge::error::KnowledgeError,
 };
 
 /// Rows that are written at a time.

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    knowledge::KnowledgeError,
+    knowledge::error::KnowledgeError,
 };
 
 const MANIFEST: &str = "manifest.json";

@@ -20,7 +20,7 @@ use super::{
     segment::{self, LiveSegment, Segment},
     store::put_manifest,
 };
-use crate::{encoder::Embedder, error::Result, knowledge::KnowledgeError};
+use crate::{encoder::Embedder, error::Result, knowledge::error::KnowledgeError};
 
 /// Segments of about one size that are merged; a size is as many times the one before.
 const MERGED: usize = 8;

@@ -1,7 +1,7 @@
 //! Knowledge bases that a database keeps, for more passages than one machine holds. Sharding,
 //! replication and failover are the database's.
 
-mod error;
+pub(crate) mod error;
 #[cfg(feature = "milvus")]
 mod milvus;
 #[cfg(feature = "postgres")]
@@ -29,7 +29,7 @@ use tokio::{
 
 use crate::{
     error::{Error, Result},
-    knowledge::KnowledgeError,
+    knowledge::error::KnowledgeError,
 };
 
 #[cfg(not(target_pointer_width = "64"))]

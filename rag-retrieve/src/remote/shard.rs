@@ -1,4 +1,4 @@
-use crate::{error::Result, remote::RemoteError};
+use crate::{error::Result, remote::error::RemoteError};
 
 /// One of several parts of a corpus, for machines that embed it together: each filters the passages by its
 /// own shard, and no two take the same. Ids decide, so a part stays what it is when the corpus grows.

@@ -1,5 +1,5 @@
 mod choose;
-mod error;
+pub(crate) mod error;
 
 pub use error::RetrieverError;
 
@@ -9,11 +9,11 @@ use ndarray::Array2;
 use rag_core::Passage;
 
 use crate::{
-    encoder::{Embedder, EncoderError, Role, TextEncoder},
+    encoder::{Embedder, Role, TextEncoder, error::EncoderError},
     error::{Error, Result},
     filter::Filter,
     index::{Hit, Index},
-    knowledge::{Knowledge, KnowledgeBase, KnowledgeError, Selection},
+    knowledge::{Knowledge, KnowledgeBase, Selection, error::KnowledgeError},
     lexical::LexicalIndex,
     prior::{PriorWeights, Relevance},
     rerank::Reranker,

@@ -13,7 +13,7 @@ mod config;
 mod container;
 mod cursor;
 mod description;
-mod error;
+pub(crate) mod error;
 mod half;
 mod heads;
 mod k_quants;

@@ -18,7 +18,7 @@ use crate::{
     error::Result,
     filter::Filter,
     index::{Hit, check_queries, check_scores},
-    knowledge::{Fingerprint, Knowledge, KnowledgeError, Selection},
+    knowledge::{Fingerprint, Knowledge, Selection, error::KnowledgeError},
     remote::{in_order, matrix},
 };
 

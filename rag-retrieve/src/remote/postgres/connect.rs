@@ -13,7 +13,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
     error::{Error, Result},
-    remote::RemoteError,
+    remote::error::RemoteError,
 };
 
 /// How long a connection may take to say that it is free.

@@ -23,9 +23,9 @@ use super::{FORMAT_VERSION, check_name, in_order, matrix};
 use crate::{
     error::{Error, Result},
     filter::Filter,
-    index::{Hit, IndexError, Storage, check_queries, check_scores},
-    knowledge::{Fingerprint, Knowledge, KnowledgeError, Selection},
-    remote::RemoteError,
+    index::{Hit, Storage, check_queries, check_scores, error::IndexError},
+    knowledge::{Fingerprint, Knowledge, Selection, error::KnowledgeError},
+    remote::error::RemoteError,
 };
 
 /// The servers that speak PostgreSQL's protocol and have pgvector. For YugabyteDB and CockroachDB there

@@ -17,7 +17,7 @@ use crate::{
     index::{Rows, Storage},
     knowledge::{Changes, Fingerprint, KnowledgeBase},
     remote::upsert::{self, Table},
-    remote::{FORMAT_VERSION, RemoteError, wait},
+    remote::{FORMAT_VERSION, error::RemoteError, wait},
 };
 
 /// How an HNSW index is built (Malkov and Yashunin 2018).
