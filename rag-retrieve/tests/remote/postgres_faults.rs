@@ -249,9 +249,8 @@ fn it_is_spoken_to_by_tls() {
 
     let address = format!("postgresql://rag@127.0.0.1:{port}/postgres?sslmode=require");
     let begun = Instant::now();
-    let error = create(&address, PostgresSettings::default())
-        .unwrap_err()
-        .to_string();
+    let error = create(&address, PostgresSettings::default()).unwrap_err();
+    let error = format!("{error:?}");
     assert!(error.contains("certificate"), "{error}");
     assert!(
         begun.elapsed() < Duration::from_secs(10),
