@@ -52,14 +52,14 @@ pub trait Knowledge: fmt::Debug + Send + Sync {
     /// The passages that match `filter`.
     ///
     /// # Errors
-    /// [`KnowledgeError::UnknownField`](crate::KnowledgeError::UnknownField) for a field that no passage has.
+    /// [`KnowledgeError::UnknownField`] for a field that no passage has.
     fn select(&self, filter: &Filter) -> Result<Selection>;
 
     /// For each of `queries: [questions, dimension]` the `k` passages of highest inner product, best
     /// first, limited to `among` if it is given; all of them where there are fewer than `k`.
     ///
     /// # Errors
-    /// Those of [`Index::search`](crate::Index::search).
+    /// Those of [`Index::search`].
     fn search(
         &self,
         queries: ArrayView2<f32>,
@@ -70,7 +70,7 @@ pub trait Knowledge: fmt::Debug + Send + Sync {
     /// The passages at positions, in their order.
     ///
     /// # Errors
-    /// [`KnowledgeError::Position`](crate::KnowledgeError::Position); [`KnowledgeError::Gone`](crate::KnowledgeError::Gone) where one was
+    /// [`KnowledgeError::Position`]; [`KnowledgeError::Gone`] where one was
     /// deleted or changed since it was found.
     fn passages_at(&self, positions: &[usize]) -> Result<Vec<Passage>>;
 
