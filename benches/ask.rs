@@ -51,7 +51,7 @@ struct Measured {
     tokens: Vec<Vec<u32>>,
     /// Where the system says it.
     peak_resident_bytes: Option<u64>,
-    /// What this machine needs at least for the answers.
+    /// Seconds that this machine needs at least for the answers.
     limit: f64,
     versions: BTreeMap<&'static str, &'static str>,
 }

@@ -3,7 +3,7 @@ use std::fmt;
 use rag_core::report;
 use rag_generate::decode::DecodeError;
 
-/// What can go wrong in any call of this crate: `?` converts the error of each into it.
+/// The error of any call of this crate: `?` converts the error of each into it.
 ///
 /// The variant is the room in which it went wrong, whichever call came upon it: a passage that cannot be found is
 /// [`Error::Retrieve`] in `rag.ask(..)?` and in `trainer.run(..)?` alike. `Display` is the message, with what was

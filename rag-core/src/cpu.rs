@@ -1,4 +1,4 @@
-//! What a program can ask of the CPU's kernels.
+//! Settings of the CPU's kernels for a whole program.
 
 #[cfg(feature = "flex")]
 pub use rag_cpu::{Processor, UnknownProcessor, keep_freed_pages};

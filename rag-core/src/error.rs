@@ -77,7 +77,7 @@ pub enum Error {
         field: String,
         /// Its value.
         found: String,
-        /// What would do.
+        /// The values that are accepted.
         expected: String,
     },
     /// A tokenizer could not be read or used.

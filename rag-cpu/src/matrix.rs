@@ -69,7 +69,7 @@ pub(crate) fn check(elements: &[f32], [rows, columns]: [usize; 2], stride: usize
     );
 }
 
-/// What a product is added to.
+/// The initial value of a product.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Initial<'a> {
     Zero,

@@ -20,7 +20,7 @@ use crate::{
 pub struct AdamWStep {
     /// η.
     pub learning_rate: f32,
-    /// What the parameter is multiplied with first: 1 − ηλ.
+    /// The first factor of the parameter: 1 − ηλ.
     pub decay: f32,
     /// β₁ and β₂.
     pub betas: [f32; 2],

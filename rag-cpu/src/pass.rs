@@ -28,7 +28,7 @@ use crate::processor::Processor;
 
 /// A function of one tensor, to one of the same shape.
 pub trait Pass: Copy + Debug + Send + Sync + 'static {
-    /// What the gradient reads.
+    /// The tensor that the gradient reads.
     const KEEPS: Keeps;
 
     /// Whether the result is computed again for the backward pass where activations are recomputed.
@@ -41,7 +41,7 @@ pub trait Pass: Copy + Debug + Send + Sync + 'static {
     -> FlexTensor;
 }
 
-/// What a gradient reads beside dL/dy.
+/// The tensor that a gradient reads beside dL/dy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keeps {
     Nothing,

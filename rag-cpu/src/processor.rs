@@ -38,7 +38,7 @@ pub struct UnknownProcessor {
 }
 
 thread_local! {
-    /// What this thread uses instead of what is allowed.
+    /// Instructions that this thread uses in place of those that are allowed.
     static FORCED: Cell<Option<Processor>> = const { Cell::new(None) };
 }
 
@@ -79,7 +79,7 @@ impl Processor {
         ALLOWED.clone()
     }
 
-    /// What the operations of this thread use.
+    /// Instructions that the operations of this thread use.
     ///
     /// # Panics
     /// If `RAG_CPU` names nothing that this processor has: see [`Processor::allowed`].
@@ -185,7 +185,7 @@ pub fn with_processor<R>(processor: Processor, compute: impl FnOnce() -> R) -> R
     with_forced(Some(processor), compute)
 }
 
-/// What this thread is forced to use, if anything.
+/// Instructions that this thread is forced to use, if any.
 pub(crate) fn forced() -> Option<Processor> {
     FORCED.get()
 }

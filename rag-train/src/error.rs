@@ -26,7 +26,7 @@ pub enum Error {
         path: PathBuf,
         /// Counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// Its fault.
         reason: String,
     },
     /// An entry of a file in DPR's layout is not one.
@@ -38,7 +38,7 @@ pub enum Error {
         path: PathBuf,
         /// Counted from 1.
         entry: usize,
-        /// What is wrong with it.
+        /// Its fault.
         source: serde_json::Error,
     },
     /// A file without anything to train on or to measure.
@@ -56,7 +56,7 @@ pub enum Error {
         path: PathBuf,
         /// Counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// Its fault.
         source: serde_json::Error,
     },
     /// Nothing to train on or to measure.
@@ -69,7 +69,7 @@ pub enum Error {
         number: usize,
         /// Its question.
         question: String,
-        /// What is wrong with it.
+        /// Its fault.
         source: Box<Error>,
     },
     /// A pair has no answer.
@@ -82,7 +82,7 @@ pub enum Error {
     OtherRun {
         /// The checkpoint.
         folder: PathBuf,
-        /// What differs.
+        /// The property that differs.
         what: String,
         /// What the checkpoint says.
         expected: String,
@@ -131,7 +131,7 @@ pub enum Error {
         setting: &'static str,
         /// Its value.
         found: String,
-        /// What would do.
+        /// The values that are accepted.
         expected: &'static str,
     },
     /// A number to be measured is none that can be.
@@ -143,7 +143,7 @@ pub enum Error {
         row: usize,
         /// The number.
         found: f64,
-        /// What would do.
+        /// The values that are accepted.
         expected: &'static str,
     },
     /// An answer that should be a regular expression is none.

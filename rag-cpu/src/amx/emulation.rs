@@ -1,4 +1,4 @@
-//! What the instructions on tile registers compute, in plain Rust: for tests on processors without AMX.
+//! The instructions on tile registers in plain Rust: for tests on processors without AMX.
 
 use std::ops::AddAssign;
 

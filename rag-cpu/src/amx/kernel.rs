@@ -16,7 +16,7 @@ use crate::matrix::Initial;
 pub(crate) struct Output<'a> {
     pub y: *mut f32,
     pub stride: usize,
-    /// What the sums are multiplied with, if anything, before they are added to `initial`.
+    /// Factors of the sums, if there are any, before they are added to `initial`.
     pub scales: Option<Scales<'a>>,
     pub initial: Initial<'a>,
     /// Whether the rows of the right operand are those of the product.

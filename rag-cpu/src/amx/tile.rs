@@ -17,7 +17,7 @@ pub(super) const TILE_COLUMNS: usize = 2 * TILE_ROWS;
 /// Rows of either matrix that are multiplied at once: two tiles of each.
 pub(crate) const PANEL_ROWS: usize = 2 * TILE_ROWS;
 
-/// What a tile register holds: 16 rows of 16 pairs of bf16, or of 16 groups of four int8.
+/// The contents of a tile register: 16 rows of 16 pairs of bf16, or of 16 groups of four int8.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Tile(pub [[u32; TILE_ROWS]; TILE_ROWS]);
@@ -167,7 +167,7 @@ fn rounded(x: __m512) -> __m512 {
     _mm512_castsi512_ps(_mm512_mask_mov_epi32(nearest, is_nan, nan))
 }
 
-/// What is left without the first 16 bits.
+/// The remainder without the first 16 bits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn rest(x: __m512) -> __m512 {

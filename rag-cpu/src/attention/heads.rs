@@ -1,4 +1,4 @@
-//! What attention reads: queries, keys and values, head by head, wherever they lie.
+//! The operands of attention: queries, keys and values, head by head, wherever they lie.
 
 use crate::{dots::prefetch, processor::Processor, view::View};
 

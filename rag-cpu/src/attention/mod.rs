@@ -23,7 +23,7 @@ use vectors::TRANSPOSE_FROM_QUERIES;
 #[cfg(target_arch = "x86_64")]
 use crate::amx;
 
-/// What attention reads.
+/// The operands of attention.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
     /// `[rows, length, heads · d_head]`.
@@ -32,9 +32,9 @@ pub struct Attention<'a> {
     pub keys: &'a Tensor<4>,
     /// `[rows | 1, heads, memory length, d_head]`.
     pub values: &'a Tensor<4>,
-    /// What is added to the scores, `[rows | 1, heads | 1, length | 1, memory length]`.
+    /// The bias of the scores, `[rows | 1, heads | 1, length | 1, memory length]`.
     pub bias: Option<&'a Tensor<4>>,
-    /// What scores are multiplied with.
+    /// The factor of the scores.
     pub scale: f64,
     /// The probability to drop a weight, where gradients are asked for.
     pub dropout: f64,
@@ -42,7 +42,7 @@ pub struct Attention<'a> {
     pub rounded: bool,
 }
 
-/// What computes attention.
+/// A kernel of attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Path {
     /// Burn's own operations.
@@ -61,7 +61,7 @@ enum Path {
     },
 }
 
-/// What the path follows from.
+/// The properties that decide the path.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     processor: Processor,

@@ -128,7 +128,7 @@ impl Backward<Flex, 4> for Step {
 /// What attention needs to know beside its tensors.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// What scores are multiplied with.
+    /// The factor of the scores.
     pub scale: f32,
     /// Which weights are dropped.
     pub mask: Option<Mask>,

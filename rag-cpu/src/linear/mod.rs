@@ -35,7 +35,7 @@ pub use packed::{Format, PackedWeights, shared_memory};
 /// Above so many rows, a product of large matrices is faster.
 const FEW_ROWS: usize = 48;
 
-/// What computes a linear layer in f32.
+/// A kernel of a linear layer in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Path {
     /// The weights are streamed from where they are.
@@ -205,7 +205,7 @@ fn gradients_of(
 #[derive(Debug)]
 struct Again([Operand; 3]);
 
-/// What a recomputation reads: a result that is kept or computed again, or a constant.
+/// An operand of a recomputation: a result that is kept or computed again, or a constant.
 #[derive(Debug)]
 enum Operand {
     Node(NodeId),

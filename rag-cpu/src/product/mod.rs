@@ -12,7 +12,7 @@ use crate::{
 #[cfg(target_arch = "x86_64")]
 use crate::amx;
 
-/// What multiplies two matrices.
+/// A kernel that multiplies two matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kernel {
     /// Matrix units, on numbers in three parts of bf16.

@@ -1,6 +1,6 @@
 use std::error::Error;
 
-/// What a search asks of a model.
+/// The scores that a search asks of a model.
 pub trait NextToken {
     /// Size of the vocabulary, V.
     fn vocabulary(&self) -> usize;

@@ -100,7 +100,7 @@ pub trait Family: fmt::Debug {
     /// Where adapters (LoRA) go.
     fn adapters(&self) -> Adapters;
 
-    /// What a plan of the memory that training takes needs to know.
+    /// Layers and sizes, for the plan of the memory that training takes.
     fn sizes(&self) -> Sizes<'_>;
 }
 

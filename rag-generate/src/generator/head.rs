@@ -21,7 +21,7 @@ pub struct HeadConfig {
     pub tied: bool,
     /// Standard deviation of its own initial weights.
     pub std: f64,
-    /// What states are multiplied with before a tied head: 1, or 1/√d_model in T5.
+    /// The factor of the states before a tied head: 1, or 1/√d_model in T5.
     pub tied_scale: f64,
     /// Whether a constant is added to the logits, which does not train (BART's `final_logits_bias`).
     pub constant: bool,

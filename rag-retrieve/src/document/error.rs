@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::skipped::{Skipped, listed};
 
-/// What can go wrong while documents are read and cut into passages.
+/// Errors of reading documents and cutting them into passages.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DocumentError {

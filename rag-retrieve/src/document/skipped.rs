@@ -42,7 +42,7 @@ pub enum SkipReason {
     },
     /// It is not what its extension says, or cut off.
     Malformed {
-        /// What is wrong with it.
+        /// Its fault.
         reason: String,
     },
     /// This build cannot read it.

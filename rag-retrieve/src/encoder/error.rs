@@ -1,6 +1,6 @@
 use super::role::Role;
 
-/// What can go wrong while texts become vectors.
+/// Errors of turning texts into vectors.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncoderError {

@@ -1,7 +1,7 @@
 #[cfg(feature = "ann")]
 use std::path::PathBuf;
 
-/// What can go wrong with vectors and with the indexes over vectors and words.
+/// Errors of vectors and of the indexes over vectors and words.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IndexError {

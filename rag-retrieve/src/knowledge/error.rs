@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use super::fingerprint::Fingerprint;
 use crate::filter::Filter;
 
-/// What can go wrong with a knowledge base, in memory or in a folder.
+/// Errors of a knowledge base, in memory or in a folder.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KnowledgeError {
@@ -126,7 +126,7 @@ pub enum KnowledgeError {
     Damaged {
         /// The file.
         file: PathBuf,
-        /// What does not fit.
+        /// The property that does not fit.
         reason: &'static str,
     },
     /// The thread that merges segments ended without a result.

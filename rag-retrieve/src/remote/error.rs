@@ -1,4 +1,4 @@
-/// What can go wrong with a knowledge base that a database keeps.
+/// Errors of a knowledge base that a database keeps.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemoteError {
@@ -41,7 +41,7 @@ pub enum RemoteError {
     OtherTable {
         /// Its name.
         table: String,
-        /// What differs.
+        /// The property that differs.
         what: &'static str,
         /// As it is.
         found: String,

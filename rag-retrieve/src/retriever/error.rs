@@ -1,4 +1,4 @@
-/// What can go wrong with a question or with a retriever's settings.
+/// Errors of a question or of a retriever's settings.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RetrieverError {

@@ -28,7 +28,7 @@ pub(super) type Adapters = BTreeMap<ParamId, LoraAdapter>;
 pub(super) struct Projections {
     pub part: Part,
     pub all: Vec<Projection>,
-    /// What PEFT calls this kind of model.
+    /// PEFT's name for this kind of model.
     pub task_type: &'static str,
     /// The names of queries and values.
     default_targets: &'static [&'static str],

@@ -88,7 +88,7 @@ pub struct Backward {
     /// Contexts of each question whose activations are in memory at once; `None` for all of
     /// them.
     pub documents_at_a_time: Option<usize>,
-    /// What the losses are multiplied with before they are summed.
+    /// Factors of the losses before they are summed.
     pub weight: f64,
     /// Draws the dropout masks.
     pub seed: DropoutSeed,

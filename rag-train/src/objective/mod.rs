@@ -1,4 +1,4 @@
-//! What is minimised, and its gradient: of all documents at once, or of a few at a time.
+//! Objectives and their gradients: of all documents at once, or of a few at a time.
 
 mod backward;
 mod constant_memory;

@@ -1,4 +1,4 @@
-//! What a step holds in memory, part by part.
+//! The memory of a step, part by part.
 
 /// Bytes of an f32 number.
 pub(super) const F32: u64 = 4;

@@ -32,9 +32,9 @@ pub struct PlanSettings {
     pub answer_length: usize,
     /// The format of matrix products; parameters, gradients and optimiser are f32.
     pub precision: Precision,
-    /// What autodiff keeps of a forward pass.
+    /// The parts of a forward pass that autodiff keeps.
     pub activations: Activations,
-    /// What moves the parameters.
+    /// The optimiser.
     pub optimizer: OptimizerKind,
     /// What is trained; the rest is in memory without gradients.
     pub trained: Vec<Component>,

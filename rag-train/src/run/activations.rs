@@ -1,4 +1,4 @@
-//! What is kept of a forward pass for its gradient.
+//! The parts of a forward pass that are kept for its gradient.
 
 use burn::{
     module::{Module, ModuleMapper, Param},
@@ -6,7 +6,7 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What autodiff keeps of a forward pass.
+/// The parts of a forward pass that autodiff keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activations {

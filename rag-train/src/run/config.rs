@@ -33,11 +33,11 @@ pub struct TrainConfig {
     /// Passages of each pair whose activations are in memory at once; the gradient is the same for
     /// any number, and memory does not grow with n_docs, for one more forward pass. `None` keeps all.
     pub documents_at_a_time: Option<usize>,
-    /// What autodiff keeps of a forward pass.
+    /// The parts of a forward pass that autodiff keeps.
     pub activations: Activations,
     /// How pairs are put into batches.
     pub order: Order,
-    /// What moves the parameters.
+    /// The optimiser.
     pub optimizer: OptimizerKind,
     /// The highest learning rate.
     pub learning_rate: f64,

@@ -21,13 +21,13 @@ pub enum GgufError {
     /// The file ends before its header or its tensors do.
     #[error("the file ends within {what}; copy or download it again")]
     Truncated {
-        /// What is cut.
+        /// The part of the file that is cut.
         what: String,
     },
     /// The header contradicts itself.
     #[error("the header is damaged: {what}; copy or download the file again")]
     Damaged {
-        /// What was found, and where.
+        /// The contradiction, and its place in the file.
         what: String,
     },
     /// The file is one part of a model.
@@ -53,7 +53,7 @@ pub enum GgufError {
         key: String,
         /// Its value.
         found: String,
-        /// What would do.
+        /// The values that are accepted.
         expected: String,
     },
     /// A tensor is stored in a block type that is not read.
@@ -85,7 +85,7 @@ pub enum GgufError {
     Metadata {
         /// The key.
         key: String,
-        /// What would do.
+        /// The values that are accepted.
         expected: String,
         /// The value, or "nothing".
         found: String,

@@ -59,7 +59,7 @@ const CODE: [(&str, &[&str]); 3] = [
     ("fim_sep", &["<|file_sep|>"]),
 ];
 
-/// What a token is for.
+/// The purpose of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenKind {
     /// Text, a byte, or an unused id.

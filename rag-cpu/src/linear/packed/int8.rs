@@ -67,7 +67,7 @@ pub struct Int8Weights {
     d_input: usize,
     /// Of each output.
     scales: Vec<f32>,
-    /// What the sums of each output begin with.
+    /// The initial sums of each output.
     starts: Vec<i32>,
     kernel: Chosen,
 }

@@ -1,6 +1,6 @@
 //! Weights of a linear layer packed once, in bf16 or int8, for answering.
 //!
-//! What is multiplied is rounded (bf16), or divided by the largest of its row and rounded to an integer (int8,
+//! Operands are rounded (bf16), or divided by the largest of its row and rounded to an integer (int8,
 //! LLM.int8()'s vector-wise quantisation without its outlier columns, Dettmers et al. 2022, arXiv 2208.07339); sums are f32,
 //! or exact in i32.
 

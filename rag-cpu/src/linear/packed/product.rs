@@ -99,9 +99,9 @@ pub struct Kernel<X, G, S> {
     pub tile: Tile<X, G, S>,
 }
 
-/// What sums begin with, and what becomes of them.
+/// The initial sums, and the function that stores the final ones.
 pub trait Sums<S>: Sync {
-    /// What the sums of a panel begin with, in every row.
+    /// The initial sums of a panel, in every row.
     fn start(&self, panel: usize, sums: &mut [Line<S>]);
 
     /// Makes the results `y` of some outputs of a row of the sums. It is compiled for the processor's vectors, into
