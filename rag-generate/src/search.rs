@@ -112,7 +112,6 @@ impl<'a> Search<'a> {
             })
             .collect();
         if !is_identity(&contexts, former_contexts) {
-            let contexts = self.indices(contexts);
             self.memory = self.memory.select(&contexts);
             let alive = self.indices(alive);
             self.log_prior = self.log_prior.take().map(|prior| prior.select(0, alive));

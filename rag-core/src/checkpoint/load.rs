@@ -4,19 +4,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::{module::Module, tensor::DType};
+use burn::{
+    module::Module,
+    tensor::{Bytes, DType},
+};
 use burn_store::{
     ApplyError, FloatCastAdapter, ModuleSnapshot, ModuleStore, PytorchStore, burn_pack,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::{Names, mapped::mapped_tensors};
+use super::{Names, gguf::Gguf, mapped::mapped_tensors};
 use crate::{
     error::{Error, Result},
     parameters::for_each_parameter,
 };
 
-/// The tensors of a checkpoint folder, read when a module asks for them.
+/// The tensors of a checkpoint folder or of a GGUF file, read when a module asks for them.
 ///
 /// Those of a safetensors file that are f32 already are not read at all: the module's parameters are the
 /// file, mapped into memory, until something changes them. A file must not be written over in place as
@@ -53,6 +56,26 @@ impl Weights {
                 expected: ADAPTER.join(", "),
             }),
         }
+    }
+
+    /// The tensors of a GGUF file, each dequantised to f32 when a module asks for it.
+    ///
+    /// # Errors
+    /// Those of [`Gguf::weights`].
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
+        let tensors = gguf.weights()?.into_iter().map(|weight| {
+            let (name, shape) = (weight.name().to_owned(), weight.shape().to_vec());
+            let length = shape.iter().product::<usize>() * size_of::<f32>();
+            let read = move || Ok(Bytes::from_elems(weight.to_f32()));
+            let tensor =
+                burn_pack::Tensor::deferred(name.clone(), DType::F32, shape, None, length, read);
+            (name, tensor)
+        });
+        Ok(Self {
+            folder: gguf.path().to_owned(),
+            tensors: tensors.collect(),
+            used: BTreeSet::new(),
+        })
     }
 
     fn read(folder: &Path, files: Vec<PathBuf>) -> Result<Self> {

@@ -1,20 +1,17 @@
 use burn::{
     config::Config,
     module::Module,
-    nn::{
-        Dropout, DropoutConfig,
-        activation::{Activation, ActivationConfig},
-    },
+    nn::{Dropout, DropoutConfig},
     tensor::{Device, FloatDType, Tensor},
 };
 
 use super::{
+    activation::Activation,
     linear::{Linear, LinearConfig},
-    operations::{dropout, gelu},
+    operations::dropout,
     packed::Packed,
     precision::Precision,
 };
-use crate::{Error, Result};
 
 /// Configuration of a [`FeedForward`] block.
 #[derive(Config, Debug)]
@@ -24,8 +21,8 @@ pub struct FeedForwardConfig {
     /// Size of the hidden layer.
     pub d_hidden: usize,
     /// The non-linearity.
-    pub activation: ActivationConfig,
-    /// Whether a second projection gates the first (T5 v1.1).
+    pub activation: Activation,
+    /// Whether a second projection gates the first.
     #[config(default = false)]
     pub gated: bool,
     /// Whether the projections have a bias.
@@ -39,7 +36,8 @@ pub struct FeedForwardConfig {
     pub std: f64,
 }
 
-/// `down(activation(up x))`, or `down(activation(up x) · gate x)` when gated.
+/// `down(activation(up x))`, or `down(activation(up x) · gate x)` when gated: T5 1.1's gated GELU, Llama's SwiGLU (Shazeer
+/// 2020, arXiv 2002.05202).
 #[derive(Module, Debug)]
 pub struct FeedForward {
     /// Into the hidden layer, through the activation.
@@ -48,6 +46,7 @@ pub struct FeedForward {
     pub gate: Option<Linear>,
     /// Back to the states.
     pub down: Linear,
+    #[module(skip)]
     activation: Activation,
     dropout: Dropout,
 }
@@ -65,7 +64,7 @@ impl FeedForwardConfig {
             up: project(self.d_model, self.d_hidden),
             gate: self.gated.then(|| project(self.d_model, self.d_hidden)),
             down: project(self.d_hidden, self.d_model),
-            activation: self.activation.init(device),
+            activation: self.activation,
             dropout: DropoutConfig::new(self.dropout).init(),
         }
     }
@@ -74,8 +73,7 @@ impl FeedForwardConfig {
 impl FeedForward {
     /// `[rows, length, d_model]` to the same, in f32.
     pub fn forward(&self, states: Tensor<3>, precision: Precision) -> Tensor<3> {
-        if let (Activation::Gelu(exact), None) = (&self.activation, &self.gate)
-            && !exact.approximate
+        if let (Activation::Gelu, None) = (self.activation, &self.gate)
             && let (Some(up), Some(down)) = (self.up.packed(&states), self.down.packed(&states))
         {
             let biases = [self.up.bias.as_ref(), self.down.bias.as_ref()];
@@ -84,10 +82,7 @@ impl FeedForward {
             }
         }
         let raised = self.up.forward(states.clone(), precision);
-        let mut hidden = match &self.activation {
-            Activation::Gelu(exact) if !exact.approximate => gelu(raised),
-            activation => activation.forward(raised),
-        };
+        let mut hidden = self.activation.forward(raised);
         if let Some(gate) = &self.gate {
             hidden = hidden * gate.forward(states, precision);
         }
@@ -103,23 +98,5 @@ impl FeedForward {
         self.gate = self.gate.map(|gate| gate.pack(precision));
         self.down = self.down.pack(precision);
         self
-    }
-}
-
-/// The activation that `config.json` names.
-///
-/// # Errors
-/// [`Error::Config`] for a name that none of BERT, BART and T5 is published with.
-pub fn activation(name: &str) -> Result<ActivationConfig> {
-    match name {
-        "gelu" => Ok(ActivationConfig::Gelu),
-        "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Ok(ActivationConfig::GeluApproximate),
-        "relu" => Ok(ActivationConfig::Relu),
-        "tanh" => Ok(ActivationConfig::Tanh),
-        _ => Err(Error::Config {
-            field: "activation".into(),
-            found: name.into(),
-            expected: "gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, relu or tanh".into(),
-        }),
     }
 }

@@ -1,21 +1,26 @@
-//! The transformer blocks that BERT, BART and T5 are made of.
+//! The transformer blocks that BERT, BART, T5 and the Llama family are made of.
 //!
 //! Weights keep the layout of the checkpoints, `[d_output, d_input]`. The residual stream,
 //! softmax and norms are f32; matrix products run in a [`Precision`].
 
+mod activation;
 mod attention;
 mod feed_forward;
+mod grouped_attention;
 mod layer_norm;
 mod linear;
 mod operations;
 #[cfg_attr(not(feature = "flex"), path = "packed_without_cpu.rs")]
 mod packed;
 mod precision;
+mod rotary;
 mod rows;
 mod workers;
 
+pub use activation::{Activation, activation};
 pub use attention::{Attention, AttentionConfig, KeysValues, MASKED, padding_bias};
-pub use feed_forward::{FeedForward, FeedForwardConfig, activation};
+pub use feed_forward::{FeedForward, FeedForwardConfig};
+pub use grouped_attention::{GroupedAttention, GroupedAttentionConfig, Seen};
 pub use layer_norm::{LayerNorm, LayerNormConfig};
 pub use linear::{Linear, LinearConfig, flat_linear};
 pub use operations::{
@@ -24,6 +29,7 @@ pub use operations::{
 };
 pub use packed::Packed;
 pub use precision::{Precision, store_weights_as, with_precision};
+pub use rotary::{RopeParameters, Rotary, RotaryConfig, Rotation};
 pub use workers::among_workers;
 
 /// Numbers from −2 to 2 that look random, others at each call. Burn's random state is one for all tests of a

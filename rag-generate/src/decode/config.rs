@@ -100,6 +100,9 @@ impl Default for GenerationConfig {
 }
 
 impl GenerationConfig {
+    /// The prompt's last token stands in the place of the start token: what decoders alone read.
+    pub const PROMPT_END: u32 = i32::MAX as u32;
+
     /// Beam search with `num_beams` hypotheses.
     pub fn beams(num_beams: usize) -> Self {
         Self::default().with_num_beams(num_beams)

@@ -19,7 +19,7 @@ mod greedy;
 mod hypothesis;
 mod json;
 mod next_token;
-mod one_or_many;
+pub(crate) mod one_or_many;
 mod processors;
 mod sample;
 mod scores;

@@ -18,8 +18,9 @@ pub fn serialize<S: Serializer>(tokens: &[u32], serializer: S) -> Result<S::Ok, 
 }
 
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D::Error> {
-    Ok(match Tokens::deserialize(deserializer)? {
-        Tokens::One(token) => vec![token],
-        Tokens::Many(tokens) => tokens,
+    Ok(match Option::deserialize(deserializer)? {
+        None => Vec::new(),
+        Some(Tokens::One(token)) => vec![token],
+        Some(Tokens::Many(tokens)) => tokens,
     })
 }

@@ -6,10 +6,10 @@ use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Tensor, TensorData},
 };
-use rag_core::device;
+use rag_core::{device, nn::RopeParameters};
 use serde_json::{Map, Value};
 
-use super::{BartConfig, Generator, GeneratorConfig, T5Config};
+use super::{BartConfig, CausalConfig, Generator, GeneratorConfig, T5Config};
 
 /// A kind of generator that tests run over.
 #[derive(Clone, Copy)]
@@ -68,7 +68,14 @@ impl Default for Tiny {
 }
 
 /// Every family, with the variants of it that take another path.
-pub const ALL: [Fixture; 3] = [Fixture::Bart, Fixture::T5, Fixture::GatedT5];
+pub const ALL: [Fixture; 6] = [
+    Fixture::Bart,
+    Fixture::T5,
+    Fixture::GatedT5,
+    Fixture::Llama,
+    Fixture::Qwen2,
+    Fixture::Qwen3,
+];
 
 #[allow(non_upper_case_globals)]
 impl Fixture {
@@ -99,6 +106,62 @@ impl Fixture {
         tokenizer: Words::Pieces,
         projections: "q k v o wi_0 wi_1 wo lm_head",
     };
+    /// Llama, whose head is tied to the embeddings.
+    pub const Llama: Self = Self {
+        name: "llama",
+        config: |tiny| GeneratorConfig::Llama(causal(tiny, CausalConfig::llama())),
+        tokenizer: Words::ByteLevel,
+        projections: "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj",
+    };
+    /// Qwen2, with biases, and with the frequencies of its positions stretched.
+    pub const Qwen2: Self = Self {
+        name: "qwen2",
+        config: |tiny| {
+            let scaling = RopeParameters {
+                rope_type: Some("linear".into()),
+                factor: Some(2.0),
+                ..RopeParameters::default()
+            };
+            GeneratorConfig::Qwen2(CausalConfig {
+                rope_scaling: Some(scaling),
+                ..causal(tiny, CausalConfig::qwen2())
+            })
+        },
+        tokenizer: Words::ByteLevel,
+        projections: "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj",
+    };
+    /// Qwen3, with norms of queries and keys, heads of a size of their own, and a head of its own.
+    pub const Qwen3: Self = Self {
+        name: "qwen3",
+        config: |tiny| {
+            GeneratorConfig::Qwen3(CausalConfig {
+                head_dim: Some(tiny.d_model / tiny.heads + 2),
+                tie_word_embeddings: false,
+                ..causal(tiny, CausalConfig::qwen3())
+            })
+        },
+        tokenizer: Words::ByteLevel,
+        projections: "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj lm_head",
+    };
+}
+
+/// Half as many heads of keys as of queries.
+fn causal(tiny: Tiny, defaults: CausalConfig) -> CausalConfig {
+    CausalConfig {
+        vocab_size: tiny.vocabulary,
+        hidden_size: tiny.d_model,
+        intermediate_size: tiny.hidden,
+        num_hidden_layers: tiny.decoder_layers,
+        num_attention_heads: tiny.heads,
+        num_key_value_heads: Some((tiny.heads / 2).max(1)),
+        head_dim: None,
+        max_position_embeddings: tiny.positions,
+        tie_word_embeddings: true,
+        bos_token_id: Some(0),
+        eos_token_id: vec![2],
+        pad_token_id: Some(1),
+        ..defaults
+    }
 }
 
 fn bart(tiny: Tiny) -> BartConfig {

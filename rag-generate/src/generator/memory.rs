@@ -1,5 +1,10 @@
-use burn::tensor::{Int, Tensor};
-use rag_core::nn::{Attention, KeysValues, Precision, padding_bias};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+use rag_core::{
+    TokenBatch,
+    nn::{Attention, KeysValues, Precision, Seen, padding_bias},
+};
+
+use super::places::Places;
 
 /// Contexts as the decoder sees them: computed once for a question, shared by all beams and candidates.
 #[derive(Clone, Debug)]
@@ -8,6 +13,18 @@ pub struct Memory {
     layers: Vec<KeysValues>,
     /// Hides padding, `[contexts, 1, 1, length]`.
     bias: Tensor<4>,
+    /// Of a decoder alone.
+    ends: Option<Ends>,
+}
+
+/// Where prompts end. The last token of each is read again, in the place of an answer's start token: what follows it is the
+/// answer's first token.
+#[derive(Clone, Debug)]
+struct Ends {
+    /// The position of each prompt's last token.
+    positions: Vec<usize>,
+    /// The last tokens, `[contexts, 1]`.
+    tokens: Tensor<2, Int>,
 }
 
 /// Self-attention keys and values of the tokens decoded so far, `[rows, heads, length, d_head]` of each layer.
@@ -22,6 +39,31 @@ impl Memory {
         Self {
             layers,
             bias: padding_bias(mask),
+            ends: None,
+        }
+    }
+
+    /// Keys and values of each layer of a decoder alone, which has read `prompts`.
+    pub fn of_prompts(layers: Vec<KeysValues>, prompts: &TokenBatch) -> Self {
+        let [contexts, length] = prompts.dims();
+        let lengths = prompts.mask.clone().sum_dim(1).into_data();
+        let positions = lengths
+            .iter::<i64>()
+            .map(|length| length.max(1) as usize - 1);
+        let positions: Vec<usize> = positions.collect();
+        let device = prompts.ids.device();
+        let indices: Vec<i64> = positions.iter().map(|&position| position as i64).collect();
+        let indices = Tensor::from_data(TensorData::new(indices, [contexts, 1]), &device);
+        let before = |&end: &usize| (0..length).map(move |place| i64::from(place < end));
+        let mask: Vec<i64> = positions.iter().flat_map(before).collect();
+        let mask = Tensor::from_data(TensorData::new(mask, [contexts, length]), &device);
+        Self {
+            layers,
+            bias: padding_bias(&mask),
+            ends: Some(Ends {
+                positions,
+                tokens: prompts.ids.clone().gather(1, indices),
+            }),
         }
     }
 
@@ -46,16 +88,69 @@ impl Memory {
         Self {
             layers: layers.collect(),
             bias: of(&self.bias),
+            ends: self.ends.as_ref().map(|ends| Ends {
+                positions: ends.positions[first..first + count].to_vec(),
+                tokens: ends.tokens.clone().narrow(0, first, count),
+            }),
         }
     }
 
     /// The contexts `rows`, in that order.
     #[must_use]
-    pub fn select(&self, rows: &Tensor<1, Int>) -> Self {
+    pub fn select(&self, rows: &[usize]) -> Self {
         let mut kept = self.clone();
-        kept.layers.iter_mut().for_each(|layer| layer.select(rows));
-        kept.bias = kept.bias.select(0, rows.clone());
+        let numbers: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+        let indices = TensorData::new(numbers, [rows.len()]);
+        let indices = Tensor::from_data(indices, &self.bias.device());
+        kept.layers
+            .iter_mut()
+            .for_each(|layer| layer.select(&indices));
+        kept.bias = kept.bias.select(0, indices.clone());
+        kept.ends = kept.ends.map(|ends| Ends {
+            positions: rows.iter().map(|&row| ends.positions[row]).collect(),
+            tokens: ends.tokens.select(0, indices),
+        });
         kept
+    }
+
+    /// Keys and values of the prompts in layer `layer` of a decoder alone, but for their last tokens.
+    pub fn layer(&self, layer: usize) -> Seen<'_> {
+        Seen {
+            memory: &self.layers[layer],
+            bias: Some(&self.bias),
+        }
+    }
+
+    /// Tokens `[rows, length]` of answers as a decoder alone reads them: positions go on where each row's prompt ends, and
+    /// its last token stands in the place of the start token.
+    ///
+    /// # Panics
+    /// If the memory is not of prompts.
+    pub fn continued(&self, ids: Tensor<2, Int>, places: &Places) -> (Tensor<2, Int>, Places) {
+        let Some(ends) = &self.ends else {
+            panic!("a decoder alone continues prompts: make its memory with Memory::of_prompts");
+        };
+        let [rows, length] = ids.dims();
+        let contexts = ends.positions.len();
+        let each = rows / contexts;
+        let starts: Vec<usize> = (ends.positions.iter())
+            .flat_map(|&position| std::iter::repeat_n(position, each))
+            .collect();
+        let is_start: Vec<bool> = places.read.row(0).iter().map(|&depth| depth == 0).collect();
+        let ids = match is_start.contains(&true) {
+            true => {
+                let device = ids.device();
+                let is_start =
+                    Tensor::<2, Bool>::from_data(TensorData::new(is_start, [1, length]), &device);
+                let last = ends.tokens.clone().expand([contexts, each * length]);
+                ids.mask_where(
+                    is_start.expand([rows, length]),
+                    last.reshape([rows, length]),
+                )
+            }
+            false => ids,
+        };
+        (ids, places.clone().starting_at(&starts))
     }
 
     /// Cross-attention of decoder layer `layer`: from `states` `[rows, length, d_model]` to the rows' contexts.

@@ -6,6 +6,7 @@
 //! ```
 
 mod bart;
+mod causal;
 pub mod family;
 #[doc(hidden)]
 pub mod fixtures;
@@ -31,6 +32,7 @@ use crate::decode::GenerationConfig;
 use family::{Family, Model};
 
 pub use bart::{Bart, BartConfig};
+pub use causal::{Architecture, Causal, CausalConfig};
 pub use head::{Head, HeadConfig};
 pub use memory::{Cache, Memory};
 pub use places::{Places, Positions};
@@ -96,6 +98,8 @@ families! {
     Generator {
         /// Lewis et al. 2019 (arXiv 1910.13461).
         Bart(Bart),
+        /// A decoder alone: Llama, Mistral, Qwen2, Qwen3.
+        Causal(Causal),
         /// Raffel et al. 2020 (arXiv 1910.10683), v1.0 and v1.1.
         T5(T5),
     }
@@ -106,6 +110,18 @@ families! {
     GeneratorConfig {
         /// `"model_type": "bart"`
         Bart(BartConfig),
+        /// `"model_type": "llama"`: also SmolLM2.
+        #[serde(deserialize_with = "causal::read::llama")]
+        Llama(CausalConfig),
+        /// `"model_type": "mistral"`
+        #[serde(deserialize_with = "causal::read::mistral")]
+        Mistral(CausalConfig),
+        /// `"model_type": "qwen2"`: also Qwen2.5.
+        #[serde(deserialize_with = "causal::read::qwen2")]
+        Qwen2(CausalConfig),
+        /// `"model_type": "qwen3"`
+        #[serde(deserialize_with = "causal::read::qwen3")]
+        Qwen3(CausalConfig),
         /// `"model_type": "t5"`
         T5(T5Config),
     }

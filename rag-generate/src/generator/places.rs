@@ -87,6 +87,11 @@ impl Positions {
         &self.numbers[row * self.length..(row + 1) * self.length]
     }
 
+    /// All positions, row-major.
+    pub fn numbers(&self) -> &[usize] {
+        &self.numbers
+    }
+
     /// The positions, each with `offset` added, as indices `[rows | 1, length]` of an embedding.
     pub fn indices(&self, offset: usize, device: &Device) -> Tensor<2, Int> {
         let numbers = self.numbers.iter();
