@@ -7,7 +7,7 @@
 
 makes `golden/<generator>-<seed>/` with a checkpoint in the Hugging Face layout, `context_encoder/`,
 `cases.json` (what is computed, with which settings and tolerance) and `cases.safetensors` (inputs
-and expected values, named `<case>/<tensor>`). `tests/golden.rs` says what each kind of case means.
+and expected values, named `<case>/<tensor>`). `tests/golden/rag.rs` says what each kind of case means.
 
 The seed chooses the weights, the inputs and the architecture: layers, heads, activations, DPR's
 projection, how many documents there are. Weights are random and then fitted for a moment to random
@@ -304,22 +304,23 @@ def fit(generator, inputs, draw):
         optimizer.step()
 
 
-class Recorder:
-    def __init__(self, rag, context_encoder, inputs):
-        self.rag = rag
-        self.sequence = as_sequence_model(rag)
-        self.context_encoder = context_encoder
-        self.inputs = inputs
+def shaken(model):
+    """The same model in double precision, as if rounding were a hundred times worse."""
+    torch.manual_seed(0)
+    model = copy.deepcopy(model).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 1 + 1e-5 * torch.randn_like(parameter)
+    return model
+
+
+class Cases:
+    """Cases and their tensors, as a golden folder holds them."""
+
+    def __init__(self, tolerance):
+        self.tolerance = tolerance
         self.cases = []
         self.tensors = {}
-
-        # The same checkpoint, as if rounding were a hundred times worse.
-        torch.manual_seed(0)
-        self.shaken = copy.deepcopy(rag).double()
-        with torch.no_grad():
-            for parameter in self.shaken.parameters():
-                parameter *= 1 + 1e-5 * torch.randn_like(parameter)
-        self.shaken_sequence = as_sequence_model(self.shaken)
 
     def record(self, identifier, kind, params, tensors):
         assert all(case["id"] != identifier for case in self.cases), identifier
@@ -331,10 +332,26 @@ class Recorder:
                 "id": identifier,
                 "kind": kind,
                 "params": params,
-                "tolerance": TOLERANCE[kind],
+                "tolerance": self.tolerance[kind],
                 "tensors": sorted(tensors),
             }
         )
+
+    def write(self, folder):
+        text = json.dumps({"cases": self.cases}, indent=1)
+        (folder / "cases.json").write_text(text + "\n", encoding="utf-8")
+        save_file(self.tensors, folder / "cases.safetensors")
+
+
+class Recorder(Cases):
+    def __init__(self, rag, context_encoder, inputs):
+        super().__init__(TOLERANCE)
+        self.rag = rag
+        self.sequence = as_sequence_model(rag)
+        self.context_encoder = context_encoder
+        self.inputs = inputs
+        self.shaken = shaken(rag)
+        self.shaken_sequence = as_sequence_model(self.shaken)
 
     def encoders(self):
         for kind, encoder in [
@@ -494,9 +511,7 @@ class Recorder:
     def save(self, folder):
         self.rag.save_pretrained(folder)
         self.context_encoder.save_pretrained(folder / "context_encoder")
-        text = json.dumps({"cases": self.cases}, indent=1)
-        (folder / "cases.json").write_text(text + "\n", encoding="utf-8")
-        save_file(self.tensors, folder / "cases.safetensors")
+        self.write(folder)
 
 
 def as_sequence_model(rag):

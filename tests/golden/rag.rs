@@ -1,22 +1,14 @@
-//! Numbers of the reference implementation, case by case: every folder of `tests/golden/`, and every
-//! folder of `$RAG_GOLDEN_DIR`. `$RAG_DEVICE` chooses the device (`cpu`, `wgpu`, `cuda:0`).
+//! A whole RAG: question encoder, encoder of passages and an encoder-decoder, in the conventions of transformers.
 
-#![allow(clippy::unwrap_used)]
-
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use burn_rag::{
     burn::{
-        module::{Module, ModuleVisitor, Param},
+        module::Module,
         optim::{AdamWConfig, GradientsAccumulator, GradientsParams},
-        tensor::{Device, Int, Tensor, TensorData},
+        tensor::{Device, Int, Tensor},
     },
     core::{
-        TokenBatch,
         checkpoint::Tensors,
         marginal::{Compat, RagModel, Targets, log_prior, log_sum_exp, negative_log_likelihood},
         nn::Precision,
@@ -33,135 +25,22 @@ use burn_rag::{
         Objective, Optimizer,
     },
 };
-use safetensors::{Dtype, SafeTensors};
-use serde::Deserialize;
-use serde_json::Value;
 
-#[derive(Deserialize)]
-struct Cases {
-    cases: Vec<Case>,
-}
-
-#[derive(Deserialize)]
-struct Case {
-    id: String,
-    kind: String,
-    params: Value,
-    tolerance: f32,
-}
+use crate::{
+    Golden,
+    arrays::{Arrays, Case, until_end},
+    gradients,
+};
 
 /// One folder: a checkpoint and the numbers that belong to it.
-struct Golden {
+pub struct Rag {
     folder: PathBuf,
     checkpoint: Checkpoint,
-    tensors: BTreeMap<String, Array>,
+    arrays: Arrays,
     device: Device,
 }
 
-#[derive(Clone, Debug)]
-struct Array {
-    shape: Vec<usize>,
-    values: Values,
-}
-
-#[derive(Clone, Debug)]
-enum Values {
-    Float(Vec<f32>),
-    Int(Vec<i64>),
-}
-
-#[test]
-fn golden_cases() {
-    let Some(device) = device() else { return };
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let others = std::env::var_os("RAG_GOLDEN_DIR").map(PathBuf::from);
-    let mut passed = 0;
-    let mut failures = Vec::new();
-    for folder in [own]
-        .into_iter()
-        .chain(others)
-        .flat_map(|parent| folders(&parent))
-    {
-        let golden = Golden::open(&folder, &device);
-        let cases = fs::read_to_string(folder.join("cases.json")).unwrap();
-        let cases: Cases = serde_json::from_str(&cases).unwrap();
-        for case in cases.cases {
-            match golden.check(&case) {
-                Ok(()) => passed += 1,
-                Err(difference) => {
-                    failures.push(format!("{} {}: {difference}", folder.display(), case.id));
-                }
-            }
-        }
-    }
-    println!(
-        "{passed} golden cases passed on {device:?}, {} failed",
-        failures.len()
-    );
-    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
-    assert!(passed > 0, "there are no golden cases");
-}
-
-/// The device asked for; `None`, with a line that says so, where WGPU has no adapter.
-fn device() -> Option<Device> {
-    let name = std::env::var("RAG_DEVICE").unwrap_or_else(|_| "cpu".into());
-    let device = burn_rag::core::device(&name).expect("RAG_DEVICE");
-    let reachable =
-        std::panic::catch_unwind(|| Tensor::<1>::ones([1], &device).into_scalar::<f32>());
-    if reachable.is_err() && name.starts_with("wgpu") {
-        println!("skipped: there is no adapter for {name}");
-        return None;
-    }
-    Some(device)
-}
-
-fn folders(parent: &Path) -> Vec<PathBuf> {
-    let mut folders: Vec<_> = fs::read_dir(parent)
-        .unwrap_or_else(|error| panic!("{}: {error}", parent.display()))
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.join("cases.json").is_file())
-        .collect();
-    folders.sort();
-    folders
-}
-
-impl Golden {
-    fn open(folder: &Path, device: &Device) -> Self {
-        let bytes = fs::read(folder.join("cases.safetensors")).unwrap();
-        let file = SafeTensors::deserialize(&bytes).unwrap();
-        let tensors = file
-            .iter()
-            .map(|(name, view)| {
-                let data = view.data();
-                let values = match view.dtype() {
-                    Dtype::I64 => Values::Int(
-                        data.as_chunks()
-                            .0
-                            .iter()
-                            .map(|b| i64::from_le_bytes(*b))
-                            .collect(),
-                    ),
-                    Dtype::F32 => Values::Float(
-                        data.as_chunks()
-                            .0
-                            .iter()
-                            .map(|b| f32::from_le_bytes(*b))
-                            .collect(),
-                    ),
-                    other => panic!("{name} has the type {other:?}"),
-                };
-                let shape = view.shape().to_vec();
-                (name.to_owned(), Array { shape, values })
-            })
-            .collect();
-        Self {
-            folder: folder.to_owned(),
-            checkpoint: Checkpoint::load(folder, device).unwrap(),
-            tensors,
-            device: device.clone(),
-        }
-    }
-
+impl Golden for Rag {
     fn check(&self, case: &Case) -> Result<(), String> {
         match case.kind.as_str() {
             "question_encoder" => self.question_encoder(case),
@@ -179,11 +58,24 @@ impl Golden {
             other => Err(format!("the kind {other} is unknown")),
         }
     }
+}
+
+impl Rag {
+    pub fn open(folder: &Path, device: &Device) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            checkpoint: Checkpoint::load(folder, device).unwrap(),
+            arrays: Arrays::open(&folder.join("cases.safetensors")),
+            device: device.clone(),
+        }
+    }
 
     fn question_encoder(&self, case: &Case) -> Result<(), String> {
-        let tokens = self.tokens(case, "input_ids", "attention_mask", &self.device);
+        let tokens = self
+            .arrays
+            .tokens(case, "input_ids", "attention_mask", &self.device);
         let encoder = &self.checkpoint.question_encoder;
-        self.compare(
+        self.arrays.compare(
             case,
             "expected",
             encoder.forward(&tokens, None, Precision::F32),
@@ -193,8 +85,10 @@ impl Golden {
     fn context_encoder(&self, case: &Case) -> Result<(), String> {
         let folder = self.folder.join("context_encoder");
         let (encoder, _) = load_encoder(&folder, &self.device).unwrap();
-        let tokens = self.tokens(case, "input_ids", "attention_mask", &self.device);
-        self.compare(
+        let tokens = self
+            .arrays
+            .tokens(case, "input_ids", "attention_mask", &self.device);
+        self.arrays.compare(
             case,
             "expected",
             encoder.forward(&tokens, None, Precision::F32),
@@ -203,28 +97,34 @@ impl Golden {
 
     fn generator_forward(&self, case: &Case) -> Result<(), String> {
         let generator = &self.checkpoint.generator;
-        let contexts = self.tokens(case, "input_ids", "attention_mask", &self.device);
+        let contexts = self
+            .arrays
+            .tokens(case, "input_ids", "attention_mask", &self.device);
         let memory = generator.encode(&contexts, Precision::F32);
-        let ids = self.ids(case, "decoder_input_ids", &self.device);
+        let ids = self.arrays.ids(case, "decoder_input_ids", &self.device);
         let logits = generator.decode(ids, &memory, &mut Default::default(), Precision::F32);
-        self.compare(case, "expected", logits)
+        self.arrays.compare(case, "expected", logits)
     }
 
     fn rag_token_logits(&self, case: &Case) -> Result<(), String> {
-        let inputs = self.ids(case, "decoder_input_ids", &self.device);
-        let scores = self.floats::<2>(&key(case, "doc_scores"), &self.device);
+        let inputs = self.arrays.ids(case, "decoder_input_ids", &self.device);
+        let scores = self
+            .arrays
+            .floats::<2>(&case.key("doc_scores"), &self.device);
         let log_probs = self.log_probs(case, inputs);
         let [batch, n_docs, ..] = log_probs.dims();
         let prior = log_prior(scores).reshape([batch, n_docs, 1, 1]);
         let marginal = log_sum_exp(log_probs + prior, 1).squeeze_dim::<3>(1);
-        self.compare(case, "expected", marginal)
+        self.arrays.compare(case, "expected", marginal)
     }
 
     fn loss(&self, case: &Case, model: RagModel) -> Result<(), String> {
-        let (inputs, mut targets) = self.targets(case, &key(case, "labels"), &self.device);
+        let (inputs, mut targets) = self.targets(&case.key("labels"), &self.device);
         targets.exclude_bos_score =
             case.params["exclude_bos_score"] == true && self.all_begin_with_bos(&targets);
-        let scores = self.floats::<2>(&key(case, "doc_scores"), &self.device);
+        let scores = self
+            .arrays
+            .floats::<2>(&case.key("doc_scores"), &self.device);
         let loss = negative_log_likelihood(
             model,
             Compat::HuggingFace,
@@ -233,7 +133,7 @@ impl Golden {
             &targets,
             case.params["epsilon"].as_f64().unwrap(),
         );
-        self.compare(case, "expected", loss)
+        self.arrays.compare(case, "expected", loss)
     }
 
     /// In one graph, and one or two documents at a time.
@@ -251,7 +151,7 @@ impl Golden {
         for documents_at_a_time in [None, Some(1), Some(2)] {
             let questions = joint.question_vectors(&batch.questions, Precision::F32, seed);
             let scores = Batch::score(questions.clone(), batch.documents.clone());
-            self.compare(case, "expected_doc_scores", scores)?;
+            self.arrays.compare(case, "expected_doc_scores", scores)?;
             let backward = Backward {
                 documents_at_a_time,
                 weight: 1.0,
@@ -262,21 +162,23 @@ impl Golden {
                 let gradients = GradientsParams::from_module(&mut loss.backward(), &joint);
                 accumulator.accumulate(&joint, gradients);
             });
-            self.compare_values(case, "expected_loss", &[beliefs.losses.sum().into_scalar()])?;
-            let by_name = self.named_gradients(&joint, &accumulator.grads());
-            for name in case.params["parameters"].as_array().unwrap() {
-                let name = name.as_str().unwrap();
-                let gradient = by_name.get(name).ok_or(format!("no gradient of {name}"))?;
-                self.compare_values(case, &format!("grad:{name}"), gradient)
-                    .map_err(|error| format!("{error} ({documents_at_a_time:?} at a time)"))?;
-            }
+            self.arrays.compare_values(
+                case,
+                "expected_loss",
+                &[beliefs.losses.sum().into_scalar()],
+            )?;
+            let gradients = gradients::named(&joint, &accumulator.grads(), &self.names(&joint));
+            gradients::compare(&self.arrays, case, &gradients)
+                .map_err(|error| format!("{error} ({documents_at_a_time:?} at a time)"))?;
         }
         Ok(())
     }
 
     fn generator_generate(&self, case: &Case) -> Result<(), String> {
         let generation = self.generation(case);
-        let contexts = self.tokens(case, "input_ids", "attention_mask", &self.device);
+        let contexts = self
+            .arrays
+            .tokens(case, "input_ids", "attention_mask", &self.device);
         let Checkpoint {
             generator, config, ..
         } = &self.checkpoint;
@@ -291,9 +193,10 @@ impl Golden {
         )
         .map_err(|error| error.to_string())?;
         let answers: Vec<_> = answers.into_iter().flatten().collect();
-        if self.tensors.contains_key(&key(case, "sequences_scores")) {
+        if self.arrays.contains(&case.key("sequences_scores")) {
             let scores: Vec<_> = answers.iter().map(|answer| answer.score).collect();
-            self.compare_values(case, "sequences_scores", &scores)?;
+            self.arrays
+                .compare_values(case, "sequences_scores", &scores)?;
         }
         let sequences = answers.into_iter().map(|answer| answer.tokens).collect();
         self.compare_sequences(case, &generation, sequences)
@@ -301,7 +204,7 @@ impl Golden {
 
     fn rag_generate(&self, case: &Case, model: RagModel) -> Result<(), String> {
         let generation = self.generation(case);
-        let contexts = self.tokens(
+        let contexts = self.arrays.tokens(
             case,
             "context_input_ids",
             "context_attention_mask",
@@ -310,9 +213,7 @@ impl Golden {
         let Checkpoint {
             generator, config, ..
         } = &self.checkpoint;
-        let (shape, scores) = self.float_values(&key(case, "doc_scores"));
-        let n_docs = shape[1];
-        let scores: Vec<&[f32]> = scores.chunks(n_docs).collect();
+        let scores = self.arrays.doc_scores(case);
         let precision = Precision::F32;
         let reader =
             Reader::of_questions(generator, &contexts, &scores, &config.generator, precision);
@@ -387,7 +288,8 @@ impl Golden {
             joint = moved;
             found.extend([total, stepped.gradient_norm as f32]);
         }
-        self.compare_values(case, "expected_loss_and_gradient_norm", &found)
+        self.arrays
+            .compare_values(case, "expected_loss_and_gradient_norm", &found)
     }
 
     fn joint(&self) -> JointModel {
@@ -403,9 +305,10 @@ impl Golden {
     /// The tensors `<name><suffix>` of a training case.
     fn batch(&self, case: &Case, suffix: &str, device: &Device) -> Batch {
         let named = |name: &str| format!("{name}{suffix}");
-        let tokens = |ids: &str, mask: &str| self.tokens(case, &named(ids), &named(mask), device);
-        let labels = key(case, &named("labels"));
-        let (inputs, targets) = self.targets(case, &labels, device);
+        let tokens =
+            |ids: &str, mask: &str| self.arrays.tokens(case, &named(ids), &named(mask), device);
+        let labels = case.key(&named("labels"));
+        let (inputs, targets) = self.targets(&labels, device);
         Batch {
             questions: EncoderInput {
                 tokens: tokens("question_input_ids", "question_attention_mask"),
@@ -414,15 +317,17 @@ impl Golden {
             passages: None,
             signals: None,
             contexts: tokens("context_input_ids", "context_attention_mask"),
-            documents: self.floats(&key(case, &named("document_embeddings")), device),
+            documents: self
+                .arrays
+                .floats(&case.key(&named("document_embeddings")), device),
             inputs,
             targets,
         }
     }
 
     /// What transformers makes of labels.
-    fn targets(&self, _case: &Case, labels: &str, device: &Device) -> (Tensor<2, Int>, Targets) {
-        let (shape, labels) = self.int_values(labels);
+    fn targets(&self, labels: &str, device: &Device) -> (Tensor<2, Int>, Targets) {
+        let (shape, labels) = self.arrays.int_values(labels);
         let pad = self.checkpoint.config.generator.pad();
         let answers: Vec<_> = labels
             .chunks(shape[1])
@@ -444,7 +349,7 @@ impl Golden {
     }
 
     fn log_probs(&self, case: &Case, inputs: Tensor<2, Int>) -> Tensor<4> {
-        let contexts = self.tokens(
+        let contexts = self.arrays.tokens(
             case,
             "context_input_ids",
             "context_attention_mask",
@@ -464,106 +369,14 @@ impl Golden {
         serde_json::from_value(settings).unwrap()
     }
 
-    /// Gradients by the checkpoint's names.
-    fn named_gradients(
-        &self,
-        joint: &JointModel,
-        gradients: &GradientsParams,
-    ) -> BTreeMap<String, Vec<f32>> {
-        struct Collect<'a>(&'a GradientsParams, BTreeMap<u64, Vec<f32>>);
-        impl ModuleVisitor for Collect<'_> {
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                if let Some(gradient) = self.0.get::<D>(param.id) {
-                    let values = gradient.into_data().convert::<f32>();
-                    self.1
-                        .insert(param.id.val(), values.iter::<f32>().collect());
-                }
-            }
-        }
-        let mut collected = Collect(gradients, BTreeMap::new());
-        joint.visit(&mut collected);
+    /// The names of all that trains.
+    fn names(&self, joint: &JointModel) -> Tensors {
         let mut tensors = Tensors::default();
         let config = &self.checkpoint.config.question_encoder;
         let prefix = "rag.question_encoder.question_encoder.";
         config.store(&joint.question_encoder, &mut tensors, prefix);
         joint.generator.store(&mut tensors, "rag.generator.");
         tensors
-            .ids()
-            .filter_map(|(name, id)| Some((name.to_owned(), collected.1.remove(&id?)?)))
-            .collect()
-    }
-
-    fn tokens(&self, case: &Case, ids: &str, mask: &str, device: &Device) -> TokenBatch {
-        TokenBatch {
-            ids: self.ids(case, ids, device),
-            mask: self.ids(case, mask, device),
-        }
-    }
-
-    fn ids(&self, case: &Case, name: &str, device: &Device) -> Tensor<2, Int> {
-        let (shape, values) = self.int_values(&key(case, name));
-        Tensor::from_data(TensorData::new(values.to_vec(), shape.to_vec()), device)
-    }
-
-    fn floats<const D: usize>(&self, key: &str, device: &Device) -> Tensor<D> {
-        let (shape, values) = self.float_values(key);
-        Tensor::from_data(TensorData::new(values.to_vec(), shape.to_vec()), device)
-    }
-
-    fn int_values(&self, key: &str) -> (&[usize], &[i64]) {
-        match &self.tensors[key] {
-            Array {
-                shape,
-                values: Values::Int(values),
-            } => (shape, values),
-            _ => panic!("{key} holds no integers"),
-        }
-    }
-
-    fn float_values(&self, key: &str) -> (&[usize], &[f32]) {
-        match &self.tensors[key] {
-            Array {
-                shape,
-                values: Values::Float(values),
-            } => (shape, values),
-            _ => panic!("{key} holds no floats"),
-        }
-    }
-
-    fn compare<const D: usize>(
-        &self,
-        case: &Case,
-        name: &str,
-        found: Tensor<D>,
-    ) -> Result<(), String> {
-        let (shape, _) = self.float_values(&key(case, name));
-        if found.dims().as_slice() != shape {
-            return Err(format!(
-                "{name}: expected {shape:?}, found {:?}",
-                found.dims()
-            ));
-        }
-        let found = found.into_data().convert::<f32>();
-        self.compare_values(case, name, &found.iter::<f32>().collect::<Vec<_>>())
-    }
-
-    fn compare_values(&self, case: &Case, name: &str, found: &[f32]) -> Result<(), String> {
-        let (_, expected) = self.float_values(&key(case, name));
-        if expected.len() != found.len() {
-            return Err(format!(
-                "{name}: expected {} numbers, found {}",
-                expected.len(),
-                found.len()
-            ));
-        }
-        for (i, (expected, found)) in expected.iter().zip(found).enumerate() {
-            let error = (expected - found).abs() / expected.abs().max(1.0);
-            // A NaN is no agreement.
-            if error.is_nan() || error > case.tolerance {
-                return Err(format!("{name}[{i}]: expected {expected}, found {found}"));
-            }
-        }
-        Ok(())
     }
 
     /// Token ids up to and including the first end token after position 0.
@@ -573,15 +386,8 @@ impl Golden {
         generation: &GenerationConfig,
         found: Vec<Vec<u32>>,
     ) -> Result<(), String> {
-        let (shape, expected) = self.int_values(&key(case, "expected"));
-        let cut = |row: &[i64]| {
-            let is_end = |id: &i64| generation.eos_token_id.contains(&(*id as u32));
-            let end = row[1..]
-                .iter()
-                .position(is_end)
-                .map_or(row.len(), |i| i + 2);
-            row[..end].to_vec()
-        };
+        let (shape, expected) = self.arrays.int_values(&case.key("expected"));
+        let cut = |row: &[i64]| until_end(row, &generation.eos_token_id, 1);
         let expected: Vec<_> = expected.chunks(shape[1]).map(cut).collect();
         let found: Vec<_> = found
             .iter()
@@ -592,8 +398,4 @@ impl Golden {
         }
         Ok(())
     }
-}
-
-fn key(case: &Case, name: &str) -> String {
-    format!("{}/{name}", case.id)
 }
