@@ -255,7 +255,7 @@ impl Rag {
             if self.config.model() == RagModel::Token && asked.iter().all(alike) {
                 let reader = self.read(asked)?;
                 let stops = self.stop_strings();
-                let stop = |answer: &[u32]| stops.end(answer);
+                let stop = |answer: &[u32]| stops.ends(answer);
                 let control = Control::default().with_stop(&stop);
                 let decoded = rag_token::decode(&reader, &self.generation, control)?;
                 for (i, (&(question, passages), hypotheses)) in
@@ -298,7 +298,7 @@ impl Rag {
     ) -> Result<Vec<Answer>> {
         let reader = self.read(&[(question, passages)])?;
         let (stops, asked) = (self.stop_strings(), control.stop);
-        let stop = |answer: &[u32]| stops.end(answer) || asked.is_some_and(|stop| stop(answer));
+        let stop = |answer: &[u32]| stops.ends(answer) || asked.is_some_and(|stop| stop(answer));
         let control = control.stopped_by(&stop);
         let sequences: Vec<Vec<u32>> = match self.config.model() {
             RagModel::Token => rag_token::decode(&reader, &self.generation, control)?

@@ -8,8 +8,8 @@ pub(crate) struct StopStrings<'a> {
     strings: &'a [String],
     /// Those of them that are special tokens, which a text leaves out.
     special: Vec<u32>,
-    /// Bytes of text before a token that a string ending in it may begin in, with some to spare for a character that the
-    /// token completes and a space that decoders strip off a beginning.
+    /// Bytes before the newest token that are looked at: those of the longest string, a character that the token may
+    /// complete, and a space that decoders strip off a beginning.
     reach: usize,
     tokenizer: &'a Tokenizer,
 }
@@ -31,9 +31,9 @@ impl<'a> StopStrings<'a> {
 
     /// Whether the text of an answer contains one of the strings, where it did not without the last token.
     ///
-    /// What is looked at are the last few tokens, so that an answer of n tokens costs O(n). They begin at a whole character;
-    /// what was found in them is confirmed in the whole text.
-    pub(crate) fn end(&self, answer: &[u32]) -> bool {
+    /// Decodes the last few tokens alone, from a whole character on, so that the cost of an answer grows with its length and
+    /// not with the square of it. What they contain is confirmed in the whole text.
+    pub(crate) fn ends(&self, answer: &[u32]) -> bool {
         if self.strings.is_empty() {
             return false;
         }
@@ -162,7 +162,7 @@ mod tests {
             .collect();
         let strings = owned(strings);
         let stops = StopStrings::new(&strings, tokenizer);
-        (1..=tokens.len()).find(|&length| stops.end(&tokens[..length]))
+        (1..=tokens.len()).find(|&length| stops.ends(&tokens[..length]))
     }
 
     #[test]
@@ -244,7 +244,7 @@ mod tests {
                         let answer = &tokens[..length];
                         let text = tokenizer.decode_untrimmed(answer).unwrap();
                         let contained = strings.iter().any(|string| text.contains(string));
-                        assert_eq!(stops.end(answer), contained, "{text:?} {strings:?}");
+                        assert_eq!(stops.ends(answer), contained, "{text:?} {strings:?}");
                         if contained {
                             late += usize::from(length > 20);
                             break;

@@ -195,7 +195,7 @@ impl Search {
         } else {
             Cow::Borrowed(scores)
         };
-        let mut candidates = Vec::with_capacity(count);
+        let mut candidates = Vec::new();
         let mut going_on = 0;
         for reach in [count, count.saturating_mul(16), usize::MAX] {
             let places = top_k(order.iter().copied(), reach);

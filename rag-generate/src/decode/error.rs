@@ -99,7 +99,7 @@ pub enum DecodeError {
     /// The settings together rule out every continuation.
     #[error(
         "every continuation of search {batch} has probability 0; \
-         bad_words_ids, no_repeat_ngram_size, min_length and the constraint leave it no way on: loosen one of them"
+         bad_words_ids, no_repeat_ngram_size, min_length, min_new_tokens and the constraint leave it no way on: loosen one of them"
     )]
     DeadEnd {
         /// Which search of the batch.
