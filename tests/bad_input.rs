@@ -1286,6 +1286,14 @@ fn settings_that_contradict_are_refused() {
         (|g| g.with_max_length(1), "max_length is 1"),
         (|g| g.with_max_new_tokens(0), "max_new_tokens is 0"),
         (
+            |g| g.with_max_new_tokens(4).with_min_new_tokens(5),
+            "lower min_new_tokens",
+        ),
+        (
+            |g| g.with_stop_strings([".", ""]),
+            "stop_strings[1] is empty",
+        ),
+        (
             |g| g.with_do_sample(true).with_temperature(0.0),
             "temperature is 0",
         ),

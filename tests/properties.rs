@@ -627,6 +627,86 @@ fn what_is_streamed_is_the_answer() {
 }
 
 #[test]
+fn answers_end_before_their_stop_strings() {
+    let ids =
+        |answer: &Answer| -> Vec<u32> { answer.tokens.iter().map(|token| token.id).collect() };
+    for (kind, model) in kinds_and_models() {
+        let rag = rag(kind).with_model(model);
+        let generation = |change: fn(GenerationConfig) -> GenerationConfig| {
+            change(rag.generation().clone().with_max_length(16))
+        };
+        let mut stopped = 0;
+        for generation in [
+            generation(|plain| plain),
+            generation(|plain| plain.with_num_beams(3)),
+            generation(|plain| plain.with_do_sample(true)),
+        ] {
+            let rag = rag.clone().with_generation(generation.clone());
+            for question in QUESTIONS {
+                let whole = rag.ask(question).unwrap();
+                let letters: Vec<char> = whole.text.chars().collect();
+                let middle = letters.len() / 3;
+                let Some(stop) = letters.get(middle..middle + 2) else {
+                    continue;
+                };
+                let stop: String = stop
+                    .iter()
+                    .filter(|&&letter| letter != '\u{FFFD}')
+                    .collect();
+                if stop.is_empty() {
+                    continue;
+                }
+                let generation = generation.clone().with_stop_strings([&stop]);
+                let rag = rag.clone().with_generation(generation);
+                let answer = rag.ask(question).unwrap();
+                is_consistent(&answer);
+                assert!(!answer.text.contains(&stop), "{answer:?}");
+                let tokens = ids(&answer);
+                let text = |tokens: &[u32]| rag.tokenizer().decode_untrimmed(tokens).unwrap();
+                let before = text(&tokens[..tokens.len() - 1]);
+                assert!(!before.contains(&stop), "{before} {stop}");
+                if text(&tokens).contains(&stop) {
+                    stopped += 1;
+                }
+                let together = rag.ask_many(&[question, question]).unwrap();
+                for found in together {
+                    assert_eq!((&found.text, ids(&found)), (&answer.text, ids(&answer)));
+                    assert_close(found.log_likelihood, answer.log_likelihood, 1e-4);
+                }
+                if rag.generation().num_beams == 1 && model == RagModel::Token {
+                    // The same tokens, up to the first that makes the text contain the string.
+                    assert!(ids(&whole).starts_with(&tokens));
+                    let all = text(&ids(&whole));
+                    assert_eq!(answer.text, all[..all.find(&stop).unwrap()].trim());
+                    let mut streamed = Vec::new();
+                    let mut on_token = |_: usize, token: u32| {
+                        streamed.push(token);
+                        ControlFlow::Continue(())
+                    };
+                    let control = Control::default().with_on_token(&mut on_token);
+                    assert_eq!(rag.ask_with(question, control).unwrap(), answer);
+                    assert_eq!(streamed, tokens);
+                }
+                // A stop of the caller's own ends it too, and cuts nothing.
+                let second = |answer: &[u32]| answer.len() == 2;
+                let control = Control::default().with_stop(&second);
+                let short = rag.ask_with(question, control).unwrap();
+                assert!(short.tokens.len() <= 2, "{short:?}");
+                // A given answer stays as it is.
+                let given = rag.score(question, &[&whole.text]).unwrap();
+                assert_eq!(
+                    given[0].text,
+                    (rag.tokenizer())
+                        .decode(&rag.answer_tokens(&whole.text).unwrap())
+                        .unwrap()
+                );
+            }
+        }
+        assert!(stopped > 1, "{kind:?} {model:?}: {stopped}");
+    }
+}
+
+#[test]
 fn a_stream_can_be_stopped() {
     for kind in KINDS {
         let rag = rag(kind);

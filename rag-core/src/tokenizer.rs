@@ -228,8 +228,15 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`].
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        let text = self.inner.decode(ids, true).map_err(failed(&self.path))?;
-        Ok(text.trim().to_owned())
+        Ok(self.decode_untrimmed(ids)?.trim().to_owned())
+    }
+
+    /// The text of `ids` with the white space that it begins and ends with, special tokens left out.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`].
+    pub fn decode_untrimmed(&self, ids: &[u32]) -> Result<String> {
+        self.inner.decode(ids, true).map_err(failed(&self.path))
     }
 
     /// The text of one token as the vocabulary spells it.

@@ -23,6 +23,7 @@ pub mod rag_token;
 mod rank;
 mod reader;
 mod search;
+mod stop;
 
 pub use answer::{Answer, AnswerToken, Evidence, Outcome};
 pub use checkpoint::Checkpoint;

@@ -17,6 +17,7 @@ use crate::{
     rag_sequence::{self, SequenceDecoding, SequenceSettings},
     rag_token,
     reader::Reader,
+    stop::StopStrings,
 };
 
 /// Questions that are read and answered at once: the weights are read once for all of them, and their contexts are in
@@ -131,9 +132,7 @@ impl Rag {
         let own = self.generation;
         let unset = generation.eos_token_id.is_empty();
         self.generation = GenerationConfig {
-            decoder_start_token_id: generation
-                .decoder_start_token_id
-                .or(own.decoder_start_token_id),
+            decoder_start_token_id: own.start_where(generation.decoder_start_token_id),
             bos_token_id: generation.bos_token_id.or(own.bos_token_id),
             pad_token_id: generation.pad_token_id.or(own.pad_token_id),
             forced_bos_token_id: generation.forced_bos_token_id.or(own.forced_bos_token_id),
@@ -227,8 +226,8 @@ impl Rag {
         self.ask_with(question, Control::default())
     }
 
-    /// Like [`Rag::ask`], with a constraint on the tokens, a callback that streams them (RAG-Token,
-    /// greedy and sampling), or a way to cancel.
+    /// Like [`Rag::ask`], with a constraint on the tokens, a stop besides the stop strings, a callback that streams the
+    /// tokens (RAG-Token, greedy and sampling), or a way to cancel.
     ///
     /// # Errors
     /// Those of [`Rag::ask`].
@@ -255,7 +254,10 @@ impl Rag {
         for asked in asked.chunks(TOGETHER) {
             if self.config.model() == RagModel::Token && asked.iter().all(alike) {
                 let reader = self.read(asked)?;
-                let decoded = rag_token::decode(&reader, &self.generation, Control::default())?;
+                let stops = self.stop_strings();
+                let stop = |answer: &[u32]| stops.ends(answer);
+                let control = Control::default().with_stop(&stop);
+                let decoded = rag_token::decode(&reader, &self.generation, control)?;
                 for (i, (&(question, passages), hypotheses)) in
                     asked.iter().zip(decoded).enumerate()
                 {
@@ -295,6 +297,9 @@ impl Rag {
         control: Control<'_>,
     ) -> Result<Vec<Answer>> {
         let reader = self.read(&[(question, passages)])?;
+        let (stops, asked) = (self.stop_strings(), control.stop);
+        let stop = |answer: &[u32]| stops.ends(answer) || asked.is_some_and(|stop| stop(answer));
+        let control = control.stopped_by(&stop);
         let sequences: Vec<Vec<u32>> = match self.config.model() {
             RagModel::Token => rag_token::decode(&reader, &self.generation, control)?
                 .into_iter()
@@ -331,11 +336,26 @@ impl Rag {
         reader
             .likelihoods(self.config.model(), &forced)?
             .into_iter()
-            .map(|likelihood| assemble(question, passages, likelihood, &self.tokenizer))
+            .map(|likelihood| {
+                let stop_strings = &self.generation.stop_strings;
+                assemble(
+                    question,
+                    passages,
+                    likelihood,
+                    &self.tokenizer,
+                    stop_strings,
+                )
+            })
             .collect()
     }
 
-    /// log P(y|x) of each candidate answer, with its passages, in the order given.
+    /// Finds `stop_strings` while answers are decoded.
+    fn stop_strings(&self) -> StopStrings<'_> {
+        StopStrings::new(&self.generation.stop_strings, &self.tokenizer)
+    }
+
+    /// log P(y|x) of each candidate answer, with its passages, in the order given. A candidate ends with the first of
+    /// `eos_token_id`, and is not cut at stop strings.
     ///
     /// # Errors
     /// [`Error::NoCandidates`]; those of [`Rag::ask`].
@@ -355,7 +375,7 @@ impl Rag {
         reader
             .likelihoods(self.config.model(), &forced)?
             .into_iter()
-            .map(|likelihood| assemble(question, &passages, likelihood, &self.tokenizer))
+            .map(|likelihood| assemble(question, &passages, likelihood, &self.tokenizer, &[]))
             .collect()
     }
 

@@ -2,17 +2,23 @@ use rag_core::Tokenizer;
 use rag_retrieve::Retrieved;
 
 use super::{Answer, AnswerToken, Evidence};
-use crate::{error::Result, reader::Likelihood};
+use crate::{error::Result, reader::Likelihood, stop::before_stop};
 
-/// The answer whose likelihood given `passages` is known, in words and with its evidence.
+/// The answer whose likelihood given `passages` is known, in words and with its evidence. Its text ends before the first
+/// of the `stop_strings`.
 pub(crate) fn assemble(
     question: &str,
     passages: &[Retrieved],
     likelihood: Likelihood,
     tokenizer: &Tokenizer,
+    stop_strings: &[String],
 ) -> Result<Answer> {
     let priors = softmax(passages.iter().map(|found| found.score));
     let ids: Vec<u32> = likelihood.tokens.iter().map(|token| token.id).collect();
+    let all = tokenizer.decode_untrimmed(&ids)?;
+    let answer = before_stop(&all, stop_strings);
+    let stopped = answer.len() < all.len();
+    let answer = answer.trim().to_owned();
     let mut said = String::new();
     let tokens = likelihood
         .tokens
@@ -20,9 +26,12 @@ pub(crate) fn assemble(
         .enumerate()
         .map(|(i, token)| {
             // Several tokens can make one character: it belongs to the one that completes it.
-            let until = tokenizer.decode(&ids[..=i])?;
+            let mut until = tokenizer.decode(&ids[..=i])?;
             let mut text = String::new();
             if i + 1 == ids.len() || !until.ends_with('\u{FFFD}') {
+                if stopped && until.len() > answer.len() {
+                    until.clone_from(&answer);
+                }
                 text = until.strip_prefix(&said).unwrap_or(&until).to_owned();
                 said = until;
             }
@@ -47,7 +56,7 @@ pub(crate) fn assemble(
         .collect();
     Ok(Answer {
         question: question.to_owned(),
-        text: tokenizer.decode(&ids)?,
+        text: answer,
         log_likelihood: likelihood.log_likelihood,
         tokens,
         evidence,

@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 pub struct Answer {
     /// What was asked.
     pub question: String,
-    /// The answer in words.
+    /// The answer in words. Where a stop string ended it, what is before that string.
     pub text: String,
-    /// log P(y|x): the natural logarithm of the answer's probability under the marginal.
+    /// log P(y|x): the natural logarithm of the answer's probability under the marginal, that of all its tokens: the end
+    /// token, or those of a stop string, included.
     pub log_likelihood: f32,
-    /// The tokens that were chosen, the end token included.
+    /// The tokens that were chosen, the end token or those of a stop string included.
     pub tokens: Vec<AnswerToken>,
     /// The retrieved passages, in the retriever's order.
     pub evidence: Vec<Evidence>,
@@ -25,7 +26,7 @@ pub struct Answer {
 pub struct AnswerToken {
     /// Its id.
     pub id: u32,
-    /// What it adds to the text.
+    /// What it adds to the text; nothing where it is an end token, or beyond the beginning of a stop string.
     pub text: String,
     /// log P(y_i|x,y_<i).
     pub log_probability: f32,

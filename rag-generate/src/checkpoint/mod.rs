@@ -46,11 +46,17 @@ impl Checkpoint {
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let folder = folder.as_ref();
         let config: RagConfig = read_json(folder.join("config.json"))?;
+        let own = config.generator.generation();
         let generation = folder.join("generation_config.json");
         let generation = if generation.is_file() {
-            read_json(&generation)?
+            let mut read: GenerationConfig = read_json(&generation)?;
+            // No file says that answers start at the prompt's end; the family does.
+            if own.decoder_start_token_id == Some(GenerationConfig::PROMPT_END) {
+                read.decoder_start_token_id = own.decoder_start_token_id;
+            }
+            read
         } else {
-            config.generator.generation()
+            own
         };
         let mut weights = Weights::open(folder)?;
         let encoder_prefix = question_encoder_prefix(&config);

@@ -1,14 +1,16 @@
+use std::borrow::Cow;
+
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rayon::prelude::*;
 
 use super::config::{EarlyStopping, GenerationConfig};
-use super::control::Control;
+use super::control::{Control, StopTokens};
 use super::error::DecodeError;
 use super::hypothesis::{Ending, Hypothesis};
 use super::next_token::NextToken;
 use super::processors::Processors;
-use super::sample::draw;
+use super::sample::disturbed;
 use super::scores::{ask, log_softmax, top_k};
 
 /// An unfinished hypothesis.
@@ -54,6 +56,7 @@ pub(super) fn beam_search(
     let start = config.start_token()?;
     let vocabulary = model.vocabulary();
     let processors = Processors::new(config, control.allowed);
+    let stop = control.stop;
 
     let mut seeds = StdRng::seed_from_u64(config.seed);
     let mut searches: Vec<Search> = (0..batch)
@@ -97,7 +100,7 @@ pub(super) fn beam_search(
         of_searches
             .into_par_iter()
             .for_each(|(search, scores, log_probs)| {
-                search.advance(scores, log_probs, vocabulary, config);
+                search.advance(scores, log_probs, vocabulary, config, stop);
             });
         parents.clear();
         tokens.clear();
@@ -124,6 +127,7 @@ impl Search {
         log_probs: &[f32],
         vocabulary: usize,
         config: &GenerationConfig,
+        stop: Option<&StopTokens<'_>>,
     ) {
         let Some(first) = self.running.first() else {
             return;
@@ -133,7 +137,7 @@ impl Search {
         for (beam, row) in self.running.iter().zip(scores.chunks_exact_mut(vocabulary)) {
             row.iter_mut().for_each(|score| *score += beam.score);
         }
-        let candidates = self.candidates(scores, log_probs, vocabulary, config);
+        let candidates = self.candidates(scores, log_probs, vocabulary, config, stop);
 
         // Only the first num_beams may end here; the others are there to have enough that go on.
         for candidate in candidates.iter().take(config.num_beams) {
@@ -176,43 +180,75 @@ impl Search {
     }
 
     /// The best continuations, or as many drawn ones in the order drawn: enough to have `num_beams` that go on even if every
-    /// beam ends in every way it can.
+    /// beam ends with every end token. Where a stop ends more of them, as many further ones as that takes.
     fn candidates(
         &mut self,
         scores: &[f32],
         log_probs: &[f32],
         vocabulary: usize,
         config: &GenerationConfig,
+        stop: Option<&StopTokens<'_>>,
     ) -> Vec<Candidate> {
         let count = config.num_beams * config.eos_token_id.len().saturating_add(1).max(2);
-        let places = if config.do_sample {
-            draw(scores.iter().copied(), count, &mut self.random)
+        let order = if config.do_sample {
+            Cow::Owned(disturbed(scores.iter().copied(), &mut self.random).collect::<Vec<f32>>())
         } else {
-            top_k(scores.iter().copied(), count)
-                .into_iter()
-                .map(|best| best.0)
-                .collect()
+            Cow::Borrowed(scores)
         };
-        places
-            .into_iter()
-            .map(|place| {
+        let mut candidates = Vec::new();
+        let mut going_on = 0;
+        for reach in [count, count.saturating_mul(16), usize::MAX] {
+            let places = top_k(order.iter().copied(), reach);
+            for &(place, _) in places.iter().skip(candidates.len()) {
+                if candidates.len() >= count && going_on >= config.num_beams {
+                    break;
+                }
                 let (beam, token) = (place / vocabulary, (place % vocabulary) as u32);
-                let ending = if config.eos_token_id.contains(&token) {
-                    Some(Ending::EndOfSequence)
-                } else if self.running[beam].tokens.len() + 1 >= config.longest() {
-                    Some(Ending::Length)
-                } else {
-                    None
-                };
-                Candidate {
+                let ending = self.ending(beam, token, config, stop);
+                going_on += usize::from(ending.is_none());
+                candidates.push(Candidate {
                     beam,
                     token,
                     score: scores[place],
                     log_prob: log_probs[place],
                     ending,
-                }
-            })
-            .collect()
+                });
+            }
+            let all = places.len() < reach;
+            if all || going_on >= config.num_beams || self.fills(config) {
+                break;
+            }
+        }
+        candidates
+    }
+
+    /// Why a beam ends with this token, if it does.
+    fn ending(
+        &self,
+        beam: usize,
+        token: u32,
+        config: &GenerationConfig,
+        stop: Option<&StopTokens<'_>>,
+    ) -> Option<Ending> {
+        let stopped = |stop: &StopTokens<'_>| {
+            let answer = [&self.running[beam].tokens[1..], &[token]].concat();
+            stop(&answer)
+        };
+        if config.eos_token_id.contains(&token) {
+            Some(Ending::EndOfSequence)
+        } else if stop.is_some_and(stopped) {
+            Some(Ending::Stop)
+        } else if self.fills(config) {
+            Some(Ending::Length)
+        } else {
+            None
+        }
+    }
+
+    /// Whether one more token makes the running beams, which are of one length, as long as allowed.
+    fn fills(&self, config: &GenerationConfig) -> bool {
+        let mut running = self.running.iter();
+        running.any(|beam| beam.tokens.len() + 1 >= config.longest())
     }
 
     /// Tokens, and the model's log-probabilities of those after the start token.

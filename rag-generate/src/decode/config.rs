@@ -5,8 +5,9 @@ use super::one_or_many;
 
 /// How answers are decoded, in the words of transformers' `generation_config.json`, which it reads and writes.
 ///
-/// Lengths are in tokens and count the start token. Fields of the file that are not listed here are ignored, and `null`
-/// stands for the default; only `top_k: null` means, as in transformers, that no top-k is applied.
+/// Lengths are in tokens and count the start token, also where the prompt's last token stands in its place
+/// ([`PROMPT_END`](Self::PROMPT_END)); a prompt is not counted. Fields of the file that are not listed here are ignored,
+/// and `null` stands for the default; only `top_k: null` means, as in transformers, that no top-k is applied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, remote = "Self")]
 pub struct GenerationConfig {
@@ -17,6 +18,10 @@ pub struct GenerationConfig {
     pub max_new_tokens: Option<usize>,
     /// No end-of-sequence token before the sequence has so many tokens, the start token included. Default 0.
     pub min_length: usize,
+    /// No end-of-sequence token before the sequence has so many tokens, the start token not counted; where set it decides,
+    /// not `min_length`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_new_tokens: Option<usize>,
     /// Hypotheses kept for each search; 1 (default) is greedy decoding, or sampling.
     pub num_beams: usize,
     /// Answers for each search, at most `num_beams`; with one beam and `do_sample`, any number of samples. Default 1.
@@ -26,9 +31,9 @@ pub struct GenerationConfig {
     pub length_penalty: f64,
     /// When beam search stops. Default [`EarlyStopping::Heuristic`].
     pub early_stopping: EarlyStopping,
-    /// No run of so many tokens occurs twice; 0 (default) is off.
+    /// No run of so many tokens occurs twice in an answer; 0 (default) is off.
     pub no_repeat_ngram_size: usize,
-    /// Makes tokens that occurred less likely where above 1. Default 1, which is off.
+    /// Makes tokens that occurred in the answer less likely where above 1. Default 1, which is off.
     pub repetition_penalty: f64,
     /// Token sequences that must not occur.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -48,12 +53,21 @@ pub struct GenerationConfig {
     pub top_p: f64,
     /// The token that stands in for `decoder_start_token_id` where that is not set.
     pub bos_token_id: Option<u32>,
-    /// The tokens that end a sequence: one number or a list in the file; empty where nothing but the length ends it.
+    /// The tokens that end a sequence: one number or a list in the file; empty where none does. A decoded answer ends with
+    /// any of them, a given one with the first.
     #[serde(with = "one_or_many")]
     pub eos_token_id: Vec<u32>,
+    /// Texts that end an answer as soon as its text contains one of them: one or a list in the file. They wait for no
+    /// minimum length. The text from there on is not part of the answer; its likelihood is that of all tokens decoded,
+    /// those of the stop string included.
+    ///
+    /// [`Rag`](crate::Rag) looks for them. [`generate`](super::generate) knows only tokens: who calls it finds them with
+    /// [`Control::with_stop`](super::Control::with_stop).
+    #[serde(with = "one_or_many")]
+    pub stop_strings: Vec<String>,
     /// The token that fills short rows of a batch. Decoding needs none; it is kept for those who batch its results.
     pub pad_token_id: Option<u32>,
-    /// The token that every sequence starts with.
+    /// The token that every sequence starts with, or [`PROMPT_END`](Self::PROMPT_END), which the file leaves out.
     pub decoder_start_token_id: Option<u32>,
     /// Where the random numbers of `do_sample` start. Not a field of transformers.
     pub seed: u64,
@@ -77,6 +91,7 @@ impl Default for GenerationConfig {
             max_length: 20,
             max_new_tokens: None,
             min_length: 0,
+            min_new_tokens: None,
             num_beams: 1,
             num_return_sequences: 1,
             length_penalty: 1.0,
@@ -92,6 +107,7 @@ impl Default for GenerationConfig {
             top_p: 1.0,
             bos_token_id: None,
             eos_token_id: Vec::new(),
+            stop_strings: Vec::new(),
             pad_token_id: None,
             decoder_start_token_id: None,
             seed: 0,
@@ -100,7 +116,8 @@ impl Default for GenerationConfig {
 }
 
 impl GenerationConfig {
-    /// The prompt's last token stands in the place of the start token: what decoders alone read.
+    /// The start token of a decoder alone: the prompt's last token stands in its place. No token has this id, so that the
+    /// settings that go by tokens never mean it.
     pub const PROMPT_END: u32 = i32::MAX as u32;
 
     /// Beam search with `num_beams` hypotheses.
@@ -128,10 +145,18 @@ impl GenerationConfig {
         self
     }
 
-    /// Sets the shortest sequence, the start token included.
+    /// Sets the shortest sequence, the start token included, and forgets `min_new_tokens`.
     #[must_use]
     pub fn with_min_length(mut self, tokens: usize) -> Self {
         self.min_length = tokens;
+        self.min_new_tokens = None;
+        self
+    }
+
+    /// Sets the shortest sequence, the start token not counted.
+    #[must_use]
+    pub fn with_min_new_tokens(mut self, tokens: usize) -> Self {
+        self.min_new_tokens = Some(tokens);
         self
     }
 
@@ -240,6 +265,16 @@ impl GenerationConfig {
         self
     }
 
+    /// Sets the texts that end an answer.
+    #[must_use]
+    pub fn with_stop_strings(
+        mut self,
+        strings: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        self.stop_strings = strings.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Sets the padding token.
     #[must_use]
     pub fn with_pad_token_id(mut self, token: u32) -> Self {
@@ -267,6 +302,13 @@ impl GenerationConfig {
             .map_or(self.max_length, |new| new.saturating_add(1))
     }
 
+    /// No end token before the sequence has so many tokens, the start token included: by `min_new_tokens` where set, else by
+    /// `min_length`.
+    pub fn shortest(&self) -> usize {
+        self.min_new_tokens
+            .map_or(self.min_length, |new| new.saturating_add(1))
+    }
+
     /// The token that every sequence starts with: `decoder_start_token_id`, else `bos_token_id`.
     ///
     /// # Errors
@@ -275,5 +317,13 @@ impl GenerationConfig {
         self.decoder_start_token_id
             .or(self.bos_token_id)
             .ok_or(DecodeError::NoStartToken)
+    }
+
+    /// The start token of a model whose own settings these are, where `asked` names another: a decoder alone starts at its
+    /// prompt's end whatever is asked for, and no other model does.
+    pub(crate) fn start_where(&self, asked: Option<u32>) -> Option<u32> {
+        let own = self.decoder_start_token_id;
+        let at_prompt = [own, asked].contains(&Some(Self::PROMPT_END));
+        if at_prompt { own } else { asked.or(own) }
     }
 }

@@ -100,6 +100,14 @@ mod tests {
     }
 
     #[test]
+    fn the_prompts_end_starts_answers_too() {
+        let answers = AllowedAnswers::new([vec![5], vec![6, 7]], END);
+        let start = crate::decode::GenerationConfig::PROMPT_END;
+        assert_eq!(answers.after(&[start]), [5, 6]);
+        assert_eq!(answers.after(&[start, 6]), [7]);
+    }
+
+    #[test]
     fn a_bos_comes_before_every_answer() {
         let answers = AllowedAnswers::new([[5], [6]], END).with_bos(0);
         assert_eq!(answers.after(&[START]), [0]);

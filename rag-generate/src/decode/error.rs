@@ -25,6 +25,17 @@ pub enum DecodeError {
         /// `max_length`, or `max_new_tokens` and the start token.
         max_length: usize,
     },
+    /// `min_new_tokens` is more than the longest answer has.
+    #[error(
+        "min_new_tokens is {min_new_tokens}, but answers end at {max_new_tokens} tokens, the start token not counted; \
+         lower min_new_tokens or raise max_new_tokens (or max_length)"
+    )]
+    NewLengths {
+        /// `min_new_tokens` of the configuration.
+        min_new_tokens: usize,
+        /// `max_new_tokens`, or `max_length` without the start token.
+        max_new_tokens: usize,
+    },
     /// More answers are wanted than the search keeps.
     #[error(
         "num_return_sequences is {wanted}, but this search keeps {kept} sequence(s); \
@@ -47,6 +58,21 @@ pub enum DecodeError {
         /// Position in `bad_words_ids`.
         index: usize,
     },
+    /// An entry of `stop_strings` is empty.
+    #[error(
+        "stop_strings[{index}] is empty, which every answer contains; a stop string is one character or more: \
+         remove the entry"
+    )]
+    EmptyStopString {
+        /// Position in `stop_strings`.
+        index: usize,
+    },
+    /// Stop strings are set where only tokens are known.
+    #[error(
+        "stop_strings are set, but this search knows tokens alone; ask a `Rag`, which knows their text, \
+         or look for the strings with `Control::with_stop`"
+    )]
+    UnreadStopStrings,
     /// A token is not in the vocabulary of the model.
     #[error(
         "{setting} names token {token}, but the model has {vocabulary} tokens; do tokenizer and model belong together?"
@@ -73,7 +99,7 @@ pub enum DecodeError {
     /// The settings together rule out every continuation.
     #[error(
         "every continuation of search {batch} has probability 0; \
-         bad_words_ids, no_repeat_ngram_size, min_length and the constraint leave it no way on: loosen one of them"
+         bad_words_ids, no_repeat_ngram_size, min_length, min_new_tokens and the constraint leave it no way on: loosen one of them"
     )]
     DeadEnd {
         /// Which search of the batch.

@@ -75,6 +75,8 @@ pub(super) fn greedy(
             sequence.tokens.push(token as u32);
             if config.eos_token_id.contains(&(token as u32)) {
                 sequence.ending = Some(Ending::EndOfSequence);
+            } else if control.is_stopped(&sequence.tokens[1..]) {
+                sequence.ending = Some(Ending::Stop);
             } else if sequence.tokens.len() >= config.longest() {
                 sequence.ending = Some(Ending::Length);
             } else {

@@ -1,7 +1,7 @@
 /// One answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hypothesis {
-    /// The tokens, from the start token to the end-of-sequence token if that was reached.
+    /// The tokens, from the start token to the end-of-sequence token, or that at which a stop ended it, if one was reached.
     pub tokens: Vec<u32>,
     /// How good the answer is, higher being better.
     ///
@@ -23,6 +23,8 @@ pub struct Hypothesis {
 pub enum Ending {
     /// With an end-of-sequence token.
     EndOfSequence,
+    /// With a stop string, or whatever else [`Control::with_stop`](super::Control::with_stop) ended it at.
+    Stop,
     /// It has the longest length allowed.
     Length,
     /// The caller cancelled the search.

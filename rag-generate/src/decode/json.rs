@@ -8,6 +8,13 @@ use super::config::{EarlyStopping, GenerationConfig};
 
 impl Serialize for GenerationConfig {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.decoder_start_token_id == Some(Self::PROMPT_END) {
+            let written = Self {
+                decoder_start_token_id: None,
+                ..self.clone()
+            };
+            return Self::serialize(&written, serializer);
+        }
         Self::serialize(self, serializer)
     }
 }
@@ -19,7 +26,14 @@ impl<'de> Deserialize<'de> for GenerationConfig {
             fields.insert("top_k".to_owned(), Value::from(0));
         }
         fields.retain(|_, value| !value.is_null());
-        Self::deserialize(Value::Object(fields)).map_err(D::Error::custom)
+        let config = Self::deserialize(Value::Object(fields)).map_err(D::Error::custom)?;
+        match config.decoder_start_token_id {
+            Some(Self::PROMPT_END) => Err(D::Error::custom(format!(
+                "decoder_start_token_id is {}, which is no token; leave it out for a model that starts at its prompt's end",
+                Self::PROMPT_END
+            ))),
+            _ => Ok(config),
+        }
     }
 }
 
@@ -93,6 +107,52 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn the_newer_lengths_and_stop_strings_are_read_and_written() {
+        for (text, stop_strings) in [
+            (
+                r#"{"min_new_tokens": 3, "stop_strings": "\n"}"#,
+                vec!["\n".to_owned()],
+            ),
+            (
+                r#"{"min_new_tokens": 3, "stop_strings": ["\n", "Question:"]}"#,
+                vec!["\n".to_owned(), "Question:".to_owned()],
+            ),
+            (r#"{"min_new_tokens": 3, "stop_strings": null}"#, vec![]),
+        ] {
+            let config: GenerationConfig = serde_json::from_str(text).unwrap();
+            assert_eq!(config.min_new_tokens, Some(3));
+            assert_eq!(config.stop_strings, stop_strings);
+            let written = serde_json::to_value(&config).unwrap();
+            let given: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(written["min_new_tokens"], given["min_new_tokens"]);
+            assert_eq!(written["stop_strings"], given["stop_strings"]);
+            assert_eq!(
+                serde_json::from_value::<GenerationConfig>(written).unwrap(),
+                config
+            );
+        }
+        let plain = serde_json::to_value(GenerationConfig::default()).unwrap();
+        assert!(plain.get("min_new_tokens").is_none(), "{plain}");
+    }
+
+    #[test]
+    fn the_prompts_end_is_in_no_file() {
+        let config =
+            GenerationConfig::beams(2).with_decoder_start_token_id(GenerationConfig::PROMPT_END);
+        let written = serde_json::to_value(&config).unwrap();
+        assert!(written["decoder_start_token_id"].is_null(), "{written}");
+        let read: GenerationConfig = serde_json::from_value(written).unwrap();
+        assert_eq!(read, GenerationConfig::beams(2));
+
+        let text = format!(
+            r#"{{"decoder_start_token_id": {}}}"#,
+            GenerationConfig::PROMPT_END
+        );
+        let error = serde_json::from_str::<GenerationConfig>(&text).unwrap_err();
+        assert!(error.to_string().contains("is no token"), "{error}");
     }
 
     #[test]

@@ -29,7 +29,7 @@ mod validate;
 
 pub use config::{EarlyStopping, GenerationConfig};
 pub use constraint::AllowedAnswers;
-pub use control::{AllowedTokens, Control};
+pub use control::{AllowedTokens, Control, StopTokens};
 pub use error::DecodeError;
 pub use hypothesis::{Ending, Hypothesis};
 pub use next_token::NextToken;
@@ -72,6 +72,9 @@ pub fn generate(
 ) -> Result<Vec<Vec<Hypothesis>>, DecodeError> {
     config.validate()?;
     config.check_vocabulary(model.vocabulary())?;
+    if control.stop.is_none() && !config.stop_strings.is_empty() {
+        return Err(DecodeError::UnreadStopStrings);
+    }
     if config.num_beams == 1 {
         greedy::greedy(model, batch, config, control)
     } else {

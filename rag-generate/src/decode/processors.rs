@@ -37,10 +37,14 @@ impl<'a> Processors<'a> {
         scores: &mut [f32],
     ) -> Result<(), DecodeError> {
         let config = self.config;
-        penalise_repetition(scores, prefix, config.repetition_penalty as f32);
-        ban_repeated_ngrams(scores, prefix, config.no_repeat_ngram_size);
+        let said = match prefix {
+            [GenerationConfig::PROMPT_END, answer @ ..] => answer,
+            _ => prefix,
+        };
+        penalise_repetition(scores, said, config.repetition_penalty as f32);
+        ban_repeated_ngrams(scores, said, config.no_repeat_ngram_size);
         self.ban_bad_words(scores, prefix);
-        if prefix.len() < config.min_length {
+        if prefix.len() < config.shortest() {
             config
                 .eos_token_id
                 .iter()
@@ -247,6 +251,37 @@ mod tests {
         };
         assert_eq!(banned(&config, &[0, 1]), [6, 7]);
         assert!(banned(&config, &[0, 1, 1]).is_empty());
+        // Where both are set, the start token is not counted.
+        let config = config.with_min_new_tokens(1);
+        assert_eq!(banned(&config, &[0]), [6, 7]);
+        assert!(banned(&config, &[0, 1]).is_empty());
+    }
+
+    #[test]
+    fn the_prompts_end_is_none_of_the_answers_tokens() {
+        const START: u32 = GenerationConfig::PROMPT_END;
+        let plain = GenerationConfig::default;
+        let config = plain().with_repetition_penalty(2.0);
+        assert_eq!(processed(&config, &[START], &[4.0; 2]), [4.0; 2]);
+        assert_eq!(processed(&config, &[START, 1], &[4.0; 2]), [4.0, 2.0]);
+
+        let size = |size| plain().with_no_repeat_ngram_size(size);
+        for tokens in 1..4 {
+            assert!(banned(&size(tokens), &[START]).is_empty());
+        }
+        assert_eq!(banned(&size(1), &[START, 2, 5]), [2, 5]);
+        assert_eq!(banned(&size(2), &[START, 1, 2, 1]), [2]);
+        assert!(banned(&size(3), &[START, 1, 2, 1]).is_empty());
+
+        let config = plain().with_bad_words_ids([vec![3], vec![1, 2]]);
+        assert_eq!(banned(&config, &[START]), [3]);
+        assert_eq!(banned(&config, &[START, 1]), [2, 3]);
+
+        let config = plain().with_eos_token_id(7).with_min_new_tokens(2);
+        assert_eq!(banned(&config, &[START, 1]), [7]);
+        assert!(banned(&config, &[START, 1, 1]).is_empty());
+        let forced = processed(&plain().with_forced_bos_token_id(1), &[START], &[4.0; 2]);
+        assert_eq!(forced, [NONE, 0.0]);
     }
 
     #[test]

@@ -6,22 +6,27 @@ use super::scores::top_k;
 
 /// Draws up to `count` places without replacement, with the probabilities softmax(scores), in the order drawn. Places
 /// scored -inf are never drawn.
-///
-/// The scores are disturbed with Gumbel noise and the highest taken, which draws from the softmax without computing it
-/// (Kool et al. 2019, arXiv 1903.06059).
 pub(super) fn draw(
     scores: impl IntoIterator<Item = f32>,
     count: usize,
     random: &mut StdRng,
 ) -> Vec<usize> {
-    let disturbed = scores.into_iter().map(|score| match score {
-        f32::NEG_INFINITY => score,
-        _ => (f64::from(score) + gumbel(random)) as f32,
-    });
-    top_k(disturbed, count)
+    top_k(disturbed(scores, random), count)
         .into_iter()
         .map(|(place, _)| place)
         .collect()
+}
+
+/// The scores with Gumbel noise. To take the highest is to draw from the softmax of the scores without computing it (Kool
+/// et al. 2019, arXiv 1903.06059).
+pub(super) fn disturbed(
+    scores: impl IntoIterator<Item = f32>,
+    random: &mut StdRng,
+) -> impl Iterator<Item = f32> {
+    scores.into_iter().map(move |score| match score {
+        f32::NEG_INFINITY => score,
+        _ => (f64::from(score) + gumbel(random)) as f32,
+    })
 }
 
 fn gumbel(random: &mut StdRng) -> f64 {

@@ -1,3 +1,5 @@
+use std::cmp::Ordering;
+
 use rayon::prelude::*;
 
 use super::error::DecodeError;
@@ -63,10 +65,22 @@ pub(super) fn log_softmax(scores: &mut [f32]) {
     }
 }
 
+/// From so many on, inserting each into its place would move too many others.
+const MANY: usize = 1024;
+
 /// The `count` highest scores with their places, highest first and of equals the first; never a -inf, so there may be fewer.
 ///
-/// One pass over the scores, of which all but a few are dismissed by a single comparison.
+/// One pass over the scores, of which all but a few are dismissed by a single comparison; where many are asked for, a sort.
 pub(super) fn top_k(scores: impl IntoIterator<Item = f32>, count: usize) -> Vec<(usize, f32)> {
+    if count > MANY {
+        let scores = scores.into_iter().enumerate();
+        let mut best: Vec<_> = scores
+            .filter(|(_, score)| *score > f32::NEG_INFINITY)
+            .collect();
+        best.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal));
+        best.truncate(count);
+        return best;
+    }
     let mut best: Vec<(usize, f32)> = Vec::new();
     for (place, score) in scores.into_iter().enumerate() {
         let bar = if best.len() < count {
@@ -104,21 +118,27 @@ mod tests {
 
     #[test]
     fn top_k_is_the_head_of_a_stable_sort() {
-        let scores: Vec<f32> = (0..200).map(|i| (i * 7919 % 31) as f32 - 15.0).collect();
-        let mut sorted: Vec<(usize, f32)> = scores.iter().copied().enumerate().collect();
-        sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
-        for count in [0, 1, 2, 50, 199, 200, 300] {
-            assert_eq!(
-                top_k(scores.iter().copied(), count),
-                sorted[..count.min(200)],
-                "{count}"
-            );
+        for length in [200, 2 * MANY] {
+            let scores: Vec<f32> = (0..length).map(|i| (i * 7919 % 31) as f32 - 15.0).collect();
+            let mut sorted: Vec<(usize, f32)> = scores.iter().copied().enumerate().collect();
+            sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
+            for count in [0, 1, 2, 50, 199, 200, 300, MANY, MANY + 1, 3 * MANY] {
+                assert_eq!(
+                    top_k(scores.iter().copied(), count),
+                    sorted[..count.min(length)],
+                    "{count}"
+                );
+            }
         }
     }
 
     #[test]
     fn top_k_never_takes_what_is_ruled_out() {
         assert_eq!(top_k([NONE, 1.0, NONE, 2.0], 3), [(3, 2.0), (1, 1.0)]);
+        assert_eq!(
+            top_k([NONE, 1.0, NONE, 2.0], MANY + 1),
+            [(3, 2.0), (1, 1.0)]
+        );
         assert!(top_k([NONE, NONE], 1).is_empty());
     }
 }

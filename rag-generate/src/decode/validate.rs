@@ -69,7 +69,14 @@ impl GenerationConfig {
             )?;
         }
 
-        if self.min_length > self.longest() {
+        if let Some(min_new_tokens) = self.min_new_tokens {
+            if self.shortest() > self.longest() {
+                return Err(DecodeError::NewLengths {
+                    min_new_tokens,
+                    max_new_tokens: self.longest() - 1,
+                });
+            }
+        } else if self.min_length > self.longest() {
             return Err(DecodeError::Lengths {
                 min_length: self.min_length,
                 max_length: self.longest(),
@@ -82,16 +89,21 @@ impl GenerationConfig {
                 kept: self.num_beams,
             });
         }
-        match self.bad_words_ids.iter().position(Vec::is_empty) {
-            Some(index) => Err(DecodeError::EmptyBadWord { index }),
+        if let Some(index) = self.bad_words_ids.iter().position(Vec::is_empty) {
+            return Err(DecodeError::EmptyBadWord { index });
+        }
+        match self.stop_strings.iter().position(String::is_empty) {
+            Some(index) => Err(DecodeError::EmptyStopString { index }),
             None => Ok(()),
         }
     }
 
-    /// Checks that every token named is one of the model's.
+    /// Checks that every token named is one of the model's, but for the start at a prompt's end.
     pub(super) fn check_vocabulary(&self, vocabulary: usize) -> Result<(), DecodeError> {
         let start = self.start_token()?;
-        let named = [("decoder_start_token_id", start)]
+        let at_prompt = self.decoder_start_token_id == Some(Self::PROMPT_END);
+        let named = (!at_prompt)
+            .then_some(("decoder_start_token_id", start))
             .into_iter()
             .chain(
                 self.forced_bos_token_id
@@ -159,6 +171,18 @@ mod tests {
                 "lower min_length",
             ),
             (
+                plain().with_max_new_tokens(5).with_min_new_tokens(6),
+                "min_new_tokens is 6, but answers end at 5 tokens",
+            ),
+            (
+                plain().with_max_length(5).with_min_new_tokens(usize::MAX),
+                "answers end at 4 tokens",
+            ),
+            (
+                plain().with_stop_strings(["\n", ""]),
+                "stop_strings[1] is empty",
+            ),
+            (
                 plain().with_length_penalty(f64::NAN),
                 "length_penalty is NaN",
             ),
@@ -184,6 +208,12 @@ mod tests {
             .with_min_length(5)
             .validate()
             .unwrap();
+        plain()
+            .with_max_length(5)
+            .with_min_length(6)
+            .with_min_new_tokens(4)
+            .validate()
+            .unwrap();
         sampling().with_num_return_sequences(9).validate().unwrap();
     }
 
@@ -193,6 +223,23 @@ mod tests {
             .with_decoder_start_token_id(0)
             .with_eos_token_id(9);
         assert!(config.check_vocabulary(10).is_ok());
+        let at_prompt = |config: GenerationConfig| {
+            config.with_decoder_start_token_id(GenerationConfig::PROMPT_END)
+        };
+        assert!(at_prompt(config.clone()).check_vocabulary(10).is_ok());
+        for elsewhere in [
+            at_prompt(config.clone()).with_eos_token_id(GenerationConfig::PROMPT_END),
+            at_prompt(config.clone()).with_bad_words_ids([vec![GenerationConfig::PROMPT_END, 1]]),
+            GenerationConfig::default().with_bos_token_id(GenerationConfig::PROMPT_END),
+        ] {
+            assert!(matches!(
+                elsewhere.check_vocabulary(10),
+                Err(DecodeError::UnknownToken {
+                    token: GenerationConfig::PROMPT_END,
+                    ..
+                })
+            ));
+        }
         let error = config.check_vocabulary(9).unwrap_err().to_string();
         assert!(error.contains("eos_token_id names token 9"), "{error}");
         assert!(matches!(

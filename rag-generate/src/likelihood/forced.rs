@@ -6,7 +6,8 @@ use crate::decode::GenerationConfig;
 /// An answer on both sides of the decoder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forced {
-    /// What the decoder reads.
+    /// What the decoder reads. [`GenerationConfig::PROMPT_END`] at its head is passed on as it is, for the generator to read
+    /// its prompt's last token there.
     pub inputs: Vec<u32>,
     /// What it should say after each input.
     pub targets: Vec<u32>,
@@ -16,7 +17,8 @@ pub struct Forced {
 
 impl Forced {
     /// The answer `tokens` (without start and end tokens) as the decoder is trained on it: after the
-    /// start token, with the forced first token if there is one, up to the end token.
+    /// start token, with the forced first token if there is one, up to the end token: the first of them where there are
+    /// several, whichever of them decoding would choose.
     pub fn answer(tokens: &[u32], generation: &GenerationConfig) -> Self {
         let forced = generation.forced_bos_token_id;
         let targets: Vec<u32> = forced
@@ -27,7 +29,8 @@ impl Forced {
         Self::after_start(generation, targets)
     }
 
-    /// A decoded sequence, from its start token on.
+    /// A decoded sequence, from its start token on: with the end token it was decoded with, or the tokens of the stop string
+    /// that ended it.
     pub fn decoded(sequence: &[u32], generation: &GenerationConfig) -> Self {
         Self::after_start(generation, sequence[1..].to_vec())
     }
@@ -97,6 +100,37 @@ mod tests {
         assert_eq!(answer, Forced::decoded(&[2, 7, 8, 1], &generation));
         let nothing = Forced::answer(&[], &generation);
         assert_eq!((nothing.inputs, nothing.targets), (vec![2], vec![1]));
+    }
+
+    #[test]
+    fn a_given_answer_ends_with_the_first_end_token_and_a_decoded_one_as_it_did() {
+        let generation = GenerationConfig {
+            eos_token_id: vec![1, 4],
+            ..GenerationConfig::default().with_decoder_start_token_id(2)
+        };
+        assert_eq!(Forced::answer(&[7], &generation).targets, [7, 1]);
+        for sequence in [&[2, 7, 4][..], &[2, 7, 9]] {
+            let decoded = Forced::decoded(sequence, &generation);
+            assert_eq!(decoded.targets, sequence[1..]);
+            assert_eq!(decoded.counts, [true; 2]);
+        }
+    }
+
+    #[test]
+    fn the_prompts_end_is_an_input_like_another() {
+        const START: u32 = GenerationConfig::PROMPT_END;
+        let generation = GenerationConfig::default()
+            .with_decoder_start_token_id(START)
+            .with_bos_token_id(5)
+            .with_eos_token_id(1);
+        let answers = [&[7, 8][..], &[]].map(|tokens| Forced::answer(tokens, &generation));
+        assert_eq!(answers[0].inputs, [START, 7, 8]);
+        assert_eq!(answers[0].targets, [7, 8, 1]);
+        assert_eq!(answers[0], Forced::decoded(&[START, 7, 8, 1], &generation));
+        let (inputs, _) = batch(&answers, 9, &device("cpu").unwrap());
+        let inputs: Vec<i64> = inputs.into_data().iter().collect();
+        let start = i64::from(START);
+        assert_eq!(inputs, [start, 7, 8, start, 9, 9]);
     }
 
     #[test]

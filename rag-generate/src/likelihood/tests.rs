@@ -7,9 +7,12 @@ use super::{
     Forced, log_probs, token_log_probs,
     tree::{NODES, PrefixTree},
 };
-use crate::generator::{
-    Generator, GeneratorConfig,
-    fixtures::{self, Tiny},
+use crate::{
+    decode::GenerationConfig,
+    generator::{
+        Generator, GeneratorConfig,
+        fixtures::{self, Tiny},
+    },
 };
 
 const VOCABULARY: usize = 12;
@@ -116,6 +119,23 @@ fn many_candidates_are_scored_as_if_each_were_alone() {
             }
         }
     }
+}
+
+#[test]
+fn answers_at_the_prompts_end_share_it() {
+    const START: u32 = GenerationConfig::PROMPT_END;
+    let generation = GenerationConfig::default()
+        .with_decoder_start_token_id(START)
+        .with_eos_token_id(1);
+    let mut tree = PrefixTree::default();
+    let places = [&[7, 8][..], &[7], &[]].map(|tokens| {
+        let answer = Forced::answer(tokens, &generation);
+        tree.add(&answer)
+    });
+    assert_eq!(tree.tokens, [START, 7, 8]);
+    assert_eq!(places[0], [(0, 0), (1, 0), (2, 0)]);
+    assert_eq!(places[1], [(0, 0), (1, 1)]);
+    assert_eq!(places[2], [(0, 1)]);
 }
 
 #[test]

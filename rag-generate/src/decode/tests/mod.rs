@@ -1,3 +1,4 @@
 mod markov;
 mod properties;
 mod recorded;
+mod stops;
