@@ -23,6 +23,7 @@ pub mod rag_token;
 mod rank;
 mod reader;
 mod search;
+mod template;
 
 pub use answer::{Answer, AnswerToken, Evidence, Outcome};
 pub use checkpoint::Checkpoint;
@@ -33,3 +34,4 @@ pub use rag::Rag;
 pub use rag_sequence::{SequenceDecoding, SequenceSettings};
 pub use rank::{RankBy, Ranked, Threshold};
 pub use reader::{Likelihood, Reader, TokenLikelihood};
+pub use template::{PromptPart, Template, TemplateError};
