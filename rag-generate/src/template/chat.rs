@@ -230,14 +230,19 @@ fn failed(error: minijinja::Error) -> TemplateError {
         }
         cause = found.source();
     }
-    // The engine's words: `name` is undefined.
-    match error.detail().and_then(|detail| detail.split('`').nth(1)) {
-        Some(name) if error.kind() == ErrorKind::UndefinedError => TemplateError::Undefined {
+    match error.detail().and_then(undefined) {
+        Some(name) => TemplateError::Undefined {
             name: name.to_owned(),
             source: error,
         },
-        _ => TemplateError::Failed(error),
+        None => TemplateError::Failed(error),
     }
+}
+
+/// The expression without a value, of the engine's words for it: "`name` is undefined".
+fn undefined(detail: &str) -> Option<&str> {
+    let (name, _) = detail.split_once("` is undefined")?;
+    name.rsplit('`').next()
 }
 
 /// The template without `{% generation %}`, a tag of transformers that says which tokens a model is trained on. It
