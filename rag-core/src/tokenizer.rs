@@ -1,7 +1,13 @@
-use std::{fmt, path::Path, sync::Arc};
+mod text;
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use tokenizers::{
-    AddedToken, TruncationDirection, TruncationParams, TruncationStrategy,
+    AddedToken, AddedVocabulary, TruncationDirection, TruncationParams, TruncationStrategy,
     models::{bpe::BPE, wordpiece::WordPiece},
     normalizers::BertNormalizer,
     pre_tokenizers::{bert::BertPreTokenizer, byte_level::ByteLevel},
@@ -19,6 +25,8 @@ use crate::{
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
+    /// What a text is searched for, by [`Tokenizer::encode_text`].
+    marks: Arc<OnceLock<AddedVocabulary>>,
     path: Arc<Path>,
 }
 
@@ -131,6 +139,7 @@ impl Tokenizer {
         let _ = inner.with_truncation(None);
         Self {
             inner: Arc::new(inner),
+            marks: Arc::default(),
             path: path.as_ref().into(),
         }
     }

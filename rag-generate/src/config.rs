@@ -3,7 +3,7 @@ use rag_retrieve::{EncoderConfig, PriorWeights};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::generator::GeneratorConfig;
+use crate::{generator::GeneratorConfig, template::Template};
 
 /// `config.json` of a RAG model as transformers writes it, with what this library adds to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +39,10 @@ pub struct RagConfig {
     /// The weights of P(z|x), where the retriever has its own; not a field of transformers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prior: Option<PriorWeights>,
+    /// How a decoder-only generator is asked; without it, `prefix`, `title_sep` and `doc_sep` say how contexts are
+    /// written. Not a field of transformers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<Template>,
     /// Everything else in the file, kept for whoever reads it next.
     #[serde(flatten)]
     pub other: Map<String, Value>,
@@ -83,6 +87,7 @@ impl RagConfig {
             do_deduplication: true,
             compat: Compat::Paper,
             prior: None,
+            template: None,
             other: Map::new(),
         };
         config.set_model(model);

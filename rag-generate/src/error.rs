@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::decode::DecodeError;
+use crate::{decode::DecodeError, template::error::TemplateError};
 
 /// What can go wrong between a question and its answer.
 #[derive(thiserror::Error)]
@@ -15,6 +15,9 @@ pub enum Error {
     /// Settings of the search, or a model that gives no numbers.
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// A template that does not write what it is given.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     /// The question leaves no room for a passage.
     #[error(
         "the question has {tokens} tokens of the generator, a context holds {longest} with its passage: \

@@ -24,6 +24,7 @@ mod rank;
 mod reader;
 mod search;
 mod stop;
+mod template;
 
 pub use answer::{Answer, AnswerToken, Evidence, Outcome};
 pub use checkpoint::Checkpoint;
@@ -34,3 +35,4 @@ pub use rag::Rag;
 pub use rag_sequence::{SequenceDecoding, SequenceSettings};
 pub use rank::{RankBy, Ranked, Threshold};
 pub use reader::{Likelihood, Reader, TokenLikelihood};
+pub use template::{PromptPart, Template, TemplateError};

@@ -6,13 +6,15 @@ use crate::{
     generator::Prompt,
 };
 
-/// Token ids of the contexts that the generator reads: each passage with the question, as the generator's family
-/// [writes a prompt](crate::generator::family::Family::prompt), at most `max_combined_length` tokens each and no more than it has positions for.
+/// Token ids of the contexts that the generator reads: each passage with the question, as the configuration's
+/// [template](crate::Template) writes a prompt, or else the generator's
+/// [family](crate::generator::family::Family::prompt). They have at most `max_combined_length` tokens each and no more
+/// than the generator has positions for.
 ///
 /// The text of a passage is cut where it does not fit, then its title, never the question.
 ///
 /// # Errors
-/// [`Error::QuestionTooLong`] where not even an empty passage fits; those of the tokenizer.
+/// [`Error::QuestionTooLong`] where not even an empty passage fits; [`Error::Template`]; those of the tokenizer.
 pub fn pack<'a>(
     question: &str,
     passages: impl IntoIterator<Item = &'a Passage>,
@@ -22,6 +24,23 @@ pub fn pack<'a>(
     let family = config.generator.family();
     let positions = family.longest_context().unwrap_or(usize::MAX);
     let longest = config.max_combined_length.min(positions);
+    let too_long = || too_long(question, longest, tokenizer);
+    let passages = passages
+        .into_iter()
+        .map(|passage| (passage.title.trim_matches('"'), &passage.text[..]));
+
+    if let Some(template) = &config.template {
+        let frame = template.frame(question, tokenizer)?;
+        let room = (longest.checked_sub(frame.len())).ok_or_else(too_long)?;
+        return passages
+            .map(|(title, text)| {
+                let passage = template.passage_text(title, text);
+                let passage = tokenizer.cut_text(&passage, room)?;
+                Ok([&frame.head[..], &passage, &frame.tail].concat())
+            })
+            .collect();
+    }
+
     let encode = |title: &str, text: &str| {
         let prompt = Prompt {
             question,
@@ -34,15 +53,11 @@ pub fn pack<'a>(
         Ok(family.prompt(&prompt, tokenizer)?)
     };
     passages
-        .into_iter()
-        .map(|passage| {
-            let title = passage.title.trim_matches('"');
-            let text = &passage.text;
+        .map(|(title, text)| {
             if let Some(ids) = fit(text, longest, tokenizer, |text| encode(title, text))? {
                 return Ok(ids);
             }
-            fit(title, longest, tokenizer, |title| encode(title, ""))?
-                .ok_or_else(|| too_long(question, longest, tokenizer))
+            fit(title, longest, tokenizer, |title| encode(title, ""))?.ok_or_else(too_long)
         })
         .collect()
 }

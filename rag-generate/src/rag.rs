@@ -18,6 +18,7 @@ use crate::{
     rag_token,
     reader::Reader,
     stop::StopStrings,
+    template::Template,
 };
 
 /// Questions that are read and answered at once: the weights are read once for all of them, and their contexts are in
@@ -45,7 +46,8 @@ impl Rag {
     /// that it made.
     ///
     /// # Errors
-    /// [`rag_core::Error::Vocabulary`]; [`crate::decode::DecodeError::NoStartToken`]; those of [`Retriever::new`].
+    /// [`rag_core::Error::Vocabulary`]; [`crate::decode::DecodeError::NoStartToken`]; those of [`Retriever::new`] and
+    /// [`Template::check`].
     pub fn new(
         checkpoint: Checkpoint,
         question_tokenizer: Tokenizer,
@@ -61,6 +63,9 @@ impl Rag {
         } = checkpoint;
         generator_tokenizer.fits(config.generator.vocabulary())?;
         generation.start_token()?;
+        if let Some(template) = &config.template {
+            template.check()?;
+        }
         let question_encoder = TextEncoder::new(
             question_encoder,
             question_tokenizer,
@@ -158,6 +163,16 @@ impl Rag {
     pub fn with_max_combined_length(mut self, tokens: usize) -> Self {
         Arc::make_mut(&mut self.config).max_combined_length = tokens;
         self
+    }
+
+    /// Sets how a decoder-only generator is asked.
+    ///
+    /// # Errors
+    /// Those of [`Template::check`].
+    pub fn with_template(mut self, template: Template) -> Result<Self> {
+        template.check()?;
+        Arc::make_mut(&mut self.config).template = Some(template);
+        Ok(self)
     }
 
     /// Sets how RAG-Sequence compares what its documents propose.
@@ -437,12 +452,15 @@ impl Rag {
         ))
     }
 
-    /// The tokens of an answer, without start and end.
+    /// The tokens of an answer, without start and end: those that follow a prompt, where the model has a template.
     ///
     /// # Errors
     /// Those of the tokenizer.
     pub fn answer_tokens(&self, answer: &str) -> Result<Vec<u32>> {
-        Ok(self.tokenizer.encode_bare(answer)?)
+        Ok(match &self.config.template {
+            Some(template) => (self.tokenizer).encode_text(&template.answer_text(answer))?,
+            None => self.tokenizer.encode_bare(answer)?,
+        })
     }
 }
 
