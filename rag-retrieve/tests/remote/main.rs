@@ -131,7 +131,7 @@ fn finds_the_same(
     }
 }
 
-/// What is asked of metadata, of each kind.
+/// Filters of every kind.
 fn filters() -> Vec<Filter> {
     use std::ops::Bound::{Excluded, Included, Unbounded};
     let year = |from, to| Filter::Within("year".to_owned(), from, to);
