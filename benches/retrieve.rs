@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 /// Our half of `peers/retrieve.py`, which says what to read.
 #[derive(Parser)]
 struct Arguments {
-    /// What to measure; nothing without it
+    /// The measurement; none without it
     #[arg(long)]
     work: Option<Work>,
     /// Folder with passages.jsonl and qa.jsonl
@@ -31,7 +31,7 @@ struct Arguments {
     /// Passages that are embedded
     #[arg(long, default_value_t = usize::MAX)]
     count: usize,
-    /// What cargo says
+    /// Passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
 }

@@ -31,7 +31,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// What cargo says
+    /// Passed by `cargo bench`
     #[arg(long, hide = true, global = true)]
     bench: bool,
 }

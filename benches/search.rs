@@ -35,7 +35,7 @@ struct Arguments {
     /// Neighbours of a vector in the graph
     #[arg(long, default_value_t = 16)]
     neighbours: usize,
-    /// What cargo says
+    /// Passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
 }

@@ -115,7 +115,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 impl Work {
-    /// What `peers/train.py` asks for; `None` where it did not ask.
+    /// The sizes that `peers/train.py` passes; `None` where it did not start the program.
     fn from_arguments() -> Result<Option<Self>, Box<dyn Error>> {
         // Cargo adds `--bench`.
         let arguments: Vec<String> = std::env::args()

@@ -79,7 +79,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     eprintln!();
     let rate = embedded as f64 / begun.elapsed().as_secs_f64();
 
-    // What is read back is what a later program will have.
+    // Opened again, as a later program will open it.
     let knowledge = KnowledgeBase::open(&arguments.output)?;
     let manifest = knowledge.manifest();
     let bytes: u64 = manifest.files().map(|file| file.bytes).sum();

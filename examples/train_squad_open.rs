@@ -210,7 +210,7 @@ fn generator(
             .any(|pair| pair.passage.as_ref() == Some(&passage.id))
     };
     let passages = train.passages.iter().filter(named).cloned().collect();
-    let device = encoder.encoder.bert.device();
+    let device = encoder.encoder().bert.device();
     Ok(config.init_around(encoder.clone(), passages, &texts, &device)?)
 }
 
@@ -237,7 +237,7 @@ fn training() -> TrainConfig {
     }
 }
 
-/// What of the retriever learns with the generator.
+/// The part of the retriever that learns with the generator.
 #[derive(Clone, Copy)]
 enum Setting {
     Frozen,

@@ -129,6 +129,15 @@ def only_for_tests(attribute):
     return "not" not in texts[:at] and "any" not in texts[:at]
 
 
+def conditional_paths(texts):
+    """The files that `cfg_attr(.., path = "..")` names, of its tokens' texts."""
+    found = []
+    for at in range(len(texts) - 2):
+        if texts[at : at + 2] == ["path", "="] and texts[at - 1] == ",":
+            found.append(texts[at + 2].strip('"'))
+    return found
+
+
 @dataclass
 class Use:
     """One leaf of a `use` tree: `path` is all of it, `name` what it is called here, `*` for a glob."""
@@ -179,14 +188,17 @@ class Crate:
         at = 0
         while at < len(tokens):
             begin = at
-            test, path = False, None
+            test, path, others = False, None, []
             while at + 1 < len(tokens) and tokens[at].text == "#":
                 bracket = at + 2 if tokens[at + 1].text == "!" else at + 1
                 after = closed(tokens, bracket)
                 attribute = tokens[bracket + 1 : after - 1]
                 test |= bracket == at + 1 and only_for_tests(attribute)
-                if [token.text for token in attribute[:2]] == ["path", "="]:
-                    path = attribute[2].text.strip('"')
+                texts = [token.text for token in attribute]
+                if texts[:2] == ["path", "="]:
+                    path = texts[2].strip('"')
+                elif texts[:1] == ["cfg_attr"]:
+                    others += conditional_paths(texts)
                 # Derived and named traits are no imports; serde's `with = ".."` is a string.
                 at = after
             keyword, public = at, False
@@ -209,7 +221,7 @@ class Crate:
             if test:
                 pass
             elif text == "mod":
-                self.child(module, tokens, keyword, after, path)
+                self.child(module, tokens, keyword, after, path, others)
             elif text == "use":
                 self.use(module, tokens, keyword + 1, [], public)
             else:
@@ -248,24 +260,26 @@ class Crate:
                 at += 1
         return kept
 
-    def child(self, module, tokens, keyword, after, path):
+    def child(self, module, tokens, keyword, after, path, others):
+        """Reads a child module: within the braces, or from each file that it can be."""
         name = tokens[keyword + 1].text
         inner = module.path + (name,)
         if tokens[keyword + 2].text == "{":
             child = Module(inner, module.file, module.folder / name, inline=True)
             self.modules[inner].append(child)
             self.items(child, tokens[keyword + 3 : after - 1])
-        else:
-            files = [module.folder / f"{name}.rs", module.folder / name / "mod.rs"]
-            if path:
-                files = [module.file.parent / path]
-            found = next((file for file in files if file.is_file()), None)
-            if found is None:
-                return
-            folder = found.parent if found.name == "mod.rs" else found.parent / found.stem
-            child = Module(inner, found, folder)
+            module.children[name].append(child)
+            return
+        files = [module.folder / f"{name}.rs", module.folder / name / "mod.rs"]
+        if path:
+            files = [module.file.parent / path]
+        files = [file for file in files if file.is_file()][:1]
+        files += [module.file.parent / other for other in others]
+        for file in filter(Path.is_file, files):
+            folder = file.parent if file.name == "mod.rs" else file.parent / file.stem
+            child = Module(inner, file, folder)
             self.read(child)
-        module.children[name].append(child)
+            module.children[name].append(child)
 
     def use(self, module, tokens, at, prefix, public):
         """Reads a `use` tree from `at`, returns the index after it."""
@@ -624,7 +638,9 @@ PLANTED = {
     "rag-core/Cargo.toml": '[package]\nname = "rag-core"\n[dev-dependencies]\nrag-train = "1"\n',
     "rag-core/src/lib.rs": """
         //! Names rag_train::X in a comment, which is nothing.
-        mod a; mod b; mod c; mod d; mod e; mod good;
+        mod a; mod b; mod c; mod d; mod e; mod good; mod user;
+        #[cfg_attr(not(feature = "x"), path = "chosen_without_x.rs")]
+        mod chosen;
         mod parent;
         pub use parent::Child;
         const X: &str = "unsafe rag_generate /* ";
@@ -637,6 +653,10 @@ PLANTED = {
     "rag-core/src/c.rs": "use crate::d::Thing;\npub struct C(Thing);",
     "rag-core/src/d.rs": "pub use crate::e::Thing;",
     "rag-core/src/e.rs": "use super::c::*;\npub struct Thing(Option<Box<C>>);",
+    # In the file that a condition chooses.
+    "rag-core/src/chosen.rs": "pub struct Chosen;",
+    "rag-core/src/chosen_without_x.rs": "use crate::user::User;\npub struct Chosen(Option<Box<User>>);",
+    "rag-core/src/user.rs": "use crate::chosen::Chosen;\npub struct User(Chosen);",
     # No circle: a re-export that the parent does not use, and tests.
     "rag-core/src/good.rs": """
         pub struct Good;
@@ -670,6 +690,8 @@ EXPECTED = {
     ("rag-core/src/b.rs", "circle"): 1,
     ("rag-core/src/c.rs", "circle"): 1,
     ("rag-core/src/e.rs", "circle"): 1,
+    ("rag-core/src/chosen_without_x.rs", "circle"): 1,
+    ("rag-core/src/user.rs", "circle"): 1,
     ("rag-generate/src/used/mod.rs", "circle"): 1,
     ("rag-generate/src/used/child.rs", "circle"): 1,
     ("tests/long.rs", "long"): 1,

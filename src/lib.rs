@@ -11,7 +11,7 @@ pub use rag_train as train;
 
 pub use error::{Error, Result};
 
-/// What most programs need.
+/// The types and functions that most programs need.
 pub mod prelude {
     pub use rag_core::{Device, Passage, Tokenizer, device, marginal::RagModel, nn::Precision};
     pub use rag_generate::{
@@ -34,7 +34,7 @@ pub mod prelude {
 #[doc = include_str!("../docs/async.md")]
 struct Async;
 
-// What a server keeps and shares among its threads; a trainer is moved to the thread that trains.
+// A server shares these among its threads; a trainer is moved to the thread that trains.
 const _: () = {
     const fn shared<T: Send + Sync>() {}
     const fn moved<T: Send>() {}

@@ -24,14 +24,14 @@ use burn_rag::{
         generator::fixtures,
     },
     retrieve::{
-        Chunking, DocumentError, Documents, Embedder, EncoderError, Error as RetrieveError,
-        IndexError, KnowledgeBase, KnowledgeError, RetrieverError, SkipReason, Storage,
-        TextEncoder, build_knowledge_base, encoder::load_encoder,
+        Chunking, DocumentError, Documents, Embedder, EncoderConfig, EncoderError,
+        Error as RetrieveError, IndexError, KnowledgeBase, KnowledgeError, RetrieverError,
+        SkipReason, Storage, TextEncoder, build_knowledge_base, encoder::load_encoder,
     },
 };
 use common::{
-    KINDS, Kind, MODELS, N_DOCS, POSITIONS, QUESTIONS, config, context_encoder, cpu,
-    generator_tokenizer, knowledge, passages, question_tokenizer, rag,
+    KINDS, Kind, MODELS, N_DOCS, POSITIONS, QUESTIONS, config, context_encoder,
+    context_encoder_with, cpu, generator_tokenizer, knowledge, passages, question_tokenizer, rag,
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
@@ -166,7 +166,7 @@ fn read_tensors(path: &Path) -> Tensors {
         .collect()
 }
 
-/// What [`Rag::load`] reads from somewhere below may carry a name of its own.
+/// The error of rag-core below the error of [`Rag::load`].
 fn core(error: &Error) -> &CoreError {
     match error {
         Error::Core(error) | Error::Retrieve(RetrieveError::Core(error)) => error,
@@ -715,9 +715,8 @@ impl ModuleMapper for Spoil {
 
 #[test]
 fn vectors_that_are_not_numbers_are_refused() {
-    let mut encoder = context_encoder(7);
-    let sound = encoder.clone();
-    encoder.encoder = encoder.encoder.map(&mut Spoil);
+    let sound = context_encoder(7);
+    let encoder = sound.with_encoder(sound.encoder().clone().map(&mut Spoil));
     refuses!(
         build_knowledge_base(passages(), &encoder, Storage::F32, |_| ()),
         RetrieveError::Index(IndexError::NotFinite {
@@ -758,7 +757,7 @@ fn weights_that_are_not_numbers_give_no_answer() {
     let mut rag = rag(Kind::T5);
     let sound = rag.clone();
     let question = rag.retriever.question_text_encoder().unwrap();
-    let question = question.with_encoder(question.encoder.clone().map(&mut Spoil));
+    let question = question.with_encoder(question.encoder().clone().map(&mut Spoil));
     rag.retriever = rag.retriever.clone().with_question_encoder(question);
     refuses!(
         rag.ask(QUESTIONS[0]),
@@ -799,8 +798,11 @@ fn a_knowledge_base_of_another_encoder_is_refused() {
         "dpr",
         "load the encoder it was made with"
     );
-    let mut prefixed = context_encoder(7);
-    prefixed.config.passage_prefix = "passage: ".into();
+    let prefix = EncoderConfig {
+        passage_prefix: "passage: ".into(),
+        ..context_encoder(7).config().clone()
+    };
+    let prefixed = context_encoder_with(prefix, 7);
     refuses!(
         build(prefixed, knowledge(&context_encoder(7))),
         Error::Retrieve(RetrieveError::Knowledge(

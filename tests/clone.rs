@@ -1,4 +1,4 @@
-//! What a clone of a whole model costs, and the same model over some of its passages: weights, vectors and vocabularies
+//! The cost of a clone of a whole model, and of the same model over some of its passages: weights, vectors and vocabularies
 //! are shared. `cargo test --release --test clone -- --ignored --nocapture` prints both.
 
 #![allow(clippy::unwrap_used)]

@@ -184,7 +184,7 @@ fn cached_gradients_are_those_of_one_graph() {
     }
 }
 
-/// What lets the first encoding do without a graph: no gradients, but dropout.
+/// Without gradients, dropout drops the same states: so the first encoding needs no graph.
 #[test]
 fn an_encoding_without_gradients_drops_the_same_states() {
     let _alone = alone();
@@ -252,7 +252,7 @@ fn questions_learn_to_find_their_passages() {
         assert_eq!(heldout[19].accuracy, 1.0, "{report:?}");
         assert!(heldout[19].loss < 0.2 * heldout[0].loss, "{report:?}");
 
-        let dimension = after.question().config.dimension();
+        let dimension = after.question().config().dimension();
         let [questions, passages] = vectors(&after);
         let [questions, passages] = [&questions, &passages].map(|all| all.chunks(dimension));
         for (i, question) in questions.enumerate() {

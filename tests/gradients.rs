@@ -33,7 +33,7 @@ fn model(kind: Kind, train_passages: bool) -> JointModel {
     let checkpoint = checkpoint(config(kind), 3);
     JointModel {
         question_encoder: checkpoint.question_encoder,
-        context_encoder: train_passages.then(|| context_encoder(7).encoder),
+        context_encoder: train_passages.then(|| context_encoder(7).encoder().clone()),
         prior: Some(Prior::new([0.7, 0.2, -0.3].into(), &cpu())),
         generator: checkpoint.generator,
     }

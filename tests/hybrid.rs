@@ -311,7 +311,7 @@ fn the_prior_learns_and_is_saved() {
     assert!(opened.ask("rain").is_err(), "the words are not there yet");
 }
 
-/// What is trained is what answers: with a reranker P(z|x) is the softmax of its word in both.
+/// Training and answering have the same P(z|x): with a reranker, the softmax of the reranker's scores.
 #[test]
 fn training_believes_the_reranker_as_answering_does() {
     let _alone = alone();

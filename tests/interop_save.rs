@@ -50,7 +50,7 @@ struct EncoderCase {
     ids: Vec<Vec<i64>>,
     mask: Vec<Vec<i64>>,
     vectors: Vec<Vec<f32>>,
-    /// What the folder's tokenizer should make of a text.
+    /// A text whose tokens the folder's tokenizer is compared on.
     text: Option<String>,
     text_ids: Option<Vec<i64>>,
 }
@@ -96,12 +96,12 @@ fn save_for_transformers() {
     let encoder = TextEncoder::new(encoder, tokenizer(), config).unwrap();
     encoder.save(&folder, Role::Context).unwrap();
     let text = "Where does the raining France fall?".to_owned();
-    let ids = encoder.tokenizer.encode(&text).unwrap().ids;
+    let ids = encoder.tokenizer().encode(&text).unwrap().ids;
     let case = rag_case_inputs();
     write(
         &folder,
         &EncoderCase {
-            vectors: encode(&encoder.encoder, &case.0, &case.1, &device),
+            vectors: encode(encoder.encoder(), &case.0, &case.1, &device),
             ids: case.0,
             mask: case.1,
             text: Some(text),

@@ -30,7 +30,7 @@ use common::{
 };
 use ndarray::Array2;
 
-/// What a knowledge base should hold.
+/// The passages that a knowledge base should hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct State {
     /// The passage `step` says which it is.
@@ -38,7 +38,7 @@ struct State {
     version: u64,
 }
 
-/// What is done to a knowledge base between two commits.
+/// A change of a knowledge base between two commits.
 enum Step {
     Upsert(Vec<Passage>),
     Delete(Vec<String>),

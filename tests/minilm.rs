@@ -32,9 +32,16 @@ fn sentences_are_embedded_like_sentence_transformers_does() {
     let sentences: Vec<Sentence> = serde_json::from_str(&text).unwrap();
 
     // Questions are never cut, passages are: the longest sentences only fit as passages.
-    let limit = encoder.config.max_length();
-    let fits =
-        |sentence: &&Sentence| encoder.tokenizer.encode(&sentence.text).unwrap().ids.len() <= limit;
+    let limit = encoder.config().max_length();
+    let fits = |sentence: &&Sentence| {
+        encoder
+            .tokenizer()
+            .encode(&sentence.text)
+            .unwrap()
+            .ids
+            .len()
+            <= limit
+    };
     let (short, long): (Vec<_>, Vec<_>) = sentences.iter().partition(fits);
     assert_eq!((short.len(), long.len()), (48, 2));
     let questions: Vec<_> = short

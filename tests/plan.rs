@@ -1,4 +1,4 @@
-//! What training takes, planned and measured.
+//! The memory that training takes, planned and measured.
 
 // Long because: each setting is measured by the same allocator, which one process can have once.
 

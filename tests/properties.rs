@@ -1,4 +1,4 @@
-//! What must hold whatever the weights are.
+//! Properties that hold for all weights.
 
 // Long because: every property runs over the same models and draws, which are made here.
 

@@ -83,7 +83,7 @@ mod postgres {
         .unwrap()
     }
 
-    /// What was found may be gone before it is read: then it is searched for again.
+    /// A passage that was found may be gone before it is read: then the search is repeated.
     #[test]
     fn answers_come_while_passages_change() {
         let Some(server) = servers::postgres::Server::shared() else {

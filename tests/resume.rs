@@ -61,12 +61,12 @@ fn parameters(rag: &Rag) -> String {
     let config = &rag.config().question_encoder;
     let retriever = &rag.retriever;
     config.store(
-        &retriever.question_text_encoder().unwrap().encoder,
+        retriever.question_text_encoder().unwrap().encoder(),
         &mut tensors,
         "question.",
     );
     config.store(
-        &retriever.context_text_encoder().unwrap().encoder,
+        retriever.context_text_encoder().unwrap().encoder(),
         &mut tensors,
         "context.",
     );

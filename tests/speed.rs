@@ -32,7 +32,7 @@ const BASELINE: [(&str, f64); 4] = [
     ("RAG-Sequence, thorough", 2.3),
 ];
 
-/// What processors and neighbours on them may change; a lost optimisation costs more.
+/// The factor that other processors and their load may make; a lost optimisation costs more.
 const TOLERATED: f64 = 2.0;
 
 const CONTEXTS: usize = 5;

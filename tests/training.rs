@@ -64,7 +64,7 @@ fn steps(rag: Rag, config: TrainConfig, count: usize) -> (Vec<StepReport>, Rag) 
 fn parameters(rag: &Rag) -> Vec<u8> {
     let mut tensors = Tensors::default();
     let config = &rag.config().question_encoder;
-    let encoder = &rag.retriever.question_text_encoder().unwrap().encoder;
+    let encoder = rag.retriever.question_text_encoder().unwrap().encoder();
     config.store(encoder, &mut tensors, "question.");
     rag.generator().store(&mut tensors, "generator.");
     let mut hash = blake3::Hasher::new();
@@ -211,12 +211,12 @@ fn frozen_parts_stay() {
         let config = &rag.config().question_encoder;
         let retriever = &rag.retriever;
         config.store(
-            &retriever.question_text_encoder().unwrap().encoder,
+            retriever.question_text_encoder().unwrap().encoder(),
             &mut parts[0],
             "",
         );
         config.store(
-            &retriever.context_text_encoder().unwrap().encoder,
+            retriever.context_text_encoder().unwrap().encoder(),
             &mut parts[1],
             "",
         );

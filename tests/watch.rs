@@ -34,7 +34,7 @@ struct Found {
     likelihood: f64,
 }
 
-/// What a question retrieves, by its number.
+/// The passages that a question retrieves, by its number.
 type World = fn(usize, &mut Random) -> [Found; N_DOCS];
 
 /// Passages of its own for each question; scores are flat.
@@ -484,7 +484,7 @@ fn every_event_is_a_line_and_comes_back() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(line["event"], name);
     }
-    // What is not finite comes back as such.
+    // Numbers that are not finite come back as such.
     let lost = Event::Step(StepMetrics {
         step: 98,
         loss: f64::INFINITY,

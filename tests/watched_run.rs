@@ -1,4 +1,4 @@
-//! What a run writes down of itself, and what its monitors do to it.
+//! The files that a run writes, and the actions of its monitors.
 
 #![allow(clippy::unwrap_used)]
 
@@ -50,7 +50,7 @@ fn drift(action: Action) -> MonitorConfig {
 
 fn question_encoder(rag: &Rag) -> String {
     let mut tensors = Tensors::default();
-    let encoder = &rag.retriever.question_text_encoder().unwrap().encoder;
+    let encoder = rag.retriever.question_text_encoder().unwrap().encoder();
     rag.config()
         .question_encoder
         .store(encoder, &mut tensors, "");

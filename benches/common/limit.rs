@@ -1,5 +1,5 @@
-//! What no answer is faster than: its products at the machine's best rate of them, or its weights at the bandwidth of
-//! the memory, whichever takes longer.
+//! The lower bound of an answer's time: its products at the machine's peak rate, or its weights at the bandwidth of the
+//! memory, whichever takes longer.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use burn_rag::{
 };
 use rayon::prelude::*;
 
-/// What a machine can do at best.
+/// The peak rates of a machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
     /// Operations a second of products of matrices, two a multiplication.

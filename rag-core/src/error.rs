@@ -6,7 +6,7 @@ use std::{
 
 use crate::checkpoint::gguf::error::GgufError;
 
-/// What can go wrong below the retriever and the generator.
+/// Errors of everything below the retriever and the generator.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -23,7 +23,7 @@ pub enum Error {
     Json {
         /// The file.
         path: PathBuf,
-        /// What the parser found, with line and column.
+        /// The parser's error, with line and column.
         source: serde_json::Error,
     },
     /// A folder lacks a file of the checkpoint layout.
@@ -39,7 +39,7 @@ pub enum Error {
     DamagedWeights {
         /// The file.
         path: PathBuf,
-        /// What the reader found.
+        /// The reader's error.
         reason: String,
     },
     /// The checkpoint lacks tensors that the model needs.
@@ -105,7 +105,7 @@ pub enum Error {
     Device {
         /// The string.
         found: String,
-        /// What this build supports.
+        /// The devices that this build supports.
         expected: String,
     },
     /// A GGUF file is damaged, or holds what is not supported.
@@ -113,7 +113,7 @@ pub enum Error {
     Gguf {
         /// The file.
         path: PathBuf,
-        /// What was expected, what the file has, and what to do.
+        /// The error: what was expected, what the file has, and what to do.
         source: GgufError,
     },
     /// The hub could not be reached, or does not hold what was asked.

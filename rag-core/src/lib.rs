@@ -1,4 +1,4 @@
-//! What every crate of burn-rag speaks: passages, tokens, transformer blocks, checkpoints in the
+//! The types that every crate of burn-rag uses: passages, tokens, transformer blocks, checkpoints in the
 //! Hugging Face layout, and the marginal likelihood of Lewis et al. 2020 (arXiv 2005.11401).
 //!
 //! Nothing here knows how passages are found or answers decoded; see `rag-retrieve` and

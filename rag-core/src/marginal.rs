@@ -32,7 +32,7 @@ pub enum Compat {
     /// The equations above.
     #[default]
     Paper,
-    /// What transformers computes: RAG-Sequence adds log P(z|x) at the second target position (so
+    /// As transformers computes it: RAG-Sequence adds log P(z|x) at the second target position (so
     /// that it is lost where an answer is one token long), and its label smoothing sums it over the
     /// vocabulary.
     HuggingFace,
@@ -135,7 +135,7 @@ pub fn log_likelihood(
     }
 }
 
-/// What the loss functions are taken of.
+/// The inputs of the loss functions.
 #[derive(Clone, Debug)]
 pub struct Targets {
     /// The answer's tokens, `[batch, length]`; anything at padding.
@@ -251,7 +251,7 @@ pub fn negative_log_likelihood(
     loss * (1.0 - smoothing) - uniform * (smoothing / vocabulary as f64)
 }
 
-/// What transformers smooths RAG-Sequence's targets against, `[batch]`: `log Σ_z` of the
+/// The uniform part of transformers' label smoothing of RAG-Sequence, `[batch]`: `log Σ_z` of the
 /// log-probabilities of all words at all targets `[batch, n_docs]`
 /// ([`Targets::uniform_by_document`]), with the log-prior `[batch, n_docs]` counted for each word.
 pub fn transformers_uniform_log_likelihood(

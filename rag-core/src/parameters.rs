@@ -16,7 +16,7 @@ pub struct Parameter<'a> {
 
 /// A step of a path.
 struct Field {
-    /// What has the field, such as `Struct:Linear`.
+    /// The type that has the field, such as `Struct:Linear`.
     owner: String,
     name: String,
 }
@@ -41,7 +41,7 @@ impl<'a> Parameter<'a> {
         self.names().collect::<Vec<_>>().join(".")
     }
 
-    /// What has it as a field, such as `Struct:Linear`.
+    /// The type that has it as a field, such as `Struct:Linear`.
     pub fn owner(self) -> &'a str {
         self.fields.last().map_or("", |field| &field.owner)
     }

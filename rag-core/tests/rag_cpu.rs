@@ -1,4 +1,5 @@
-//! What the environment variable `RAG_CPU` may say. It is read once a process, so that each case is one of its own.
+//! The values that the environment variable `RAG_CPU` may have. It is read once a process, so that each case is a process
+//! of its own.
 
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]

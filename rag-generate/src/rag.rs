@@ -103,7 +103,7 @@ impl Rag {
         RagConfig {
             question_encoder: encoder.map_or_else(
                 || self.config.question_encoder.clone(),
-                |encoder| encoder.config.clone(),
+                |encoder| encoder.config().clone(),
             ),
             n_docs: self.retriever.n_docs(),
             prior: self.retriever.prior(),

@@ -173,7 +173,7 @@ fn words(text: &str) -> Vec<Range<usize>> {
     words
 }
 
-/// What a character is, and what the word is that it belongs to.
+/// The kind of a character, and of the word that it belongs to.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Opening,

@@ -11,7 +11,7 @@ use crate::{
     knowledge::error::KnowledgeError, retriever::error::RetrieverError,
 };
 
-/// What can go wrong between documents and retrieved passages.
+/// Errors of everything between documents and retrieved passages.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -34,7 +34,7 @@ pub trait Reranker: fmt::Debug + Send + Sync {
 pub struct PairScorer {
     /// The transformer.
     pub bert: Bert,
-    /// What the first token's state goes through, under a tanh.
+    /// The layer that pools the first token's state, under a tanh.
     pub pooler: Linear,
     /// To one number, the log-odds that the passage is relevant.
     pub classifier: Linear,

@@ -4,7 +4,7 @@ use burn::store::RecordError;
 
 use crate::plan::size::Size;
 
-/// What can go wrong while training or measuring.
+/// Errors of training and measuring.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -84,9 +84,9 @@ pub enum Error {
         folder: PathBuf,
         /// The property that differs.
         what: String,
-        /// What the checkpoint says.
+        /// Its value in the checkpoint.
         expected: String,
-        /// What it was asked to go on with.
+        /// Its value in the run that should go on.
         found: String,
     },
     /// Nothing to go on from.
@@ -100,7 +100,7 @@ pub enum Error {
     Record {
         /// The file.
         path: PathBuf,
-        /// What Burn says.
+        /// Burn's error.
         source: RecordError,
     },
     /// Passages could not be embedded in the background.
@@ -137,7 +137,7 @@ pub enum Error {
     /// A number to be measured is none that can be.
     #[error("{what} {row} is {found}: expected {expected}")]
     Number {
-        /// What it should be.
+        /// The kind of number.
         what: &'static str,
         /// Its place among those that were given, counted from 0.
         row: usize,
@@ -156,7 +156,7 @@ pub enum Error {
     TargetModules {
         /// `generator` or `question_encoder`.
         part: &'static str,
-        /// What was asked for.
+        /// The name that was asked for.
         found: String,
         /// The last parts of the names that there are.
         available: String,
@@ -166,9 +166,9 @@ pub enum Error {
     Adapters {
         /// `generator` or `question_encoder`.
         part: &'static str,
-        /// What is there.
+        /// The adapters that it has.
         found: String,
-        /// What should be.
+        /// The adapters that it should have.
         expected: String,
     },
     /// Training takes more memory than there is.
@@ -178,11 +178,11 @@ pub enum Error {
     DoesNotFit {
         /// The setting that was varied.
         setting: &'static str,
-        /// What its smallest value takes.
+        /// The memory that its smallest value takes.
         needed: Size,
-        /// What there is.
+        /// The memory that there is.
         limit: Size,
-        /// What takes most.
+        /// The part that takes most.
         dominant: &'static str,
         /// How much that takes.
         bytes: Size,
@@ -198,7 +198,7 @@ pub enum Error {
         steps: usize,
         /// Where it begins.
         tensor: String,
-        /// What was trained on.
+        /// The questions of the step.
         questions: Vec<String>,
     },
 }

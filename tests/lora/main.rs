@@ -80,7 +80,7 @@ fn adapted(lora: &Lora, rag: Rag) -> Rag {
     };
     let mut rag = lora.apply(rag).unwrap();
     let question = rag.retriever.question_text_encoder().unwrap();
-    let question = question.with_encoder(question.encoder.clone().map(&mut fill));
+    let question = question.with_encoder(question.encoder().clone().map(&mut fill));
     rag.retriever = rag.retriever.clone().with_question_encoder(question);
     let generator = rag.generator().clone().map(&mut fill);
     rag.with_generator(generator).unwrap()
@@ -119,9 +119,9 @@ fn logits(generator: &Generator) -> Tensor<3> {
     generator.decode(decoded, &memory, &mut Default::default(), Precision::F32)
 }
 
-/// What both models make of fixed tokens.
+/// The outputs of both models for fixed tokens.
 fn outputs(rag: &Rag) -> [Vec<f32>; 2] {
-    let encoder = &rag.retriever.question_text_encoder().unwrap().encoder;
+    let encoder = rag.retriever.question_text_encoder().unwrap().encoder();
     let vectors = encoder.forward(&tokens(false, &cpu()), None, Precision::F32);
     [values(logits(rag.generator())), values(vectors)]
 }
@@ -155,7 +155,7 @@ fn parameters(rag: &Rag) -> BTreeMap<ParamId, Vec<u32>> {
     rag.retriever
         .question_text_encoder()
         .unwrap()
-        .encoder
+        .encoder()
         .visit(&mut bits);
     bits.0
 }
@@ -214,7 +214,7 @@ fn answers_come_with_adapters_and_merged_alike() {
 fn parameters_that_train_are_counted() {
     let base = rag(Kind::Bart);
     let count = |rag: &Rag| {
-        let encoder = &rag.retriever.question_text_encoder().unwrap().encoder;
+        let encoder = rag.retriever.question_text_encoder().unwrap().encoder();
         [lora::trainable(rag.generator()), lora::trainable(encoder)]
     };
     let [generator, encoder] = count(&base);

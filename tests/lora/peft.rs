@@ -85,7 +85,7 @@ fn folders_are_laid_out_as_by_peft() {
     );
 }
 
-/// What a folder says of itself, changed by one thing.
+/// A folder's configuration, with one field changed.
 #[test]
 fn folders_that_do_not_fit_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
@@ -145,7 +145,7 @@ fn folders_that_do_not_fit_are_refused_by_name() {
         "{error}"
     );
 
-    // What is off may be named; dropout is PEFT's own.
+    // Settings that are off may be named; dropout is PEFT's own.
     for (field, value) in [
         ("lora_dropout", json!(0.1)),
         ("use_dora", json!(null)),

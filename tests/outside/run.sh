@@ -18,11 +18,14 @@ if ! grep -q 'fn main' "$program"; then
 fi
 echo "README.md's program has $(grep -c . "$program") lines"
 
-# The same versions and the same target folder as the workspace.
+# The same versions, profile and target folder as the workspace, whose compiled dependencies are used again.
 cp Cargo.lock tests/outside/Cargo.lock
+profile=tests/outside/profile.toml
+awk '/^\[/ { inside = /^\[profile\.dev/ } inside' Cargo.toml > "$profile"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
+outside=(--manifest-path tests/outside/Cargo.toml --config "$profile" "$@")
 case "$fence" in
-    *no_run*) cargo build --manifest-path tests/outside/Cargo.toml "$@" ;;
-    *) cargo run --manifest-path tests/outside/Cargo.toml "$@" ;;
+    *no_run*) cargo build "${outside[@]}" ;;
+    *) cargo run "${outside[@]}" ;;
 esac
-cargo run --manifest-path tests/outside/Cargo.toml --bin embedder "$@"
+cargo run "${outside[@]}" --bin embedder

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::read_json;
 use crate::error::{Error, Result};
 
-/// What a checkpoint folder needs beside weights, wherever it is found in a repository.
+/// The files that a checkpoint folder needs beside weights, in whichever folder of a repository.
 const FILES: [&str; 10] = [
     "config.json",
     "generation_config.json",

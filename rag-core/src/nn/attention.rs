@@ -14,7 +14,7 @@ use super::{
 #[cfg(feature = "flex")]
 use super::operations::drops;
 
-/// What is added to an attention score that must not count. Finite, so that a row which masks
+/// The number that is added to a masked attention score. Finite, so that a row which masks
 /// everything is uniform rather than NaN.
 pub const MASKED: f64 = -1e9;
 
@@ -33,7 +33,7 @@ pub struct AttentionConfig {
     /// Whether the projections have a bias.
     #[config(default = true)]
     pub bias: bool,
-    /// What scores are multiplied with: `1/√d_head`, or 1 in T5.
+    /// The factor of the scores: `1/√d_head`, or 1 in T5.
     pub scale: f64,
     /// Standard deviation of the initial weights.
     #[config(default = 0.02)]

@@ -30,7 +30,7 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[d_output]`.
     pub bias: Option<Param<Tensor<1>>>,
-    /// What is multiplied instead of the weight, where gradients are not asked for.
+    /// The packed weight, which is multiplied where gradients are not asked for.
     #[module(skip)]
     packed: Option<Arc<Packed>>,
 }

@@ -34,7 +34,7 @@ pub(crate) unsafe fn write(
     assert!(available(), "there are no matrix units");
     assert!(a.columns() > 0, "columns of a");
     let (inner, b) = (a.columns(), b.transposed());
-    // What is multiplied from the right is transposed in packing: the smaller matrix.
+    // The right factor is transposed when it is packed: that should be the smaller matrix.
     let transposed = a.rows() < b.rows();
     let (larger, smaller) = match transposed {
         true => (b, a),

@@ -125,7 +125,7 @@ impl Backward<Flex, 4> for Step {
     }
 }
 
-/// What attention needs to know beside its tensors.
+/// The settings of attention, beside its tensors.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// The factor of the scores.

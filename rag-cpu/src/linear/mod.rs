@@ -125,7 +125,7 @@ impl<C: CheckpointStrategy> LinearOp for Autodiff<Flex, C> {
         let weight_trains = weight.is_tracked();
         let step = Step.prepare::<C>([x.node(), weight.node(), bias.node()]);
         let step = match tracked.is_empty() {
-            // What nobody will compute again must not be remembered.
+            // Without tracked operands nothing is computed again.
             true => step.compute_bound(),
             false => step.memory_bound().retro_forward(again).parents(tracked),
         };

@@ -77,7 +77,7 @@ fn assert_is_equation<const N: usize>(
     let mut exact = inputs.each_ref().map(in_f64);
     let value = |inputs: &[Vec<f64>; N]| equation(inputs.each_ref().map(Vec::as_slice));
     let expected = value(&exact);
-    // What the loss weighs the results with.
+    // The weights of the results in the loss.
     let weights = numbers(expected.len());
     let loss = |inputs: &[Vec<f64>; N]| -> f64 {
         let terms = value(inputs).into_iter().zip(&weights);

@@ -146,7 +146,7 @@ fn kind(x: f32) -> &'static str {
     }
 }
 
-/// What f32 makes of 0.001 times a number that is rounded to bf16.
+/// The kind of 0.001 times a number that is rounded to bf16.
 fn kind_of_product(x: f32) -> &'static str {
     kind(0.001 * half::bf16::from_f32(x).to_f32())
 }

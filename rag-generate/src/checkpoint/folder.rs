@@ -88,7 +88,7 @@ impl Rag {
         let checkpoint = Checkpoint {
             config: self.config(),
             generation: self.generation().clone(),
-            question_encoder: question.encoder.clone(),
+            question_encoder: question.encoder().clone(),
             generator: self.generator().clone(),
         };
         checkpoint.save(folder)?;

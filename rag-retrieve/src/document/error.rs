@@ -25,7 +25,7 @@ pub enum DocumentError {
         file: String,
         /// Counted from 1.
         line: usize,
-        /// What the parser found; its column counts within the line.
+        /// The parser's error; its column counts within the line.
         source: serde_json::Error,
     },
     /// A row of a `.csv` or `.tsv` file is not a document.
@@ -35,9 +35,9 @@ pub enum DocumentError {
         file: String,
         /// Counted from 1.
         line: usize,
-        /// What the line should hold.
+        /// The fields that the line should hold.
         expected: String,
-        /// What it holds.
+        /// The fields that it holds.
         found: String,
     },
     /// Two passages have the same id.

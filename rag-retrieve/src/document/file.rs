@@ -83,7 +83,7 @@ pub(super) struct DocumentFile {
     pub(super) relative: String,
 }
 
-/// What a file gives.
+/// The contents of a file.
 pub(super) struct Content {
     pub(super) passages: Vec<Passage>,
     pub(super) skipped: Option<SkipReason>,
@@ -155,7 +155,7 @@ impl DocumentFile {
         Ok(bytes)
     }
 
-    /// What a failure to read means: a compressed file can also be damaged.
+    /// The reason for a failure to read: a compressed file can also be damaged.
     fn failed(&self, error: io::Error) -> Failure {
         match self.compression {
             Some(_) => Failure::malformed(error),

@@ -2,7 +2,7 @@ use std::ops::Range;
 
 use html5gum::{DefaultEmitter, Token, Tokenizer};
 
-/// What stands under a heading of an HTML page, or before the first, without its markup.
+/// The text under a heading of an HTML page, or before the first, without its markup.
 #[derive(Debug, Default)]
 pub(super) struct HtmlSection {
     pub(super) title: String,
@@ -132,7 +132,7 @@ impl Reading {
         }
     }
 
-    /// What an element's begin or end leaves between texts.
+    /// Adds the white space that an element's begin or end leaves between texts.
     fn space(&mut self, name: &[u8]) {
         if let Some(title) = &mut self.title {
             push_collapsed(title, " ");

@@ -8,7 +8,7 @@ pub(super) struct Section {
     pub(super) span: Range<usize>,
 }
 
-/// What stands under each heading of a Markdown text, and before the first.
+/// The texts under each heading of a Markdown text, and before the first.
 pub(super) fn sections(text: &str, title: String) -> Vec<Section> {
     let offset = front_matter(text);
     let mut sections = vec![Section {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::error::Result;
 
-/// What is found under a path, in the order of names.
+/// The files found under a path, in the order of names.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) files: Vec<DocumentFile>,

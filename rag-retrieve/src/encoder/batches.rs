@@ -7,8 +7,8 @@ use rag_core::{Encoding, TokenBatch, nn::fuses, padded};
 const TOKENS_ON_CPU: usize = 2048;
 const TOKENS: usize = 16_384;
 
-/// What `forward` makes of texts, `[texts, width]`. It is given batches of like length, so that little is
-/// padded, each with the segments of its tokens, and gives `[rows, width]`.
+/// Calls `forward` on batches of texts of like length, so that little is padded, and puts its rows `[rows, width]`
+/// back into the order of the texts, `[texts, width]`. Each batch comes with the segments of its tokens.
 pub(crate) fn by_length(
     texts: &[Encoding],
     width: usize,

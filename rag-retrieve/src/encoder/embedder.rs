@@ -104,19 +104,19 @@ impl Embedder for TextEncoder {
     fn fingerprint(&self) -> Result<Fingerprint> {
         let mut hash = blake3::Hasher::new();
         let mut tensors = Tensors::default();
-        self.config.store(&self.encoder, &mut tensors, "");
+        self.config().store(self.encoder(), &mut tensors, "");
         tensors.hash(&mut hash)?;
-        hash.update(self.tokenizer.to_json()?.as_bytes());
-        hash.update(format!("{:?}", self.config).as_bytes());
+        hash.update(self.tokenizer().to_json()?.as_bytes());
+        hash.update(format!("{:?}", self.config()).as_bytes());
         Ok(Fingerprint {
             hash: hash.finalize().to_hex().to_string(),
             description: format!(
                 "{} with {} layers of {}, {:?} pooling, {:?} normalization",
-                self.config.bert.model_type,
-                self.config.bert.num_hidden_layers,
-                self.config.bert.hidden_size,
-                self.config.pooling,
-                self.config.normalization
+                self.config().bert.model_type,
+                self.config().bert.num_hidden_layers,
+                self.config().bert.hidden_size,
+                self.config().pooling,
+                self.config().normalization
             ),
         })
     }

@@ -191,14 +191,11 @@ impl Encoder {
 /// (all-MiniLM, BGE, E5).
 #[derive(Clone, Debug)]
 pub struct TextEncoder {
-    /// The weights.
-    pub encoder: Encoder,
-    /// The tokenizer.
-    pub tokenizer: Tokenizer,
-    /// Everything else.
-    pub config: EncoderConfig,
-    /// The format of matrix products.
-    pub precision: Precision,
+    encoder: Encoder,
+    // Its ids are in the vocabulary of the encoder, and `config` is the encoder's.
+    tokenizer: Tokenizer,
+    config: EncoderConfig,
+    precision: Precision,
 }
 
 /// The module prefixes under which encoders are published, with and without a task head.
@@ -240,6 +237,26 @@ impl TextEncoder {
     ) -> Result<Self> {
         let (encoder, config) = load_encoder(folder, device)?;
         Self::new(encoder, tokenizer, config)
+    }
+
+    /// The weights.
+    pub fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Sizes of the encoder, pooling, prefixes and the longest input.
+    pub fn config(&self) -> &EncoderConfig {
+        &self.config
+    }
+
+    /// The format of matrix products.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Computes matrix products in `precision`. On the CPU, bf16 and int8 round the weights for good, which makes
@@ -380,7 +397,7 @@ pub fn load_encoder(folder: impl AsRef<Path>, device: &Device) -> Result<(Encode
     Ok((encoder, config))
 }
 
-/// What sentence-transformers keeps beside `config.json`.
+/// Reads the settings that sentence-transformers keeps beside `config.json`.
 fn sentence_transformers(folder: &Path, config: &mut EncoderConfig) -> Result<()> {
     #[derive(Deserialize)]
     struct Step {

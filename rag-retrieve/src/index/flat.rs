@@ -253,7 +253,7 @@ impl Nearest {
         }
     }
 
-    /// What a hit must beat; `None` while there is room.
+    /// The hit that another must beat; `None` while there is room.
     fn worst(&self) -> Option<Hit> {
         let full = self.heap.len() == self.k;
         self.heap.peek().filter(|_| full).map(|ranked| ranked.0)

@@ -80,7 +80,7 @@ const LEAST_SCORED_AGAIN: usize = 64;
 /// How far from 1 a length of 1 may be by rounding, to f16 too.
 const LENGTH_TOLERANCE: f32 = 0.01;
 
-/// What stands beside a graph's file.
+/// The description beside a graph's file.
 #[derive(Serialize, Deserialize)]
 struct About {
     settings: GraphSettings,
@@ -177,7 +177,7 @@ impl GraphIndex {
             let name = entry.file_name().to_string_lossy().into_owned();
             let graph = name.starts_with("graph-") && name.ends_with(".usearch");
             if graph && entry.path() != path {
-                // What cannot be removed is open elsewhere, and waits for the next save.
+                // A file that cannot be removed is open elsewhere, and waits for the next save.
                 let _ = fs::remove_file(entry.path());
             }
         }

@@ -174,7 +174,7 @@ impl KnowledgeBase {
         &self.index
     }
 
-    /// What the knowledge base says of itself.
+    /// The manifest: counts, encoder and segments.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }

@@ -56,7 +56,7 @@ pub enum KnowledgeError {
         /// Its position.
         position: usize,
     },
-    /// What reads all passages was asked of a knowledge base that a database keeps.
+    /// An operation that reads all passages was asked of a knowledge base that a database keeps.
     #[error(
         "this reads all passages, and a database keeps those of the retriever; give it a knowledge base of this process (KnowledgeBase::open)"
     )]

@@ -11,8 +11,8 @@ use crate::{
 
 pub(super) const FORMAT_VERSION: u32 = 2;
 
-/// What a knowledge base says of itself: `manifest.json`, whose arrival in a folder is the moment a
-/// new knowledge base takes the place of the previous one.
+/// The description of a knowledge base: `manifest.json`. Replacing it in a folder is the moment when a new knowledge
+/// base takes the place of the previous one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Of the folder's layout.
@@ -27,7 +27,7 @@ pub struct Manifest {
     pub storage: Storage,
     /// The encoder of the vectors.
     pub encoder: Fingerprint,
-    /// What is in the folder. Empty in memory.
+    /// The segments in the folder. Empty in memory.
     pub segments: Vec<SegmentEntry>,
 }
 

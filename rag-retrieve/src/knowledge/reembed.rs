@@ -66,7 +66,7 @@ impl KnowledgeWriter {
                     }
                 };
                 check_width(&vectors, *dimension.get_or_insert(vectors.ncols()))?;
-                // What could not be stored is not kept either.
+                // Vectors that cannot be stored are not kept either.
                 Rows::new(vectors.clone(), storage)?;
                 if !is_kept {
                     block.write(&vectors)?;

@@ -142,7 +142,7 @@ impl Segment {
         }
     }
 
-    /// What is known of its passages, read when it is first asked for.
+    /// The metadata of its passages, read when it is first asked for.
     pub(super) fn fields(&self) -> Result<&Fields> {
         if let Some(fields) = self.fields.get() {
             return Ok(fields);

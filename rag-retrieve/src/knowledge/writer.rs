@@ -33,7 +33,7 @@ const SMALL: usize = 1024;
 /// step; a crash leaves what was committed last. Who has the knowledge base open keeps what they opened.
 /// There is one writer at a time.
 ///
-/// What is added becomes a segment of its own, and what is deleted is noted beside its segment. When
+/// Added passages become a segment of their own, and deleted ones are noted beside their segment. When
 /// there are many segments of about the same size, or half of one is deleted, they are merged in the
 /// background: from when the writer is opened, in time for its first commit, and after each commit.
 ///
@@ -51,7 +51,7 @@ const SMALL: usize = 1024;
 #[derive(Debug)]
 pub struct KnowledgeWriter {
     pub(super) folder: PathBuf,
-    /// What is in place.
+    /// The manifest of the last commit.
     pub(super) manifest: Manifest,
     pub(super) segments: Vec<Open>,
     places: HashMap<String, Place>,
@@ -87,7 +87,7 @@ struct Place {
 /// Enough of a BLAKE3 hash to tell contents apart.
 type Digest = [u8; 16];
 
-/// What became of passages.
+/// Counts of passages that were added, changed, deleted and left as they were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Ids that are new.
@@ -319,7 +319,7 @@ impl KnowledgeWriter {
             segments: entries,
             ..self.manifest.clone()
         })?;
-        // What a merge writes is not listed yet.
+        // The files that a merge writes are not listed yet.
         if self.merging.is_none() {
             remove_unlisted(&self.folder, &self.manifest);
         }
@@ -353,7 +353,7 @@ impl KnowledgeWriter {
         Ok(self.snapshot())
     }
 
-    /// What would be committed.
+    /// The knowledge base that a commit would give.
     pub(super) fn snapshot(&self) -> KnowledgeBase {
         let segments = (self.segments.iter()).map(Open::rows).collect();
         KnowledgeBase::of(self.manifest.clone(), segments)

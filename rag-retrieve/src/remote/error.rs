@@ -17,7 +17,7 @@ pub enum RemoteError {
     Address {
         /// The form of an address.
         expected: &'static str,
-        /// What is wrong.
+        /// The problem.
         found: String,
     },
     /// A name for a table or collection that some database refuses.

@@ -59,8 +59,8 @@ fn wait<T: Send>(future: impl Future<Output = T> + Send) -> T {
     }
 }
 
-/// What `attempt` comes to, once it does not fail for a while only; it and the pauses between its tries take
-/// no longer than `patience`, and then it is `silence`.
+/// Runs `attempt`, and again after failures that pass, for no longer than `patience`, pauses included; then it returns
+/// `silence`.
 fn within<T: Send, E, F>(
     patience: Duration,
     silence: impl Fn() -> E + Send,
@@ -106,7 +106,7 @@ fn position(passage: &Passage) -> usize {
     (first >> 1) as usize
 }
 
-/// What was found at positions, in their order.
+/// The values found at positions, in the order of the positions.
 fn in_order<T: Clone>(positions: &[usize], found: Vec<(usize, T)>) -> Result<Vec<T>> {
     let count = found.len();
     let found: HashMap<usize, T> = found.into_iter().collect();

@@ -17,8 +17,6 @@ mod postgres;
 #[cfg(feature = "postgres")]
 mod postgres_faults;
 #[allow(dead_code)]
-mod random;
-#[allow(dead_code)]
 mod servers;
 
 use std::{
@@ -29,7 +27,7 @@ use std::{
 use ndarray::Array2;
 use rag_core::Passage;
 use rag_retrieve::{Filter, Fingerprint, Hit, Knowledge, KnowledgeBase, Storage};
-use random::Random;
+use rand::{Rng, SeedableRng, rngs::StdRng};
 
 /// A name that no expression takes as it is.
 const ODD: &str = "a\"b]\\[_𠮷";
@@ -66,8 +64,8 @@ fn passages(count: usize) -> Vec<Passage> {
 
 /// Vectors `[count, dimension]` of numbers that half precision rounds.
 fn random_vectors(count: usize, dimension: usize, seed: u64) -> Array2<f32> {
-    let mut random = Random(seed);
-    Array2::from_shape_simple_fn((count, dimension), || random.unit())
+    let mut random = StdRng::seed_from_u64(seed);
+    Array2::from_shape_simple_fn((count, dimension), || random.random_range(-1.0..1.0))
 }
 
 fn knowledge(count: usize, dimension: usize, storage: Storage) -> KnowledgeBase {
@@ -133,7 +131,7 @@ fn finds_the_same(
     }
 }
 
-/// What is asked of metadata, of each kind.
+/// Filters of every kind.
 fn filters() -> Vec<Filter> {
     use std::ops::Bound::{Excluded, Included, Unbounded};
     let year = |from, to| Filter::Within("year".to_owned(), from, to);

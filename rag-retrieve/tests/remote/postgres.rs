@@ -7,13 +7,12 @@ use rag_retrieve::{
     Storage,
     remote::{Hnsw, PostgresKnowledge, PostgresSettings, Shard},
 };
+use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use super::{
     filters, finds_the_same,
     hashes::{DIMENSION, Hashes},
-    ids, knowledge, passages,
-    random::Random,
-    random_vectors,
+    ids, knowledge, passages, random_vectors,
     servers::postgres::Server,
 };
 
@@ -255,15 +254,13 @@ fn writers_of_the_same_passages_do_not_block_each_other() {
         for writer in 0..4 {
             let remote = &remote;
             scope.spawn(move || {
-                let mut random = Random(writer);
+                let mut random = StdRng::seed_from_u64(writer);
                 for round in 0..10 {
                     let mut all = passages(300);
                     for passage in &mut all {
                         passage.text = format!("{} of {writer} in {round}", passage.text);
                     }
-                    for at in (1..all.len()).rev() {
-                        all.swap(at, random.below(at as u64 + 1) as usize);
-                    }
+                    all.shuffle(&mut random);
                     remote.upsert(all, &Hashes::default(), |_| {}).unwrap();
                 }
             });

@@ -1,4 +1,4 @@
-//! What is trained on: question-answer pairs, and DPR's questions with passages for and against.
+//! Training data: question-answer pairs, and DPR's questions with passages for and against.
 
 pub(crate) mod dpr;
 mod id;

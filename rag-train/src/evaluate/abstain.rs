@@ -2,8 +2,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// What is won by answering only where the model is sure: the risk-coverage curve (El-Yaniv and Wiener
-/// 2010, Geifman and El-Yaniv 2017).
+/// The risk-coverage curve: how many answers are wrong where the model answers only if it is sure (El-Yaniv and
+/// Wiener 2010, Geifman and El-Yaniv 2017).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RiskCoverage {
     /// One for each confidence that occurs, highest first, so that coverage rises.

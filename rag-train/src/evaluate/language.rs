@@ -95,7 +95,7 @@ fn half_width(character: char) -> char {
     }
 }
 
-/// What stands between white space, as Python's `str.split` sees it.
+/// The words between white space, as Python's `str.split` sees it.
 pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(is_space).filter(|word| !word.is_empty())
 }

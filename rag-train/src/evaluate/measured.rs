@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{data::pairs::QuestionAnswer, error::Result};
 
-/// What a model does on pairs that it was not trained on.
+/// The measurements of a model on pairs that it was not trained on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// Of the answers.
@@ -24,7 +24,7 @@ pub struct Measured {
     pub cited: f64,
 }
 
-/// What is measured on held-out pairs.
+/// A measure on held-out pairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {

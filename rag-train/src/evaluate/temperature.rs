@@ -2,8 +2,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// What a model's log-probabilities are divided by, so that they say how often it is right (Guo et al.
-/// 2017, section 4.2). Above 1 it makes a model less sure, below 1 surer. It changes no ranking.
+/// The divisor of a model's log-probabilities with which they say how often it is right (Guo et al. 2017,
+/// section 4.2). Above 1 it makes a model less sure, below 1 surer. It changes no ranking.
 ///
 /// Fitted by the negative log-likelihood on held-out questions, between [`Temperature::LEAST`] and
 /// [`Temperature::MOST`]; a model that is always right, or no better than chance, ends there. Where

@@ -22,7 +22,7 @@ pub struct LoraConfig {
     pub seed: u64,
 }
 
-/// What B A is multiplied with.
+/// The factor of B A.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scaling {

@@ -152,7 +152,7 @@ pub fn merge(mut rag: Rag) -> Rag {
             .set_require_grad_group(ParamGroup::all().exclude(constant), true)
     }
     if let Some(question) = rag.retriever.question_encoder().text_encoder() {
-        let merged = question.with_encoder(dense(question.encoder.clone()));
+        let merged = question.with_encoder(dense(question.encoder().clone()));
         rag.retriever = rag.retriever.clone().with_question_encoder(merged);
     }
     let generator = dense(rag.generator().clone());

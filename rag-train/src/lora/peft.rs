@@ -47,7 +47,7 @@ const CHOICES: [(&str, &[&str]); 3] = [
     ("init_lora_weights", &["gaussian", "eva", "orthogonal"]),
 ];
 
-/// What is read of `adapter_config.json`.
+/// The fields that are read of `adapter_config.json`.
 #[derive(Deserialize)]
 struct AdapterConfig {
     r: usize,

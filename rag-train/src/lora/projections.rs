@@ -66,18 +66,17 @@ impl Part {
             Self::QuestionEncoder => {
                 let question = rag.retriever.question_text_encoder()?;
                 // The names within transformers' class, DPRQuestionEncoder or BertModel.
-                let prefix = match question.config.bert.model_type.as_str() {
+                let prefix = match question.config().bert.model_type.as_str() {
                     "dpr" => "question_encoder.",
                     _ => "",
                 };
-                question
-                    .config
-                    .store(&question.encoder, &mut tensors, prefix);
+                let config = question.config();
+                config.store(question.encoder(), &mut tensors, prefix);
                 let adapters = family::Adapters {
                     task_type: "FEATURE_EXTRACTION",
                     target_modules: &["query", "value"],
                 };
-                (collect(&question.encoder, &tensors), adapters)
+                (collect(question.encoder(), &tensors), adapters)
             }
         };
         Ok(Projections {
@@ -98,7 +97,7 @@ impl Part {
             }
             Self::QuestionEncoder => {
                 let question = rag.retriever.question_text_encoder()?;
-                let encoder = question.encoder.clone().apply_reparameterization(attach);
+                let encoder = question.encoder().clone().apply_reparameterization(attach);
                 let adapted = question.with_encoder(encoder);
                 rag.retriever = rag.retriever.clone().with_question_encoder(adapted);
             }

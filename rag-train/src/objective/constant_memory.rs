@@ -27,7 +27,7 @@ use super::{
     tensors::{constant, gradient, leaf, slots},
 };
 
-/// What the loss is a function of.
+/// The tensors that the loss is a function of.
 struct Statistics {
     /// s, `[batch, n_docs]`.
     scores: Tensor<2>,
@@ -193,7 +193,7 @@ impl Passes<'_> {
         }
     }
 
-    /// What smoothing adds to the loss of some documents, and to the gradient of their scores.
+    /// The terms that smoothing adds to the loss of some documents, and to the gradient of their scores.
     fn smoothing(
         &self,
         log_probs: Tensor<4>,

@@ -13,7 +13,7 @@ use rag_retrieve::Encoder;
 
 use super::prior::Prior;
 
-/// What the marginal likelihood trains.
+/// The model that the marginal likelihood trains.
 #[derive(Module, Debug)]
 pub struct JointModel {
     /// Gives P(z|x), with the passages' vectors.
@@ -47,16 +47,16 @@ pub struct Batch {
     pub documents: Tensor<3>,
     /// The passages, `[batch · n_docs, length]`, where their encoder trains.
     pub passages: Option<EncoderInput>,
-    /// What speaks for the passages beside the inner product, `[batch, n_docs, 2]`: BM25 and a
+    /// The scores of the passages beside the inner product, `[batch, n_docs, 2]`: BM25 and a
     /// reranker's score, where the model weighs them.
     pub signals: Option<Tensor<3>>,
-    /// What the decoder reads, `[batch, length]`.
+    /// The decoder's input ids, `[batch, length]`.
     pub inputs: Tensor<2, Int>,
-    /// What it should say, `[batch, length]`.
+    /// The ids that it should predict, `[batch, length]`.
     pub targets: Targets,
 }
 
-/// What a forward pass runs on.
+/// The documents that a forward pass runs on.
 #[derive(Clone, Copy)]
 enum Part {
     Questions,

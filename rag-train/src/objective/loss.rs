@@ -26,13 +26,13 @@ pub struct Objective {
     pub compat: Compat,
     /// ε of label smoothing.
     pub label_smoothing: f64,
-    /// What teaches the retriever.
+    /// The loss that teaches the retriever.
     pub retriever: RetrieverLoss,
     /// The format of matrix products.
     pub precision: Precision,
 }
 
-/// What teaches the retriever.
+/// The loss that teaches the retriever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RetrieverLoss {
@@ -52,7 +52,7 @@ pub enum RetrieverLoss {
     },
 }
 
-/// What a step minimises for each answer.
+/// The terms that a step minimises, for each answer.
 #[derive(Clone, Debug)]
 pub struct Losses {
     /// Marginal negative log-likelihood, smoothed, `[batch]`, in nats.
@@ -61,7 +61,7 @@ pub struct Losses {
     pub retriever: Option<Tensor<1>>,
 }
 
-/// What the batch's questions thought of their passages, and how well the answers were predicted.
+/// The distributions of the batch's questions over their passages, and how well the answers were predicted.
 #[derive(Clone, Debug)]
 pub struct Beliefs {
     /// Marginal negative log-likelihood of each answer, smoothed, `[batch]`, in nats.
@@ -72,7 +72,7 @@ pub struct Beliefs {
     pub log_posterior: Tensor<2>,
 }
 
-/// What the losses are functions of, with the graphs of the models.
+/// The tensors that the losses are functions of, with the graphs of the models.
 pub(super) struct Forward {
     /// `[batch, n_docs]`.
     pub scores: Tensor<2>,
@@ -237,7 +237,7 @@ impl Objective {
 }
 
 impl Losses {
-    /// What is minimised, `[batch]`.
+    /// The sum that is minimised, `[batch]`.
     pub fn total(self) -> Tensor<1> {
         match self.retriever {
             Some(retriever) => self.generator + retriever,

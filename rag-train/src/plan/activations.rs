@@ -16,7 +16,7 @@ const RECORDS: u64 = 68 << 10;
 /// The same where what stands between matrix products is one pass each.
 const FUSED_RECORDS: u64 = 40 << 10;
 
-/// What the model reads at once.
+/// The texts that the model reads at once.
 struct Reading {
     questions: Texts,
     contexts: Texts,
@@ -39,7 +39,7 @@ impl Reading {
 }
 
 impl Shape {
-    /// What there is when the forward pass ends, and what the loss then needs for a moment.
+    /// The memory in use when the forward pass ends, and the workspace of the loss after it.
     pub(super) fn activations(&self, settings: &PlanSettings) -> ActivationMemory {
         self.kept(settings, Moment::Forward)
     }
@@ -96,7 +96,7 @@ impl Shape {
         F32 * answers.tokens() * self.vocabulary
     }
 
-    /// What the loss needs for a moment: some of the logits with the gradients of the head's weights and of what it
+    /// The workspace of the loss: some of the logits with the gradients of the head's weights and of what it
     /// reads, where it is one operation with the log-softmax. Else two more tensors of the size of the logits for the
     /// gradient of the log-softmax, then the gradient of the head's weights, which Burn's own product makes twice.
     fn loss_workspace(&self, answers: Texts, keeping: Keeping) -> u64 {
@@ -177,7 +177,7 @@ impl Shape {
             .max(gradients)
     }
 
-    /// What the gradient of a layer needs for a moment: a tensor of the size of the scores or of the hidden layer, twice;
+    /// The workspace of the gradient of a layer: a tensor of the size of the scores or of the hidden layer, twice;
     /// where all of softmax is one tensor, the gradient of T5's bias is another. Linear layers as one operation need a
     /// tensor for each that reads the states, and attention as one has no scores but those of the bias; where they are
     /// computed again, so is what leads to the norm after the hidden layer.

@@ -1,4 +1,4 @@
-//! What transformer layers leave in memory for the backward pass, in bytes.
+//! The memory that transformer layers keep for the backward pass, in bytes.
 //!
 //! Burn's autodiff keeps the operands that a gradient needs and shares them between operations. Read
 //! off its operations, block by block, with T tokens, d the size of the states, i of all heads, f of
@@ -74,7 +74,7 @@ impl Texts {
     }
 }
 
-/// What decides which tensors are kept.
+/// The settings that decide which tensors are kept.
 #[derive(Clone, Copy)]
 pub(super) struct Keeping {
     pub(super) precision: Precision,
@@ -131,7 +131,7 @@ impl Keeping {
         }
     }
 
-    /// What lies between a sublayer's output of `numbers` numbers and the residual stream.
+    /// Bytes kept between a sublayer's output of `numbers` numbers and the residual stream.
     fn added(self, numbers: u64, dropout: bool) -> u64 {
         if !self.recomputes() {
             return self.mask() * numbers * u64::from(dropout);
@@ -182,7 +182,7 @@ impl Stack {
         outside + bias + self.layers * layer
     }
 
-    /// What the decoder's attention to `memory` adds.
+    /// Bytes that the decoder's attention to `memory` adds.
     pub(super) fn looking_back(&self, texts: Texts, memory: Texts, keeping: Keeping) -> u64 {
         let states = texts.tokens() * self.d_model;
         let layer = keeping.inputs(states, 1)

@@ -31,7 +31,7 @@ pub struct ActivationMemory {
     pub weight_copies: u64,
     /// The graph's own records, the same for any length and width.
     pub records: u64,
-    /// What the gradient of the loss needs for a moment.
+    /// The workspace of the gradient of the loss.
     pub workspace: u64,
 }
 

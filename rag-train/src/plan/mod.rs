@@ -39,7 +39,7 @@ pub struct Plan {
     pub gradients: u64,
     /// Moments that the optimiser keeps from the first step on.
     pub optimizer: u64,
-    /// What the forward pass leaves for the backward pass.
+    /// The tensors that the forward pass keeps for the backward pass.
     pub activations: ActivationMemory,
     /// Vectors of the index, whether in memory or mapped.
     pub index: u64,

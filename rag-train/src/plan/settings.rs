@@ -11,7 +11,7 @@ use crate::{
     run::{activations::Activations, config::TrainConfig, optimizer::OptimizerKind},
 };
 
-/// What is trained, and how much at once.
+/// The settings of a plan: the parts that train, and how much at once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlanSettings {
@@ -36,7 +36,7 @@ pub struct PlanSettings {
     pub activations: Activations,
     /// The optimiser.
     pub optimizer: OptimizerKind,
-    /// What is trained; the rest is in memory without gradients.
+    /// The parts that train; the rest is in memory without gradients.
     pub trained: Vec<Component>,
     /// Passages in the index.
     pub passages: usize,
@@ -92,7 +92,7 @@ pub enum Vary {
 }
 
 impl PlanSettings {
-    /// What `config` says of it; the model, the lengths and the index stay as they are here.
+    /// The settings that `config` has; the model, the lengths and the index stay as they are here.
     #[must_use]
     pub fn of(self, config: &TrainConfig) -> Self {
         let parts = [

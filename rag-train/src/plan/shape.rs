@@ -8,7 +8,7 @@ use rag_retrieve::encoder::BertConfig;
 
 use crate::error::Result;
 
-/// What the formulas of memory need to know of a model.
+/// The sizes of a model that the formulas of memory need.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Shape {
     /// Whether the device makes one pass of each thing between matrix products.

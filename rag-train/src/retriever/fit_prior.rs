@@ -65,7 +65,7 @@ pub fn fit_prior(retriever: &Retriever, pairs: &[QuestionAnswer]) -> Result<Prio
     let encoder = retriever.question_encoder().text_encoder();
     // An embedder of the user's own has no device. Burn's default may be a GPU that is not there.
     let cpu = || device("cpu").unwrap_or_default();
-    let device = encoder.map_or_else(cpu, |encoder| encoder.encoder.bert.device());
+    let device = encoder.map_or_else(cpu, |encoder| encoder.encoder().bert.device());
     maximum_likelihood(&relevances, &right, candidates, &device.autodiff())
 }
 

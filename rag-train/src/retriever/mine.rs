@@ -46,7 +46,7 @@ impl Default for Mining {
     }
 }
 
-/// What was found, and what was passed over.
+/// The examples that were found, and counts of the questions that were passed over.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Mined {
     /// One positive and up to [`Mining::negatives`] hard negatives for each question that has a

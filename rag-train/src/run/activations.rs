@@ -13,9 +13,9 @@ pub enum Activations {
     /// All that the backward pass needs.
     #[default]
     Kept,
-    /// What is costly to compute; the rest is computed again (Chen et al. 2016). On the CPU in f32, what attention and
-    /// layer norms give, and the sums of sublayers where norms stand before them: the products of linear layers are
-    /// computed again too, for a third more time.
+    /// Results that are costly to compute; the rest is computed again (Chen et al. 2016). On the CPU in f32, the results
+    /// of attention and layer norms, and the sums of sublayers where norms stand before them: the products of linear
+    /// layers are computed again too, for a third more time.
     Recomputed,
 }
 

@@ -62,7 +62,7 @@ pub struct TrainConfig {
     pub max_gradient_norm: f64,
     /// ε of label smoothing, 0 for none.
     pub label_smoothing: f64,
-    /// What teaches the retriever.
+    /// The loss that teaches the retriever.
     pub retriever_loss: RetrieverLoss,
     /// The format of matrix products; parameters and optimiser stay f32.
     pub precision: Precision,
@@ -70,11 +70,11 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Epochs between two measurements on the held-out pairs; 0 measures at the end only.
     pub evaluate_every: usize,
-    /// What the best checkpoint is the best of, and early stopping looks at.
+    /// The measure by which the best checkpoint is chosen and a run stops early.
     pub metric: Metric,
     /// Measurements in a row without a better one after which the run ends; `None` never does.
     pub patience: Option<usize>,
-    /// What is warned of, and what is done about it.
+    /// The warnings, and the action on each.
     pub monitor: MonitorConfig,
     /// Where the run's files go: the checkpoints `last`, which a run resumes from, and, with held-out
     /// pairs, `best`; `metrics.jsonl`, an event a line; `report.html` at the end. `None` writes none.

@@ -1,4 +1,4 @@
-//! What a run tells while it goes: lines, events in a file, a page at its end.
+//! The log of a run while it goes: lines, events in a file, a page at its end.
 
 use std::{fs, path::PathBuf};
 
@@ -118,7 +118,7 @@ fn example(rag: &Rag, pair: &QuestionAnswer) -> Result<ExampleRow> {
     })
 }
 
-/// What a monitor looks at in a step.
+/// The observation of a step that a monitor looks at.
 pub(crate) fn observation(
     step: &StepReport,
     pairs: &[&QuestionAnswer],

@@ -1,4 +1,4 @@
-//! What is watched of a run, and what is done about it.
+//! The observations of a run, and the actions that follow.
 
 use rag_core::nn::Precision;
 

@@ -65,7 +65,7 @@ pub struct Accumulation<M> {
     device: Option<Device>,
 }
 
-/// What a step did.
+/// The outcome of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stepped {
     /// The global norm of the gradients before clipping.

@@ -81,7 +81,7 @@ pub(crate) fn prepare(
                 .flatten()
                 .map(|found| found.passage.clone())
                 .collect();
-            let pad = encoder.config.bert.pad_token_id;
+            let pad = encoder.config().bert.pad_token_id;
             Some(encoder_input(
                 &encoder.tokenize_passages(&passages)?,
                 pad,

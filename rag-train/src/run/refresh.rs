@@ -14,7 +14,7 @@ pub(crate) struct Refresh {
     /// How many times the vectors were replaced.
     pub(crate) generation: usize,
     embedding: Option<Embedding>,
-    /// What was replaced last, until someone takes it.
+    /// The retriever that was replaced last, until someone takes it.
     pub(crate) replaced: Option<Retriever>,
 }
 

@@ -1,4 +1,4 @@
-//! What a run tells of its steps and epochs.
+//! The report of a run, of its steps and epochs.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::{
     objective::{loss::Beliefs, tensors::values},
 };
 
-/// What a run did.
+/// The report of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// One entry an epoch.
@@ -19,7 +19,7 @@ pub struct Report {
     pub index_generation: usize,
 }
 
-/// What an epoch did.
+/// The report of an epoch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     /// Marginal negative log-likelihood per answer token, in nats.
@@ -32,7 +32,7 @@ pub struct Epoch {
     pub heldout: Option<Measured>,
 }
 
-/// What a step did.
+/// The report of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {
     /// Counted from 1.
@@ -47,7 +47,7 @@ pub struct StepReport {
     pub learning_rate: f64,
     /// The learning rate of the question encoder.
     pub retriever_learning_rate: f64,
-    /// What the loss was multiplied with; other than 1 in f16.
+    /// The factor of the loss; other than 1 in f16.
     pub loss_scale: f64,
     /// Whether the parameters moved.
     pub taken: bool,
@@ -57,7 +57,7 @@ pub struct StepReport {
     pub examples: Vec<ExampleReport>,
 }
 
-/// What a step saw of a pair.
+/// A pair in a step's report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExampleReport {
     /// Marginal negative log-likelihood of the answer, in nats.
@@ -72,7 +72,7 @@ pub struct ExampleReport {
     pub posterior: Vec<f32>,
 }
 
-/// What an epoch did up to now.
+/// The sums of an epoch up to now.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct SoFar {
     loss: f64,

@@ -87,11 +87,11 @@ impl Trainer {
             let path = folder.join(state::OPTIMIZER);
             self.optimizer.save(&path).map_err(Error::record(path))?;
             if self.refresh.generation > 0 {
-                let encoder = &self.rag.retriever.context_text_encoder()?.encoder;
-                state::save_module(encoder, &folder, state::INDEX_ENCODER)?;
+                let encoder = self.rag.retriever.context_text_encoder()?;
+                state::save_module(encoder.encoder(), &folder, state::INDEX_ENCODER)?;
             }
             if let Some((_, encoder)) = embedding {
-                state::save_module(&encoder.encoder, &folder, state::EMBEDDING_ENCODER)?;
+                state::save_module(encoder.encoder(), &folder, state::EMBEDDING_ENCODER)?;
             }
             Ok::<_, Error>(())
         })?;
@@ -103,7 +103,7 @@ impl Trainer {
     /// The passages' encoder with the parameters of a saved one.
     fn saved_encoder(&self, folder: &Path, name: &str) -> Result<TextEncoder> {
         let encoder = self.rag.retriever.context_text_encoder()?;
-        let trained = state::load_module(encoder.encoder.clone(), folder, name)?;
+        let trained = state::load_module(encoder.encoder().clone(), folder, name)?;
         Ok(encoder.with_encoder(trained))
     }
 }

@@ -27,7 +27,7 @@ impl LossScaler {
         }
     }
 
-    /// What the loss is multiplied with, and gradients divided by.
+    /// The factor of the loss, by which gradients are divided again.
     pub fn scale(&self) -> f64 {
         self.scale
     }

@@ -1,4 +1,4 @@
-//! What a run needs to go on as if it had never stopped.
+//! The state with which a run goes on as if it had never stopped.
 
 use std::{fs, io, path::Path};
 
@@ -48,7 +48,7 @@ pub(crate) struct Data {
 /// How far a run is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Progress {
-    /// What it trains on, once that is known.
+    /// The pairs that it trains on, once they are known.
     pub(crate) data: Option<Data>,
     /// Steps that moved the parameters: where the learning rate is.
     pub(crate) taken: usize,
@@ -60,7 +60,7 @@ pub(crate) struct Progress {
     pub(crate) batch: usize,
     /// Steps in a row without finite gradients.
     pub(crate) unfit: Unfit,
-    /// What this epoch did so far.
+    /// The sums of this epoch so far.
     pub(crate) so_far: SoFar,
     pub(crate) report: Report,
     pub(crate) best: Option<f64>,

@@ -82,7 +82,7 @@ impl Trainer {
         let (model, stepped) = self.optimizer.step(self.model.clone(), gradients, rates);
         self.set_model(model)?;
 
-        // What the step did. A run whose gradients stay not finite ends here.
+        // The report of the step. A run whose gradients stay not finite ends here.
         self.progress.step += 1;
         self.progress.taken += usize::from(stepped.taken);
         let report = StepReport {

@@ -54,20 +54,20 @@ impl Trainer {
         config.check(weights.is_some())?;
         keeps_f32("rag.precision", rag.precision())?;
         let question_encoder = rag.retriever.question_text_encoder()?;
-        keeps_f32("question_encoder.precision", question_encoder.precision)?;
+        keeps_f32("question_encoder.precision", question_encoder.precision())?;
         let trains_context = config.context_encoder.trains();
         if trains_context || config.checkpoints.is_some() {
             let context_encoder = rag.retriever.context_text_encoder()?;
             if trains_context {
-                keeps_f32("context_encoder.precision", context_encoder.precision)?;
+                keeps_f32("context_encoder.precision", context_encoder.precision())?;
             }
         }
         let context_encoder = match trains_context {
-            true => Some(rag.retriever.context_text_encoder()?.encoder.clone()),
+            true => Some(rag.retriever.context_text_encoder()?.encoder().clone()),
             false => None,
         };
         let model = JointModel {
-            question_encoder: question_encoder.encoder.clone(),
+            question_encoder: question_encoder.encoder().clone(),
             context_encoder,
             prior: weights.map(|weights| Prior::new(weights, &rag.generator().device())),
             generator: rag.generator().clone(),
@@ -142,7 +142,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// What the run did so far.
+    /// The report of the run so far.
     pub fn report(&self) -> Report {
         Report {
             skipped_steps: self.optimizer.scaler().skipped(),

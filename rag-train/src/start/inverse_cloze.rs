@@ -50,12 +50,12 @@ impl Default for InverseCloze {
 /// # Errors
 /// Those of the tokenizer.
 pub fn pretrain(
-    mut encoder: TextEncoder,
+    encoder: TextEncoder,
     passages: &[Passage],
     settings: InverseCloze,
 ) -> Result<TextEncoder> {
     let texts = encoder.tokenize_passages(passages)?;
-    let device = encoder.encoder.bert.device().autodiff();
+    let device = encoder.encoder().bert.device().autodiff();
     let mut random = StdRng::seed_from_u64(settings.seed);
     let mut optimizer = Optimizer::new(
         OptimizerKind::AdamW.init(0.01),
@@ -68,9 +68,9 @@ pub fn pretrain(
         steps: settings.steps,
         decay: Decay::Linear,
     };
-    let mut model = encoder.encoder.train();
+    let mut model = encoder.encoder().clone().train();
     let mut order: Vec<usize> = (0..texts.len()).collect();
-    let pad = encoder.config.bert.pad_token_id;
+    let pad = encoder.config().bert.pad_token_id;
     let progress = Bar::new(0, settings.steps);
     for step in 0..settings.steps {
         order.shuffle(&mut random);
@@ -97,8 +97,7 @@ pub fn pretrain(
         optimizer.accumulate(&model, loss, &mut gradients);
         (model, _) = optimizer.step(model, gradients, schedule.rate(step));
     }
-    encoder.encoder = model.valid();
-    Ok(encoder)
+    Ok(encoder.with_encoder(model.valid()))
 }
 
 /// One to `most` tokens of a text in their order, between its first and last special token.

@@ -110,11 +110,11 @@ impl ScratchConfig {
         }
         let tokenizer = generator_tokenizer(&corpus(&passages, texts), self.vocabulary)?;
         device.seed(self.seed);
-        let config = self.rag_config(encoder.config.clone(), &tokenizer);
+        let config = self.rag_config(encoder.config().clone(), &tokenizer);
         let mut checkpoint = Checkpoint::new(config, device)?;
-        checkpoint.question_encoder = encoder.encoder.clone();
+        checkpoint.question_encoder = encoder.encoder().clone();
         let knowledge = build_knowledge_base(passages, &encoder, Storage::F32, |_| {})?;
-        let question_tokenizer = encoder.tokenizer.clone();
+        let question_tokenizer = encoder.tokenizer().clone();
         let rag = Rag::new(
             checkpoint,
             question_tokenizer,

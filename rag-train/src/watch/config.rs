@@ -37,7 +37,7 @@ pub struct MonitorConfig {
     pub probes: usize,
     /// Query drift: smallest cosine between the probes' first vectors and their present ones, above 0.
     pub drift_cosine: f64,
-    /// What is to be done on a kind of warning; [`Action::Warn`] for those that are not listed.
+    /// The action on each kind of warning; [`Action::Warn`] for those that are not listed.
     pub actions: BTreeMap<WarningKind, Action>,
 }
 
@@ -62,7 +62,7 @@ impl Default for MonitorConfig {
     }
 }
 
-/// What the training loop does on a warning, besides telling it.
+/// The action of the training loop on a warning, beside telling it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -77,7 +77,7 @@ pub enum Action {
     Stop,
 }
 
-/// What was done, in words.
+/// The action in words, as one that was taken.
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

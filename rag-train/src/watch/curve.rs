@@ -44,6 +44,7 @@ impl Curve {
         vec![steps, mean]
     }
 
+    #[must_use]
     pub fn with_opacity(self, opacity: f64) -> Self {
         Self { opacity, ..self }
     }

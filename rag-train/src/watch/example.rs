@@ -7,15 +7,15 @@ use super::number::short;
 /// A question, its answer, and where it came from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ExampleRow {
-    /// What was asked.
+    /// The question.
     pub question: String,
     /// Accepted answers.
     pub accepted: Vec<String>,
-    /// What was answered.
+    /// The answer.
     pub answer: String,
     /// Whether it equals an accepted one.
     pub exact: bool,
-    /// What was retrieved, best passage first; ten are shown.
+    /// The passages that were retrieved, the best first; ten are shown.
     pub passages: Vec<ExamplePassage>,
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{config::Action, number, warning::Warning};
 use crate::error::{Error, Result};
 
-/// What a training step tells.
+/// The metrics of a training step.
 ///
 /// A number that is not finite is `null` in JSON, and NaN when it is read back.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub struct StepMetrics {
     /// Learning rate of the retriever.
     #[serde(deserialize_with = "number::or_nan")]
     pub retriever_learning_rate: f64,
-    /// What the loss was multiplied with.
+    /// The factor of the loss, for f16.
     #[serde(deserialize_with = "number::or_nan")]
     pub loss_scale: f64,
     /// Whether the parameters moved; a step whose gradient is not finite is skipped.
@@ -63,7 +63,7 @@ pub struct StepMetrics {
     pub resident_bytes: Option<u64>,
 }
 
-/// What a measurement on held-out pairs tells.
+/// The metrics of a measurement on held-out pairs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvaluationMetrics {
@@ -101,9 +101,9 @@ pub enum Event {
     Warning {
         /// The step that showed it.
         step: usize,
-        /// What was done about it.
+        /// The action that was taken.
         action: Action,
-        /// What was seen.
+        /// The warning.
         warning: Warning,
     },
     /// The passages' vectors were computed anew.
@@ -160,8 +160,8 @@ impl MetricsLog {
     /// Goes on with a log for a run that resumes from its checkpoint after `step`; begins an empty one
     /// where there is none.
     ///
-    /// What the interrupted run wrote after that checkpoint is removed, as the resumed one writes it
-    /// again: all that follows the last [`Event::Checkpoint`] of `step` or, where that line is missing,
+    /// Removes the events that the interrupted run wrote after that checkpoint, as the resumed one writes
+    /// them again: all that follows the last [`Event::Checkpoint`] of `step` or, where that line is missing,
     /// all events of later steps.
     ///
     /// # Errors

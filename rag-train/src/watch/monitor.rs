@@ -88,7 +88,7 @@ impl Monitor {
             .collect()
     }
 
-    /// What is to be done on a warning.
+    /// The action on a warning.
     pub fn action(&self, kind: WarningKind) -> Action {
         self.config.actions.get(&kind).copied().unwrap_or_default()
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::statistics::mean;
 
-/// What a step shows of retrieval and its use.
+/// A step's retrieval, and the generator's use of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     /// The step, counted from 1.
@@ -25,7 +25,7 @@ pub struct Observation {
     pub recall_fresh: Option<f64>,
 }
 
-/// What a question retrieved, best passage first.
+/// The passages that a question retrieved, the best first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct QuestionObservation {
     /// Its text or id: whatever is the same when it comes again.

@@ -18,9 +18,9 @@ const STYLE: &str = include_str!("report.css");
 /// A run as a page for a browser.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunReport {
-    /// What the run is called.
+    /// The name of the run.
     pub title: String,
-    /// What was trained, in a line or two.
+    /// The model that was trained, in a line or two.
     pub model: String,
     /// Names and versions of the software.
     pub versions: Vec<(String, String)>,
@@ -28,7 +28,7 @@ pub struct RunReport {
     pub seed: u64,
     /// The settings, shown as a table with nested names joined by dots.
     pub settings: Value,
-    /// What happened, as [`super::MetricsLog::read`] gives it.
+    /// The events of the run, as [`super::MetricsLog::read`] gives them.
     pub events: Vec<Event>,
     /// Questions with their answers; ten are shown.
     pub examples: Vec<ExampleRow>,

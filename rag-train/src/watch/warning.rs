@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::number::{self, count, short};
 
-/// What is wrong with a run. Displayed, it says what was seen, why it matters and what to do.
+/// A problem of a run. Displayed, it says what was seen, why it matters and what to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -19,7 +19,7 @@ pub enum Warning {
         passage: usize,
         /// Different passages that the questions retrieved together.
         distinct: usize,
-        /// What `distinct` would be if passages were found evenly.
+        /// The number that `distinct` would be if passages were found evenly.
         expected: f64,
         /// How many times likelier the best passage makes the answer than the others do (median).
         odds: f64,

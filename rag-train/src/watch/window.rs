@@ -7,7 +7,7 @@ use super::{
     statistics::{deviation, mean},
 };
 
-/// What the last different questions retrieved; a question that comes again replaces itself.
+/// The passages that the last different questions retrieved; a question that comes again replaces itself.
 ///
 /// All statistics are computed anew from here, so that a window read back from a checkpoint gives the
 /// same numbers: 256 questions are nothing beside a training step.

@@ -85,6 +85,21 @@ pub fn rows_of_sums<S, const ROWS: usize, const WIDTH: usize>(
     rows.try_into().expect("lines of sums for each row")
 }
 
+/// Calls a function with a number of rows as a constant: `for_rows!(x.count(), [1, 2], |R| tile_of::<R>(x))` is
+/// `tile_of::<1>(x)` or `tile_of::<2>(x)`. It is no function with a closure, which would be compiled without vectors.
+macro_rules! for_rows {
+    ($rows:expr, [$($count:literal),+], |$name:ident| $call:expr) => {
+        match $rows {
+            $($count => {
+                const $name: usize = $count;
+                $call
+            })+
+            rows => unreachable!("{rows} rows"),
+        }
+    };
+}
+pub(super) use for_rows;
+
 /// How rows of `X` and groups `G` of weights are multiplied, with sums in `S`.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel<X, G, S> {

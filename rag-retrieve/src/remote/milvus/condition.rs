@@ -86,8 +86,8 @@ fn compared(field: &str, sign: &str, value: &Value) -> String {
     format!("(exists {path}) and ({path} {sign} {})", literal(value))
 }
 
-/// What is known of a passage, by the kinds of values and their names: numbers and texts are never
-/// compared with each other, which servers take differently.
+/// The metadata of a passage, by the kinds of values and then their names: numbers and texts are never compared with
+/// each other, which servers do differently.
 pub(super) fn by_kind(known: &BTreeMap<String, Value>) -> serde_json::Value {
     let known = known.iter();
     serde_json::Value::Object(
@@ -97,7 +97,7 @@ pub(super) fn by_kind(known: &BTreeMap<String, Value>) -> serde_json::Value {
     )
 }
 
-/// What [`by_kind`] was made of.
+/// The metadata that [`by_kind`] was made of.
 pub(super) fn by_name(known: &serde_json::Value) -> serde_json::Result<BTreeMap<String, Value>> {
     let known = BTreeMap::<String, Value>::deserialize(known)?.into_iter();
     let named = known.map(|(name, value)| {

@@ -19,7 +19,7 @@ pub(super) type Attempt<T> = std::result::Result<T, Failure>;
 /// How long one attempt to connect takes at most.
 const CONNECTED: Duration = Duration::from_secs(5);
 
-/// What tries again is [`within`], and not the client.
+/// Connects without retries of the client: [`within`] tries again.
 pub(super) fn connect(address: &str, settings: &MilvusSettings) -> Result<ClientV2> {
     let mut config = ConnectConfig::new()
         .uri(address)

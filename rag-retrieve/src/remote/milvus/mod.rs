@@ -87,7 +87,7 @@ impl MilvusKnowledge {
         Self::described(connect(address, &settings)?, collection, settings)
     }
 
-    /// What `work` comes to, once it does not fail for a while only.
+    /// Runs `work`, and again after failures that pass.
     fn run<T: Send, F>(&self, work: impl Fn() -> F + Send + Sync) -> Attempt<T>
     where
         F: Future<Output = Attempt<T>> + Send,

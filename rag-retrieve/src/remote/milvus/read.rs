@@ -94,7 +94,7 @@ impl Knowledge for MilvusKnowledge {
 }
 
 impl MilvusKnowledge {
-    /// What a condition finds, with what `read` makes of each row.
+    /// The rows that a condition finds, each turned into a `T` by `read`.
     pub(super) async fn query<T>(
         &self,
         condition: &str,

@@ -36,7 +36,7 @@ impl Default for MilvusSettings {
     }
 }
 
-/// What the collection says of itself.
+/// The description that is kept with the collection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Described {
     pub(super) format_version: u32,

@@ -36,7 +36,7 @@ pub(super) fn pool(
     })?;
     config.keepalives_idle(Duration::from_secs(30));
     let tls = MakeRustlsConnect::new(tls(authorities)?);
-    // What was cut off may still be at work, or its server gone: such a connection is given up.
+    // A connection whose query was cut off may still be at work, or its server gone: it is given up.
     let recycling_method = RecyclingMethod::Verified;
     let manager = Manager::from_config(config, tls, ManagerConfig { recycling_method });
     let pool = Pool::builder(manager)
@@ -47,7 +47,7 @@ pub(super) fn pool(
             create: Some(patience),
             recycle: Some(RECYCLED),
         })
-        // What nobody waits for any more ends by itself.
+        // A query that nobody waits for any more ends by itself.
         .post_create(Hook::async_fn(move |client, _| {
             let limit = format!("SET statement_timeout = {}", patience.as_millis().max(1));
             Box::pin(async move {
@@ -81,7 +81,7 @@ fn tls(authorities: Option<&Path>) -> Result<ClientConfig> {
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// What stopped an attempt.
+/// The reason why an attempt stopped.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error("{}", with_source(.0))]

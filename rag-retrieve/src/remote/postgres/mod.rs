@@ -236,7 +236,7 @@ impl PostgresKnowledge {
         })
     }
 
-    /// What `work` makes of a connection, once one is had and for as long as it fails for a while only.
+    /// Runs `work` with a connection of the pool, and again after failures that pass.
     fn run<T: Send, F>(&self, doing: &'static str, work: impl Fn(Client) -> F + Sync) -> Result<T>
     where
         F: Future<Output = Result<T, Failure>> + Send,
@@ -245,7 +245,7 @@ impl PostgresKnowledge {
         within(self.settings.patience, attempt).map_err(|failure| failure.into_error(doing))
     }
 
-    /// What HNSW compares.
+    /// The expression that HNSW indexes: vectors of halves.
     fn halves(&self) -> String {
         match self.storage {
             Storage::F16 => "vector".to_owned(),
@@ -458,7 +458,7 @@ impl fmt::Debug for PostgresKnowledge {
 }
 
 impl Dialect {
-    /// What must be said in a transaction before its settings.
+    /// The statement that a transaction needs before its settings.
     fn settings(self) -> &'static str {
         match self {
             Self::Postgres => "",

@@ -103,7 +103,7 @@ impl Server {
             .arg(self.data()));
     }
 
-    /// What a query gives, as text.
+    /// The result of a query, as text.
     pub fn sql(&self, query: &str) -> String {
         let address = self.address();
         let options = ["-X", "-t", "-A", "-c", query, &address];

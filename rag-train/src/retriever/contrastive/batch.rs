@@ -63,8 +63,8 @@ impl ContrastiveBatch {
         let passages: Vec<Passage> = passages.into_iter().cloned().collect();
         let passages = context.tokenize_passages(&passages)?;
         Ok(Self {
-            questions: micro_batches(&questions, question.config.bert.pad_token_id),
-            passages: micro_batches(&passages, context.config.bert.pad_token_id),
+            questions: micro_batches(&questions, question.config().bert.pad_token_id),
+            passages: micro_batches(&passages, context.config().bert.pad_token_id),
             identities: Tensor::from_data(identities.as_slice(), device),
         })
     }
@@ -92,7 +92,7 @@ impl ContrastiveBatch {
 }
 
 impl InBatch {
-    /// What two batches are together.
+    /// The two batches as one.
     pub(super) fn and(self, other: Self) -> Self {
         let questions = self.questions + other.questions;
         let mean = |one: f64, two: f64| {

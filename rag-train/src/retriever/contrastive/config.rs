@@ -26,7 +26,7 @@ pub struct ContrastiveConfig {
     pub weight_decay: f32,
     /// Largest global norm of a step's gradient.
     pub max_gradient_norm: f64,
-    /// What scores are divided by: 1 for inner products (DPR), about 0.05 for cosines, which encoders
+    /// The divisor of the scores: 1 for inner products (DPR), about 0.05 for cosines, which encoders
     /// with [`Normalization::L2`](rag_retrieve::Normalization::L2) give (all-MiniLM).
     pub temperature: f64,
     /// Hard negatives of each question that join the batch: its first ones.

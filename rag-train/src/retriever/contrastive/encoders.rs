@@ -6,7 +6,7 @@ use rag_retrieve::{Encoder, Error, IndexError, TextEncoder};
 
 use crate::{error::Result, run::precision::keeps_f32};
 
-/// What is trained.
+/// The encoders that are trained.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // There is one of these in a run.
 pub enum Encoders {
@@ -51,10 +51,10 @@ impl Encoders {
     pub fn model(&self) -> BiEncoder {
         let context = match self {
             Self::Shared(_) => None,
-            Self::Two { context, .. } => Some(context.encoder.clone().map(&mut NewIds)),
+            Self::Two { context, .. } => Some(context.encoder().clone().map(&mut NewIds)),
         };
         BiEncoder {
-            question: self.question().encoder.clone(),
+            question: self.question().encoder().clone(),
             context,
         }
         .train()
@@ -74,7 +74,7 @@ impl Encoders {
 
     pub(super) fn check(&self) -> Result<()> {
         let [question, context] = [self.question(), self.context()];
-        let [expected, found] = [question, context].map(|encoder| encoder.config.dimension());
+        let [expected, found] = [question, context].map(|encoder| encoder.config().dimension());
         if expected != found {
             return Err(Error::Index(IndexError::Dimension {
                 what: "passage vectors",
@@ -83,8 +83,8 @@ impl Encoders {
             })
             .into());
         }
-        keeps_f32("question_encoder.precision", question.precision)?;
-        keeps_f32("context_encoder.precision", context.precision)
+        keeps_f32("question_encoder.precision", question.precision())?;
+        keeps_f32("context_encoder.precision", context.precision())
     }
 }
 

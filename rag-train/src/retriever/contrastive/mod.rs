@@ -34,7 +34,7 @@ use crate::{
     watch::progress::Bar,
 };
 
-/// What a run did.
+/// The report of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ContrastiveReport {
     /// One entry an epoch.
@@ -43,7 +43,7 @@ pub struct ContrastiveReport {
     pub skipped_steps: usize,
 }
 
-/// What an epoch did.
+/// The report of an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ContrastiveEpoch {
     /// On the examples, with dropout, each batch before its step.
@@ -137,7 +137,7 @@ impl Training {
         number: usize,
         progress: &Bar,
     ) -> Result<InBatch> {
-        let device = self.encoders.question().encoder.bert.device().autodiff();
+        let device = self.encoders.question().encoder().bert.device().autodiff();
         let mut all = InBatch::default();
         for examples in batches(examples, self.config.batch_size) {
             if !has_negative(examples, self.config.hard_negatives) {

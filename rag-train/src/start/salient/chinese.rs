@@ -104,7 +104,7 @@ fn name_in<'a>(word: &Tag<'a>) -> Option<&'a str> {
     if characters < 2 || COMMON_NOUNS.contains(text) {
         return None;
     }
-    // What the dictionary does not know was guessed from its characters.
+    // The tag of a word that the dictionary does not know was guessed from its characters.
     let known = JIEBA.has_word(text);
     let foreign = characters > 2 && is_foreign(text);
     let one_of = |endings: &[&str]| endings.iter().any(|end| text.ends_with(end));

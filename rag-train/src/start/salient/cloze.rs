@@ -14,7 +14,7 @@ use crate::data::pairs::QuestionAnswer;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SalientSpans {
-    /// What stands in the question where the span stood: for T5 `<extra_id_0>`, for BART `<mask>`.
+    /// The text in place of the span: for T5 `<extra_id_0>`, for BART `<mask>`.
     pub mask: String,
     /// Most questions of a passage.
     pub per_passage: usize,

@@ -165,7 +165,7 @@ fn joins(text: &str, first: &Word, second: &Word) -> bool {
     !first.possessive && matches!(gap.trim(), "" | "&")
 }
 
-/// What a text tells of its words by using them elsewhere.
+/// The words of a text as it uses them elsewhere.
 struct Seen<'a> {
     /// In lower case.
     lower: HashSet<&'a str>,
@@ -184,7 +184,7 @@ impl<'a> Seen<'a> {
         }
     }
 
-    /// What of a run of capitalised words is a name: the first word of a sentence has its capital for
+    /// The part of a run of capitalised words that is a name: the first word of a sentence has its capital for
     /// nothing, unless it has one elsewhere too or a capitalised word follows.
     fn name(&self, run: &[Word]) -> Option<Range<usize>> {
         let first = run.first()?;

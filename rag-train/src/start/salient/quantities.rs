@@ -66,7 +66,7 @@ static DATE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&patterns.join("|"))
 });
 
-/// What stands before a year, where it is one.
+/// Words before a number that is a year.
 static BEFORE_YEAR: LazyLock<Regex> = LazyLock::new(|| {
     pattern(concat!(
         r"^\W*$|(?i:\b(?:in|since|until|till|during|circa|ca?\.|year|early|late|mid|before|after|between|through",
@@ -75,7 +75,7 @@ static BEFORE_YEAR: LazyLock<Regex> = LazyLock::new(|| {
     ))
 });
 
-/// What stands after a number that looks like a year and is none.
+/// Words after a number that looks like a year and is none.
 static COUNTED: LazyLock<Regex> = LazyLock::new(|| {
     pattern(concat!(
         r"^(?:[-\s]?(?:people|persons|men|women|soldiers|troops|members|students|employees|pages",

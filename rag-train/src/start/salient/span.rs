@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 pub struct Span {
     /// Byte range within the text, on character boundaries.
     pub bytes: Range<usize>,
-    /// What it is.
+    /// Its kind.
     pub kind: SpanKind,
 }
 
-/// What a [`Span`] is.
+/// The kind of a [`Span`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SpanKind {

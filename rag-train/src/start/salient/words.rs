@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::LazyLock};
 
-/// What begins sentences, though it begins no name.
+/// Words that begin sentences, though no name.
 pub(super) static FUNCTION_WORDS: LazyLock<HashSet<&str>> = LazyLock::new(|| {
     "a an the this that these those it its he she they we you i his her their our your my him them us \
      me who whom whose which what when where why how in on at by to from of for with without within \
@@ -32,7 +32,7 @@ pub(super) const CONNECTORS: &[&str] = &[
 pub(super) const SECOND_CONNECTORS: &[&str] =
     &["the", "la", "las", "los", "le", "der", "den", "al", "el"];
 
-/// What `the` may join to a name.
+/// Words that `the` may join to a name.
 pub(super) const EPITHETS: &[&str] = &[
     "Great",
     "Elder",
@@ -86,7 +86,7 @@ pub(super) const SURNAMES: &str = "王李张刘陈杨赵黄周吴徐孙胡朱高
 /// Surnames that are as often a word: they need more than one character after them.
 pub(super) const WORDS_AND_SURNAMES: &str = "于叶任成方高常易向包单石白金段时车边花温水文马林";
 
-/// What stands after a name in Chinese and is no part of it.
+/// Characters that follow a name in Chinese and are no part of it.
 pub(super) const PARTICLES: &str = "于为及后与和在是之的等曾将称出也又所有被对从到则并且说家";
 
 /// Characters that end the name of a place, people or body.
@@ -164,7 +164,7 @@ pub(super) const LAST_WORDS: &[&str] = &[
     "行省",
 ];
 
-/// What ends a proper noun that is neither person, place nor body: peoples, faiths, wars, prizes.
+/// Endings of proper nouns that are neither person, place nor body: peoples, faiths, wars, prizes.
 pub(super) const OTHER_ENDINGS: &[&str] = &[
     "族", "教", "语", "人", "战争", "大战", "革命", "运动", "起义", "杯", "奖",
 ];

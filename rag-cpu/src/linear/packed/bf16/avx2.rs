@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 use super::super::groups::Pair;
 use super::super::{
     panels::Line,
-    product::{Kernel, Rows, rows_of_sums},
+    product::{Kernel, Rows, for_rows, rows_of_sums},
 };
 
 /// Registers of a line.
@@ -34,15 +34,15 @@ pub const KERNEL: Kernel<f32, Pair, f32> = Kernel {
 
 #[target_feature(enable = "avx2,fma")]
 fn tile(x: Rows<'_, f32>, weights: &[Line<Pair>], sums: &mut [Line<f32>]) {
-    match x.count() {
-        1 => tile_of::<1, 2>(x, weights, sums),
-        2 => tile_of::<2, 2>(x, weights, sums),
-        3 => tile_of::<3, 1>(x, weights, sums),
-        4 => tile_of::<4, 1>(x, weights, sums),
-        5 => tile_of::<5, 1>(x, weights, sums),
-        6 => tile_of::<6, 1>(x, weights, sums),
-        rows => unreachable!("{rows} rows"),
-    }
+    for_rows!(x.count(), [1, 2, 3, 4, 5, 6], |R| tile_of::<
+        R,
+        { lines_at_once(R) },
+    >(x, weights, sums))
+}
+
+/// Lines that so many rows are multiplied with at once.
+const fn lines_at_once(rows: usize) -> usize {
+    if rows <= 2 { 2 } else { 1 }
 }
 
 /// `L` lines of all steps, and then the others.

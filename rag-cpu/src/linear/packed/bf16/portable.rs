@@ -6,7 +6,7 @@
 use super::super::groups::{Pair, halves};
 use super::super::{
     panels::{LANES, Line},
-    product::{Kernel, Rows, rows_of_sums},
+    product::{Kernel, Rows, for_rows, rows_of_sums},
 };
 
 /// Rows of a tile, whose sums are 4 registers of 4 numbers each: half of the registers that there are.
@@ -21,13 +21,7 @@ pub const KERNEL: Kernel<f32, Pair, f32> = Kernel {
 };
 
 fn tile(x: Rows<'_, f32>, weights: &[Line<Pair>], sums: &mut [Line<f32>]) {
-    match x.count() {
-        1 => tile_of::<1>(x, weights, sums),
-        2 => tile_of::<2>(x, weights, sums),
-        3 => tile_of::<3>(x, weights, sums),
-        4 => tile_of::<4>(x, weights, sums),
-        rows => unreachable!("{rows} rows"),
-    }
+    for_rows!(x.count(), [1, 2, 3, 4], |R| tile_of::<R>(x, weights, sums))
 }
 
 fn tile_of<const R: usize>(x: Rows<'_, f32>, weights: &[Line<Pair>], sums: &mut [Line<f32>]) {

@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 use super::super::groups::Quad;
 use super::super::{
     panels::Line,
-    product::{Kernel, Rows, rows_of_sums},
+    product::{Kernel, Rows, for_rows, rows_of_sums},
 };
 
 /// Registers of a line.
@@ -32,12 +32,7 @@ pub const KERNEL: Kernel<i16, Quad, i32> = Kernel {
 
 #[target_feature(enable = "avx2")]
 fn tile(x: Rows<'_, i16>, weights: &[Line<Quad>], sums: &mut [Line<i32>]) {
-    match x.count() {
-        1 => tile_of::<1>(x, weights, sums),
-        2 => tile_of::<2>(x, weights, sums),
-        3 => tile_of::<3>(x, weights, sums),
-        rows => unreachable!("{rows} rows"),
-    }
+    for_rows!(x.count(), [1, 2, 3], |R| tile_of::<R>(x, weights, sums))
 }
 
 #[target_feature(enable = "avx2")]

@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 use super::super::groups::Quad;
 use super::super::{
     panels::Line,
-    product::{Kernel, Rows, rows_of_sums},
+    product::{Kernel, Rows, for_rows, rows_of_sums},
 };
 
 /// Registers of a line.
@@ -28,15 +28,9 @@ macro_rules! kernel {
         pub const $kernel: Kernel<u8, Quad, i32> = {
             #[target_feature(enable = $features)]
             fn tile(x: Rows<'_, u8>, weights: &[Line<Quad>], sums: &mut [Line<i32>]) {
-                match x.count() {
-                    1 => tile_of::<1>(x, weights, sums),
-                    2 => tile_of::<2>(x, weights, sums),
-                    3 => tile_of::<3>(x, weights, sums),
-                    4 => tile_of::<4>(x, weights, sums),
-                    5 => tile_of::<5>(x, weights, sums),
-                    6 => tile_of::<6>(x, weights, sums),
-                    rows => unreachable!("{rows} rows"),
-                }
+                for_rows!(x.count(), [1, 2, 3, 4, 5, 6], |R| tile_of::<R>(
+                    x, weights, sums
+                ))
             }
 
             #[target_feature(enable = $features)]
