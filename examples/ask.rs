@@ -1,20 +1,24 @@
-//! A question to your documents, with a RAG checkpoint of your own or from Hugging Face.
+//! A question to your documents, with a language model, or with a RAG checkpoint of your own or from Hugging Face.
 //!
 //! ```text
-//! cargo run --release --example ask <checkpoint folder> <documents folder> <question>
-//! cargo run --release --example ask <checkpoint folder> <knowledge base folder> <question>
+//! cargo run --release --example ask <encoder> <documents> <model.gguf> <question>
+//! cargo run --release --example ask <checkpoint folder> <documents> <question>
 //! ```
 //!
-//! The checkpoint is a folder such as `facebook/rag-token-nq`, with the encoder of passages in
-//! `context_encoder/`. Documents are text, Markdown, HTML, JSON lines and tables, and with the
-//! feature `pdf` PDFs; they are embedded at every run, so where there are many, `build_index` makes a knowledge
-//! base of them once.
+//! The encoder is a folder such as `sentence-transformers/all-MiniLM-L6-v2`; the model a GGUF file or a folder
+//! that transformers' `AutoModelForCausalLM` opens. A checkpoint is a folder such as `facebook/rag-token-nq`, with the
+//! encoder of passages in `context_encoder/`, or one that `Rag::save` wrote.
+//!
+//! Documents are a file or folder of text, Markdown, HTML, JSON lines and tables, and with the feature `pdf` PDFs; they are
+//! embedded at every run, so where there are many, `build_index` makes a knowledge base of them once, and its folder
+//! stands in their place.
 //!
 //! `--device`, or else `RAG_DEVICE`, chooses the device: `cpu` (default), or `wgpu` and `cuda` in
 //! builds that have them. `-- --help` explains every argument.
 
 use std::{
     error::Error,
+    io::{IsTerminal, Write},
     path::{Path, PathBuf},
 };
 
@@ -23,48 +27,72 @@ use clap::Parser;
 
 /// Answers a question from your documents.
 #[derive(Parser)]
+#[command(
+    override_usage = "ask [OPTIONS] <ENCODER> <DOCUMENTS> <MODEL> <QUESTION>\n       \
+                            ask [OPTIONS] <CHECKPOINT> <DOCUMENTS> <QUESTION>"
+)]
 struct Arguments {
-    /// Folder of a RAG checkpoint, with context_encoder/ in it
-    checkpoint: PathBuf,
-    /// Folder of documents, or of a knowledge base
-    source: PathBuf,
-    /// What to ask
-    question: String,
+    /// Folder of an encoder, or of a RAG checkpoint with context_encoder/ in it
+    encoder: PathBuf,
+    /// File or folder of documents, or folder of a knowledge base
+    documents: PathBuf,
+    /// A GGUF file, or the folder of a language model, where the first is an encoder; then what to ask
+    #[arg(num_args = 1..=2, required = true, value_names = ["MODEL", "QUESTION"])]
+    asked: Vec<String>,
+    /// Passages to answer from
+    #[arg(long, default_value_t = 5)]
+    passages: usize,
+    /// Format of a language model's weights on the CPU: f32, bf16, int8
+    #[arg(long, default_value = "f32")]
+    precision: Precision,
     /// Where to compute: cpu, and in builds that have them wgpu, cuda, or wgpu:1 for the second GPU
     #[arg(long, env = "RAG_DEVICE", default_value = "cpu")]
     device: String,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    burn_rag::cpu::keep_freed_pages();
     let arguments = Arguments::parse();
     let device = device(&arguments.device)?;
-
-    let knowledge = if arguments.source.join("manifest.json").is_file() {
-        KnowledgeBase::open(&arguments.source)?
-    } else {
-        embed_documents(&arguments.checkpoint, &arguments.source, &device)?
+    let (rag, question) = match arguments.asked.as_slice() {
+        [model, question] => {
+            let model = LanguageModel::load(model, &device)?.with_precision(arguments.precision)?;
+            let encoder = TextEncoder::load(&arguments.encoder, &device)?;
+            let knowledge = knowledge(&arguments.documents, &encoder)?;
+            let n_docs = arguments.passages.min(knowledge.len());
+            let retriever = Retriever::new(encoder.clone(), encoder, knowledge, n_docs)?;
+            (Rag::from_parts(retriever, model)?, question)
+        }
+        [question] => {
+            let encoder = Rag::load_context_encoder(&arguments.encoder, &device)?;
+            let knowledge = knowledge(&arguments.documents, &encoder)?;
+            (Rag::load(&arguments.encoder, knowledge, &device)?, question)
+        }
+        _ => unreachable!("clap takes one or two"),
     };
-    let rag = Rag::load(&arguments.checkpoint, knowledge, &device)?;
-    println!("{}", rag.ask(&arguments.question)?);
+    println!("{}", rag.ask(question)?);
     Ok(())
 }
 
-/// Documents to passages of 100 words, and those to vectors.
-fn embed_documents(
-    checkpoint: &Path,
-    folder: &Path,
-    device: &Device,
-) -> Result<KnowledgeBase, Box<dyn Error>> {
-    let documents = Documents::read(folder, &Chunking::words(100))?;
+/// Opens a knowledge base, or makes one of documents: passages of 100 words, and their vectors.
+fn knowledge(source: &Path, encoder: &TextEncoder) -> Result<KnowledgeBase, Box<dyn Error>> {
+    if source.join("manifest.json").is_file() {
+        return Ok(KnowledgeBase::open(source)?);
+    }
+    let documents = Documents::read(source, &Chunking::words(100))?;
     let passages = documents.passages.len();
     eprintln!("{passages} passages from {} files", documents.files);
     for skipped in &documents.skipped {
         eprintln!("skipped {skipped}");
     }
-    let encoder = Rag::load_context_encoder(checkpoint, device)?;
-    let knowledge = build_knowledge_base(documents.passages, &encoder, Storage::F32, |done| {
-        eprint!("\rembedded {done} of {passages}");
+    let shown = std::io::stderr().is_terminal();
+    let knowledge = build_knowledge_base(documents.passages, encoder, Storage::F32, |done| {
+        if shown {
+            let _ = write!(std::io::stderr(), "\rembedded {done} of {passages}");
+        }
     })?;
-    eprintln!();
+    if shown {
+        eprintln!();
+    }
     Ok(knowledge)
 }

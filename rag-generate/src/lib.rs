@@ -1,5 +1,5 @@
-//! Question and passages to an answer: BART and T5, RAG-Token and RAG-Sequence decoding, and where
-//! each answer came from.
+//! Question and passages to an answer: BART, T5 and decoder-only generators, RAG-Token and RAG-Sequence decoding, and
+//! where each answer came from.
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ pub mod generator;
 // Hidden: for rag-train's report alone.
 #[doc(hidden)]
 pub mod html;
+mod language_model;
 pub mod likelihood;
 mod numbers;
 pub mod plain;
@@ -30,6 +31,7 @@ pub use answer::{Answer, AnswerToken, Evidence, Outcome};
 pub use checkpoint::Checkpoint;
 pub use config::RagConfig;
 pub use error::{Error, Result};
+pub use language_model::LanguageModel;
 pub use prompt::pack;
 pub use rag::Rag;
 pub use rag_sequence::{SequenceDecoding, SequenceSettings};

@@ -12,6 +12,7 @@ use crate::{
     decode::{AllowedAnswers, Control, GenerationConfig},
     error::{Error, Result},
     generator::Generator,
+    language_model::LanguageModel,
     likelihood::Forced,
     prompt::pack,
     rag_sequence::{self, SequenceDecoding, SequenceSettings},
@@ -24,6 +25,10 @@ use crate::{
 /// Questions that are read and answered at once: the weights are read once for all of them, and their contexts are in
 /// memory together.
 const TOGETHER: usize = 8;
+
+/// The longest context of a language model in tokens, where nothing else is asked for: a passage of some hundred words, a
+/// question, and what a chat template writes around them.
+const CONTEXT: usize = 512;
 
 /// A retriever and a generator that answer questions together. A clone shares weights, vectors and vocabularies with
 /// the original.
@@ -61,25 +66,82 @@ impl Rag {
             question_encoder,
             generator,
         } = checkpoint;
-        generator_tokenizer.fits(config.generator.vocabulary())?;
-        generation.start_token()?;
-        if let Some(template) = &config.template {
-            template.check()?;
-        }
         let question_encoder = TextEncoder::new(
             question_encoder,
             question_tokenizer,
             config.question_encoder.clone(),
         )?;
-        let mut retriever =
+        let retriever =
             Retriever::new(question_encoder, context_encoder, knowledge, config.n_docs)?;
-        if let Some(prior) = config.prior {
-            retriever = retriever.with_prior(prior);
+        Self::of(
+            retriever,
+            generator,
+            generator_tokenizer,
+            config,
+            generation,
+        )
+    }
+
+    /// Answers with a language model from what a retriever finds: an encoder, documents and a GGUF file are enough.
+    /// Contexts are up to 512 tokens long; see [`Rag::with_max_combined_length`].
+    ///
+    /// ```no_run
+    /// # use rag_core::device;
+    /// # use rag_generate::{LanguageModel, Rag};
+    /// # use rag_retrieve::{Chunking, Documents, Retriever, Storage, TextEncoder, build_knowledge_base};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cpu = device("cpu")?;
+    /// let encoder = TextEncoder::load("all-MiniLM-L6-v2", &cpu)?;
+    /// let documents = Documents::read("documents", &Chunking::words(100))?;
+    /// let knowledge = build_knowledge_base(documents.passages, &encoder, Storage::F32, |_| ())?;
+    /// let retriever = Retriever::new(encoder.clone(), encoder, knowledge, 5)?;
+    /// let rag = Rag::from_parts(retriever, LanguageModel::load("model.gguf", &cpu)?)?;
+    /// println!("{}", rag.ask("Who wrote Hamlet?")?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`rag_core::Error::Vocabulary`]; those of [`Template::check`].
+    pub fn from_parts(retriever: Retriever, model: LanguageModel) -> Result<Self> {
+        let encoder = retriever.question_encoder().text_encoder();
+        let encoder = encoder.map(|encoder| encoder.config().clone());
+        let mut config = RagConfig::new(
+            RagModel::Sequence,
+            encoder.unwrap_or_default(),
+            model.config,
+        );
+        config.template = Some(model.template);
+        config.max_combined_length = CONTEXT;
+        let LanguageModel {
+            generator,
+            tokenizer,
+            generation,
+            ..
+        } = model;
+        Self::of(retriever, generator, tokenizer, config, generation)
+    }
+
+    /// With the retriever's own `n_docs`, and the configuration's prior.
+    pub(crate) fn of(
+        retriever: Retriever,
+        generator: Generator,
+        tokenizer: Tokenizer,
+        config: RagConfig,
+        generation: GenerationConfig,
+    ) -> Result<Self> {
+        tokenizer.fits(config.generator.vocabulary())?;
+        generation.start_token()?;
+        if let Some(template) = &config.template {
+            template.check()?;
         }
         Ok(Self {
-            retriever,
+            retriever: match config.prior {
+                Some(prior) => retriever.with_prior(prior),
+                None => retriever,
+            },
             generator: Arc::new(generator),
-            tokenizer: generator_tokenizer,
+            tokenizer,
             config: Arc::new(config),
             generation,
             sequence_decoding: SequenceDecoding::default(),
@@ -134,20 +196,7 @@ impl Rag {
     /// Sets how answers are decoded. The model's special tokens stay where `generation` names none.
     #[must_use]
     pub fn with_generation(mut self, generation: GenerationConfig) -> Self {
-        let own = self.generation;
-        let unset = generation.eos_token_id.is_empty();
-        self.generation = GenerationConfig {
-            decoder_start_token_id: own.start_where(generation.decoder_start_token_id),
-            bos_token_id: generation.bos_token_id.or(own.bos_token_id),
-            pad_token_id: generation.pad_token_id.or(own.pad_token_id),
-            forced_bos_token_id: generation.forced_bos_token_id.or(own.forced_bos_token_id),
-            eos_token_id: if unset {
-                own.eos_token_id
-            } else {
-                generation.eos_token_id
-            },
-            ..generation
-        };
+        self.generation = generation.for_model(&self.generation);
         self
     }
 

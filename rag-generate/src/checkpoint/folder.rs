@@ -1,4 +1,5 @@
-//! The folder of a whole [`Rag`]: its checkpoint, its tokenizers and the encoder of passages.
+//! The folder of a whole [`Rag`]: its checkpoint, its tokenizers and the encoder of passages. A decoder alone is a part of
+//! its own in it, as the encoders are: see [`super::parts`].
 
 use std::path::Path;
 
@@ -7,13 +8,13 @@ use rag_core::{Tokenizer, atomic::replace_folder};
 use rag_retrieve::{Knowledge, Role, TextEncoder};
 use serde_json::{Value, json};
 
-use super::Checkpoint;
+use super::{Checkpoint, parts};
 use crate::{error::Result, rag::Rag};
 
 /// The folders of a checkpoint's parts.
 const QUESTION_TOKENIZER: &str = "question_encoder_tokenizer";
 const GENERATOR_TOKENIZER: &str = "generator_tokenizer";
-const CONTEXT_ENCODER: &str = "context_encoder";
+pub(super) const CONTEXT_ENCODER: &str = "context_encoder";
 
 impl Rag {
     /// Reads a folder such as `facebook/rag-token-nq`, with its nested tokenizers, to answer from
@@ -43,6 +44,9 @@ impl Rag {
         device: &Device,
     ) -> Result<Self> {
         let folder = folder.as_ref();
+        if parts::is_in(folder) {
+            return parts::load(folder, context_encoder, knowledge, device);
+        }
         Self::new(
             Checkpoint::load(folder, device)?,
             Tokenizer::from_folder(folder.join(QUESTION_TOKENIZER))?,
@@ -60,6 +64,9 @@ impl Rag {
     pub fn load_context_encoder(folder: impl AsRef<Path>, device: &Device) -> Result<TextEncoder> {
         let folder = folder.as_ref();
         let encoder = folder.join(CONTEXT_ENCODER);
+        if parts::is_in(folder) {
+            return Ok(TextEncoder::load(&encoder, device)?);
+        }
         if encoder.join("tokenizer.json").is_file() || encoder.join("vocab.txt").is_file() {
             return Ok(TextEncoder::load(&encoder, device)?);
         }
@@ -83,6 +90,9 @@ impl Rag {
     /// Those of [`Rag::save`].
     pub fn write(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
+        if (self.config().generator.family().architecture()).is_some() {
+            return parts::write(self, folder);
+        }
         let question = self.retriever.question_text_encoder()?;
         let context = self.retriever.context_text_encoder()?;
         let checkpoint = Checkpoint {

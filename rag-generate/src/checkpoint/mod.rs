@@ -1,4 +1,5 @@
 mod folder;
+mod parts;
 
 use std::path::Path;
 

@@ -296,6 +296,19 @@ impl GenerationConfig {
         self
     }
 
+    /// The same settings with the special tokens of a model, where they name none.
+    #[must_use]
+    pub fn for_model(mut self, own: &Self) -> Self {
+        self.decoder_start_token_id = own.start_where(self.decoder_start_token_id);
+        self.bos_token_id = self.bos_token_id.or(own.bos_token_id);
+        self.pad_token_id = self.pad_token_id.or(own.pad_token_id);
+        self.forced_bos_token_id = self.forced_bos_token_id.or(own.forced_bos_token_id);
+        if self.eos_token_id.is_empty() {
+            self.eos_token_id.clone_from(&own.eos_token_id);
+        }
+        self
+    }
+
     /// The longest sequence, the start token included: by `max_new_tokens` where set, else by `max_length`.
     pub fn longest(&self) -> usize {
         self.max_new_tokens
@@ -321,7 +334,7 @@ impl GenerationConfig {
 
     /// The start token of a model whose own settings these are, where `asked` names another: a decoder alone starts at its
     /// prompt's end whatever is asked for, and no other model does.
-    pub(crate) fn start_where(&self, asked: Option<u32>) -> Option<u32> {
+    fn start_where(&self, asked: Option<u32>) -> Option<u32> {
         let own = self.decoder_start_token_id;
         let at_prompt = [own, asked].contains(&Some(Self::PROMPT_END));
         if at_prompt { own } else { asked.or(own) }

@@ -94,6 +94,11 @@ pub trait Family: fmt::Debug {
         Ok(tokenizer.encode(&prompt.joined())?.ids)
     }
 
+    /// The class of transformers that opens a decoder alone; `None` for a generator with an encoder.
+    fn architecture(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether the tensor `name` of a checkpoint is a copy of a tied weight, or one that is never read.
     fn is_redundant(&self, name: &str) -> bool;
 

@@ -188,6 +188,16 @@ impl Template {
         self
     }
 
+    /// The Jinja source of the chat template.
+    pub fn source(&self) -> Option<&str> {
+        self.chat.as_ref().map(|chat| chat.source.as_str())
+    }
+
+    /// The text of the token that ends a message, as the chat template knows it.
+    pub(crate) fn end(&self) -> Option<&str> {
+        self.chat.as_ref()?.eos_token.as_deref()
+    }
+
     /// Checks that the template writes what it is given, once and in order.
     ///
     /// # Errors

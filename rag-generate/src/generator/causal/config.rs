@@ -264,6 +264,15 @@ impl Family for CausalConfig {
         Some((self.longest() + 1).saturating_sub(context))
     }
 
+    fn architecture(&self) -> Option<&'static str> {
+        Some(match self.architecture {
+            Architecture::Llama => "LlamaForCausalLM",
+            Architecture::Mistral => "MistralForCausalLM",
+            Architecture::Qwen2 => "Qwen2ForCausalLM",
+            Architecture::Qwen3 => "Qwen3ForCausalLM",
+        })
+    }
+
     fn is_redundant(&self, name: &str) -> bool {
         name.ends_with("rotary_emb.inv_freq")
             || self.tie_word_embeddings && name.ends_with("lm_head.weight")

@@ -1,0 +1,142 @@
+use std::path::Path;
+
+use burn::tensor::Device;
+use rag_core::{
+    Tokenizer,
+    checkpoint::{Tensors, Weights, gguf::Gguf, read_json, write_json, write_safetensors},
+    nn::Precision,
+};
+use serde_json::json;
+
+use crate::{
+    decode::GenerationConfig,
+    error::Result,
+    generator::{Generator, GeneratorConfig},
+    template::Template,
+};
+
+/// A decoder-only generator with all that it needs to answer: what a GGUF file holds, or a folder that transformers'
+/// `AutoModelForCausalLM` and `AutoTokenizer` open.
+#[derive(Clone, Debug)]
+pub struct LanguageModel {
+    /// The weights.
+    pub generator: Generator,
+    /// The architecture and its sizes.
+    pub config: GeneratorConfig,
+    /// Text to ids and back.
+    pub tokenizer: Tokenizer,
+    /// How answers are decoded where nothing else is asked for, with every token that ends one.
+    pub generation: GenerationConfig,
+    /// The text around passage and question.
+    pub template: Template,
+}
+
+const GENERATION: &str = "generation_config.json";
+
+impl LanguageModel {
+    /// Reads a GGUF file, or a folder with `config.json`, weights and `tokenizer.json`. Prompts are made by its chat template,
+    /// or are [plain](Template::plain) where it has none.
+    ///
+    /// Of a folder's `generation_config.json` the special tokens count. How chats are to be sampled is no setting of answers,
+    /// which are greedy and up to 64 tokens long where nothing else is asked for.
+    ///
+    /// # Errors
+    /// Those of [`Gguf`], [`Weights`], [`Tokenizer::from_folder`] and [`Template`]; [`rag_core::Error::Json`] for an
+    /// architecture that is not supported.
+    pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let path = path.as_ref();
+        let model = match path.is_dir() {
+            true => Self::from_folder(path, device)?,
+            false => Self::from_gguf(&Gguf::open(path)?, device)?,
+        };
+        model.tokenizer.fits(model.config.vocabulary())?;
+        Ok(model)
+    }
+
+    fn from_folder(folder: &Path, device: &Device) -> Result<Self> {
+        let config: GeneratorConfig = read_json(folder.join("config.json"))?;
+        let mut weights = Weights::open(folder)?;
+        let generator = config.load(&mut weights, "", device)?;
+        let family = config.family();
+        weights.finish(|name| family.is_redundant(name))?;
+        let mut generation = config.generation();
+        let own = folder.join(GENERATION);
+        if own.is_file() {
+            let own = read_json::<GenerationConfig>(own)?.for_model(&generation);
+            generation.bos_token_id = own.bos_token_id;
+            generation.eos_token_id = own.eos_token_id;
+            generation.pad_token_id = own.pad_token_id;
+        }
+        let tokenizer = Tokenizer::from_folder(folder)?;
+        let template = Template::from_folder(folder)?.unwrap_or_else(Template::plain);
+        let end = template.end().and_then(|text| tokenizer.id(text));
+        let unknown = end.filter(|end| !generation.eos_token_id.contains(end));
+        generation.eos_token_id.extend(unknown);
+        Ok(Self {
+            generator,
+            tokenizer,
+            template,
+            generation,
+            config,
+        })
+    }
+
+    fn from_gguf(gguf: &Gguf, device: &Device) -> Result<Self> {
+        let config = gguf.config()?;
+        let config: GeneratorConfig =
+            serde_json::from_value(config).map_err(rag_core::Error::json(gguf.path()))?;
+        let mut weights = Weights::from_gguf(gguf)?;
+        let generator = config.load(&mut weights, "", device)?;
+        let family = config.family();
+        weights.finish(|name| family.is_redundant(name))?;
+        let tokenizer = gguf.tokenizer()?;
+        Ok(Self {
+            template: Template::from_gguf(gguf, &tokenizer)?.unwrap_or_else(Template::plain),
+            generation: config.generation(),
+            generator,
+            tokenizer: Tokenizer::new(tokenizer.tokenizer, gguf.path()),
+            config,
+        })
+    }
+
+    /// Writes a folder that transformers' `AutoModelForCausalLM` and `AutoTokenizer` open, and [`LanguageModel::load`]
+    /// reads.
+    ///
+    /// # Errors
+    /// [`rag_core::Error::Io`].
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
+        let path = folder.join("config.json");
+        let mut config =
+            serde_json::to_value(&self.config).map_err(rag_core::Error::json(&path))?;
+        if let Some(class) = self.config.family().architecture() {
+            config["architectures"] = json!([class]);
+        }
+        write_json(path, &config)?;
+        write_json(folder.join(GENERATION), &self.generation)?;
+        let mut tensors = Tensors::default();
+        self.generator.store(&mut tensors, "");
+        write_safetensors(folder.join("model.safetensors"), &tensors)?;
+        let token = |id: Option<u32>| id.and_then(|id| self.tokenizer.token(id));
+        let mut settings = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": false,
+            "bos_token": token(self.generation.bos_token_id),
+            "eos_token": token(self.generation.eos_token_id.first().copied()),
+            "pad_token": token(self.generation.pad_token_id),
+        });
+        if let Some(source) = self.template.source() {
+            settings["chat_template"] = source.into();
+        }
+        Ok(self.tokenizer.save(folder, &settings)?)
+    }
+
+    /// The same model for answering in `precision`.
+    ///
+    /// # Errors
+    /// Those of [`Generator::with_precision`].
+    pub fn with_precision(mut self, precision: Precision) -> Result<Self> {
+        self.generator = self.generator.with_precision(precision)?;
+        Ok(self)
+    }
+}
