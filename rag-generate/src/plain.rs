@@ -24,6 +24,6 @@ pub fn decode(
 ) -> Result<Vec<Vec<Hypothesis>>> {
     writable(config, &memory, generation.longest() - 1)?;
     let contexts = memory.contexts();
-    let mut search = Search::independent(generator, memory, config.vocabulary(), precision);
+    let mut search = Search::independent(generator, memory, generator.words(), precision);
     Ok(generate(&mut search, contexts, generation, control)?)
 }

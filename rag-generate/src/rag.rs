@@ -140,7 +140,7 @@ impl Rag {
                 Some(prior) => retriever.with_prior(prior),
                 None => retriever,
             },
-            generator: Arc::new(generator),
+            generator: Arc::new(sayable(generator, &config, &tokenizer)),
             tokenizer,
             config: Arc::new(config),
             generation,
@@ -237,7 +237,7 @@ impl Rag {
     /// [`rag_core::Error::Vocabulary`] where it does not have the tokenizer's vocabulary.
     pub fn with_generator(mut self, generator: Generator) -> Result<Self> {
         self.tokenizer.fits(generator.vocabulary())?;
-        self.generator = Arc::new(generator);
+        self.generator = Arc::new(sayable(generator, &self.config, &self.tokenizer));
         Ok(self)
     }
 
@@ -510,6 +510,15 @@ impl Rag {
             Some(template) => (self.tokenizer).encode_text(&template.answer_text(answer))?,
             None => self.tokenizer.encode_bare(answer)?,
         })
+    }
+}
+
+/// Lets a decoder alone say the tokens that its tokenizer knows, and no others. BART and T5 keep transformers' distribution,
+/// over all rows of the vocabulary.
+fn sayable(generator: Generator, config: &RagConfig, tokenizer: &Tokenizer) -> Generator {
+    match config.generator.family().architecture() {
+        Some(_) => generator.with_words(tokenizer.vocabulary()),
+        None => generator,
     }
 }
 

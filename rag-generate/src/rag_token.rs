@@ -22,7 +22,7 @@ pub fn decode(
         reader.generator,
         reader.memory.clone(),
         reader.log_prior.clone(),
-        reader.config.vocabulary(),
+        reader.generator.words(),
         reader.precision,
     );
     let [questions, _] = reader.log_prior.dims();

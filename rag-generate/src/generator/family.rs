@@ -49,6 +49,9 @@ pub trait Model {
     /// where it is tied.
     fn head(&self) -> (&Head, &Embedding);
 
+    /// See [`Head::set_words`].
+    fn set_words(&mut self, words: usize);
+
     /// Adds all parameters to `tensors`, under `prefix` and the checkpoint's names.
     fn store(&self, tensors: &mut Tensors, prefix: &str);
 

@@ -37,6 +37,7 @@ pub struct Head {
     #[module(skip)]
     packed: Option<Arc<Packed>>,
     tied_scale: f64,
+    words: usize,
 }
 
 /// Rows whose logits are in memory at once where log-probabilities are asked for.
@@ -60,12 +61,23 @@ impl HeadConfig {
             final_logits_bias: self.constant.then(constant),
             packed: None,
             tied_scale: self.tied_scale,
+            words: self.vocabulary,
         }
     }
 }
 
 impl Head {
-    /// Logits `[rows, length, vocabulary]` of `states` `[rows, length, d_model]`, in f32.
+    /// Tokens that can be said: the first rows of the vocabulary. Further rows pad it to a round number.
+    pub fn words(&self) -> usize {
+        self.words
+    }
+
+    /// Lets the first `words` tokens of the vocabulary be said, and no others.
+    pub fn set_words(&mut self, words: usize) {
+        self.words = words.min(self.words);
+    }
+
+    /// Logits `[rows, length, words]` of `states` `[rows, length, d_model]`, in f32.
     pub fn logits(
         &self,
         embeddings: &Embedding,
@@ -77,9 +89,13 @@ impl Head {
             None => self.tied(embeddings, self.scaled(states), precision),
         };
         let logits = logits.cast(FloatDType::F32);
-        match &self.final_logits_bias {
+        let logits = match &self.final_logits_bias {
             Some(bias) => logits + bias.val().cast(FloatDType::F32).unsqueeze_dim::<3>(0),
             None => logits,
+        };
+        match logits.dims() {
+            [.., vocabulary] if vocabulary > self.words => logits.narrow(2, 0, self.words),
+            _ => logits,
         }
     }
 
@@ -105,6 +121,13 @@ impl Head {
             let words = words.clone().reshape([rows * length, asked]);
             let bias = self.final_logits_bias.as_ref();
             let bias: Option<Tensor<1>> = bias.map(|bias| bias.val().squeeze_dim(0));
+            let (weight, bias) = match weight.dims() {
+                [vocabulary, _] if vocabulary > self.words => (
+                    weight.narrow(0, 0, self.words),
+                    bias.map(|bias| bias.narrow(0, 0, self.words)),
+                ),
+                _ => (weight, bias),
+            };
             if let Some(found) = word_log_probs(&states, &weight, bias.as_ref(), &words) {
                 return found.reshape([rows, length, asked]);
             }

@@ -65,6 +65,10 @@ macro_rules! families {
                 match self { $(Self::$model(model) => model,)* }
             }
 
+            fn model_mut(&mut self) -> &mut dyn Model {
+                match self { $(Self::$model(model) => model,)* }
+            }
+
             fn pack(self, precision: Precision) -> Self {
                 match self { $(Self::$model(model) => model.pack(precision).into(),)* }
             }
@@ -171,7 +175,7 @@ impl Generator {
         among_workers(&self.device(), || self.model().read(contexts, precision))
     }
 
-    /// Logits `[rows, length, vocabulary]` of the tokens after each of `ids` `[rows, length]`, which
+    /// Logits `[rows, length, words]` of the tokens after each of `ids` `[rows, length]`, which
     /// follow what `cache` holds. The rows of a context are adjacent: row r reads context
     /// `r / (rows / contexts)`.
     pub fn decode(
@@ -218,6 +222,19 @@ impl Generator {
     /// Adds the parameters to a checkpoint, under `prefix`.
     pub fn store(&self, tensors: &mut Tensors, prefix: &str) {
         self.model().store(tensors, prefix);
+    }
+
+    /// The same generator, which says no token but the first `words` of its vocabulary: those that its tokenizer knows.
+    /// Checkpoints pad the vocabulary to a round number.
+    #[must_use]
+    pub fn with_words(mut self, words: usize) -> Self {
+        self.model_mut().set_words(words);
+        self
+    }
+
+    /// Tokens that can be said.
+    pub fn words(&self) -> usize {
+        self.model().head().0.words()
     }
 
     /// Tokens of the vocabulary.

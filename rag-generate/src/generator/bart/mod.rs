@@ -232,6 +232,10 @@ impl Model for Bart {
         (&self.head, &self.shared)
     }
 
+    fn set_words(&mut self, words: usize) {
+        self.head.set_words(words);
+    }
+
     fn store(&self, tensors: &mut Tensors, prefix: &str) {
         tensors.add(self, prefix, &BartConfig::names());
     }

@@ -265,6 +265,10 @@ impl Model for T5 {
         (&self.head, &self.shared)
     }
 
+    fn set_words(&mut self, words: usize) {
+        self.head.set_words(words);
+    }
+
     fn store(&self, tensors: &mut Tensors, prefix: &str) {
         let [encoder, decoder] = [Direction::Both, Direction::Backward].map(|d| self.names(d));
         tensors.add(&self.shared, &format!("{prefix}shared."), &Names::default());
