@@ -11,13 +11,14 @@ folder's name and draws other weights and inputs. A folder holds `generator/`, a
 (what is computed, with which settings and tolerance) and `cases.safetensors` (inputs and expected values, named
 `<case>/<tensor>`). `tests/golden/causal.rs` says what each kind of case means.
 
-Nothing is batched, padded or cached: log P(y_i|x,z,y_<i) is read off the model run on one prompt and one answer, in
-float32, and the sums over prompts are those of Lewis et al. 2020. For decoding, the mixture over prompts is given to
+Nothing is padded or cached: log P(y_i|x,z,y_<i) is read off the model run on prompt z followed by y, one prompt at a time,
+in float32, and the sums over prompts are those of Lewis et al. 2020. For decoding, the mixture over prompts is given to
 transformers' own `generate` as a model of answers alone (`Mixture`). Prompts of a question end alike and differ in length.
 
 Weights are random and then fitted for a moment to random answers, so that decoding ends at different lengths. Decoded ids
 are only worth comparing where nothing is nearly tied: every decoding is repeated in double precision with weights that are
-off by a hundred-thousandth, and inputs for which that changes anything are drawn anew.
+off by a hundred-thousandth, and inputs for which that changes anything are drawn anew. So are those for which a penalty or
+a ban changes nothing.
 """
 
 import argparse
@@ -61,7 +62,16 @@ TOLERANCE = {
     "rag_sequence_generate": 1e-4,
 }
 
-# Decoding settings of RAG-Token, in transformers' names.
+# Settings that must change the first question's answers.
+RESTRICTIONS = [
+    "bad_words_ids",
+    "length_penalty",
+    "min_new_tokens",
+    "no_repeat_ngram_size",
+    "repetition_penalty",
+]
+
+# Decoding settings of RAG-Token, in transformers' names; a function is of the answer without it.
 DECODING = {
     "greedy": {"num_beams": 1},
     "beam2": {"num_beams": 2},
@@ -79,7 +89,8 @@ DECODING = {
     "beam3_short": {"num_beams": 3, "max_new_tokens": 3},
     "greedy_repetition": {"num_beams": 1, "repetition_penalty": 1.5},
     "beam3_repetition": {"num_beams": 3, "repetition_penalty": 1.5},
-    "beam3_bad": {"num_beams": 3, "bad_words_ids": [[7], [9, 11]]},
+    "greedy_bad_word": {"num_beams": 1, "bad_words_ids": lambda answer: [answer[:1]]},
+    "beam3_bad_words": {"num_beams": 3, "bad_words_ids": lambda answer: [answer[:2], answer[2:3]]},
 }
 
 # Settings of RAG-Sequence's thorough decoding.
@@ -184,16 +195,18 @@ FAMILIES = {
 }
 
 
-def log_probs_after(model, prompt, answer):
-    """log P(v|prompt, answer_<i) `[len(answer) + 1, vocabulary]`: after the prompt, and after each token of the answer."""
-    logits = model(input_ids=torch.tensor([prompt + answer]), use_cache=False).logits[0]
-    return torch.log_softmax(logits[len(prompt) - 1 :], dim=-1)
+def log_probs_after(model, prompt, answers):
+    """log P(v|prompt, answer_<i) `[rows, length + 1, vocabulary]` of answers `[rows, length]`: after the prompt, and after
+    each token of an answer."""
+    rows = [prompt + answer for answer in answers]
+    logits = model(input_ids=torch.tensor(rows), use_cache=False).logits
+    return torch.log_softmax(logits[:, len(prompt) - 1 :], dim=-1)
 
 
 def token_log_probs(model, prompts, answer):
     """log P(y_i|x,z,y_<i) `[n_docs, len(answer)]`."""
     targets = torch.tensor(answer).unsqueeze(1)
-    by_prompt = [log_probs_after(model, prompt, answer)[:-1] for prompt in prompts]
+    by_prompt = [log_probs_after(model, prompt, [answer])[0, :-1] for prompt in prompts]
     return torch.stack([log_probs.gather(1, targets).squeeze(1) for log_probs in by_prompt])
 
 
@@ -224,12 +237,11 @@ class Mixture(PreTrainedModel, GenerationMixin):
         self.log_prior = log_prior(scores)
 
     def forward(self, input_ids, attention_mask=None, **kwargs):
-        rows = []
-        for row in input_ids.tolist():
-            assert row[0] == BEFORE and BEFORE not in row[1:]
-            by_prompt = [log_probs_after(self.of_prompts, prompt, row[1:]) for prompt in self.prompts]
-            rows.append(torch.logsumexp(self.log_prior[:, None, None] + torch.stack(by_prompt), dim=0))
-        logits = torch.stack(rows)
+        rows = input_ids.tolist()
+        assert all(row[0] == BEFORE and BEFORE not in row[1:] for row in rows)
+        answers = [row[1:] for row in rows]
+        by_prompt = [log_probs_after(self.of_prompts, prompt, answers) for prompt in self.prompts]
+        logits = torch.logsumexp(self.log_prior[:, None, None, None] + torch.stack(by_prompt), dim=0)
         never = torch.full_like(logits[..., :1], float("-inf"))
         return CausalLMOutput(logits=torch.cat([logits, never], dim=-1))
 
@@ -323,8 +335,8 @@ def as_tensors(questions, scores):
 def fit(model, inputs, draw):
     """A moment of training, in which the model learns that answers end."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    examples = [(inputs.prompts()[0], inputs.answer(draw.randint(1, 6))) for _ in range(16)]
-    for _ in range(draw.choice([40, 60])):
+    examples = [(inputs.prompts()[0], inputs.answer(draw.randint(3, 8))) for _ in range(16)]
+    for _ in range(draw.choice([60, 80])):
         losses = [-token_log_probs(model, [prompt], answer).mean() for prompt, answer in examples]
         optimizer.zero_grad()
         torch.stack(losses).mean().backward()
@@ -425,15 +437,25 @@ class Recorder(Cases):
 
     def generate(self, identifier, kind, function, score_name, settings):
         """The answers of one question after those of another."""
-        params = {"max_new_tokens": NEW_TOKENS} | settings
-        count = params.get("num_return_sequences", 1)
-        for _ in range(50):
+        settings = {"max_new_tokens": NEW_TOKENS} | settings
+        free = {name: value for name, value in settings.items() if name not in RESTRICTIONS}
+        count = settings.get("num_return_sequences", 1)
+        for _ in range(200):
             questions, scores = self.inputs.questions()
+            params, without = settings, None
+            if free != settings:
+                without = self.decided(function, questions[0], scores[0], free)
+                if without is None or len(without[0][0]) < 4:
+                    continue
+                answer = without[0][0]
+                params = {name: value(answer) if callable(value) else value for name, value in settings.items()}
             found = [self.decided(function, *each, params) for each in zip(questions, scores)]
-            if all(one is not None and len(one[0]) == count for one in found):
+            if any(one is None or len(one[0]) != count for one in found):
+                continue
+            if without is None or found[0][0] != without[0]:
                 break
         else:
-            raise SystemExit(f"{identifier}: there are near-ties for all inputs that were drawn")
+            raise SystemExit(f"{identifier}: no inputs that were drawn decide it")
         tensors = as_tensors(questions, scores)
         tensors["expected"] = padded([answer for answers, _ in found for answer in answers], PAD)
         if found[0][1] is not None:
