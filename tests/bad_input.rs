@@ -1267,7 +1267,7 @@ fn an_unknown_device_is_refused() {
 #[test]
 fn settings_that_contradict_are_refused() {
     type Change = fn(GenerationConfig) -> GenerationConfig;
-    let changes: [(Change, &str); 12] = [
+    let changes: [(Change, &str); 14] = [
         (
             |g| g.with_num_beams(2).with_num_return_sequences(3),
             "raise num_beams to at least 3",

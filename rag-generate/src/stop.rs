@@ -210,6 +210,25 @@ mod tests {
         assert_eq!(ended(&tokenizer, &["日é"], &words), Some(5));
     }
 
+    #[test]
+    fn a_string_is_found_at_the_end_of_a_long_answer() {
+        let after = |before: &[&'static str], words: &[&'static str]| [before, words].concat();
+        let tokenizer = byte_level();
+        let words = after(&["b"; 50], &["a", "Ġ"].repeat(8)[..15]);
+        assert_eq!(ended(&tokenizer, &["a a a a a a a a"], &words), Some(65));
+        // Bytes that are decoded together, of which the last few begin inside a character.
+        let tokenizer = pieces();
+        for run in 15..25 {
+            let words = after(&["<0xC3>", "<0xA9>"].repeat(run), &["a", "a", "a", "b"]);
+            for shift in 0..2 {
+                let words = after(&["b", "a"][..shift], &words);
+                let end = Some(words.len());
+                assert_eq!(ended(&tokenizer, &["éaaab"], &words), end);
+                assert_eq!(ended(&tokenizer, &["ééaaab"], &words), end);
+            }
+        }
+    }
+
     /// Whatever the tokens, an answer ends where its whole text first contains a string.
     #[test]
     fn the_last_tokens_tell_as_much_as_all() {
