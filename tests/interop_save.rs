@@ -381,7 +381,7 @@ fn evaluate(checkpoint: &Checkpoint, case: &mut RagCase, device: &Device) {
     let decoder_ids = tensor(&case.decoder_ids, device);
     let [batch, length] = decoder_ids.dims();
     let n_docs = memory.contexts() / batch;
-    let first = Tensor::<1, Int>::arange_step(0..(batch * n_docs) as i64, n_docs, device);
+    let first: Vec<usize> = (0..batch * n_docs).step_by(n_docs).collect();
     let logits = generator.decode(
         decoder_ids.clone(),
         &memory.select(&first),

@@ -8,13 +8,15 @@ use rag_core::{Tokenizer, atomic::replace_folder};
 use rag_retrieve::{Knowledge, Role, TextEncoder};
 use serde_json::{Value, json};
 
-use super::{Checkpoint, parts};
+use super::{
+    Checkpoint,
+    parts::{self, CONTEXT_ENCODER},
+};
 use crate::{error::Result, rag::Rag};
 
 /// The folders of a checkpoint's parts.
 const QUESTION_TOKENIZER: &str = "question_encoder_tokenizer";
 const GENERATOR_TOKENIZER: &str = "generator_tokenizer";
-pub(super) const CONTEXT_ENCODER: &str = "context_encoder";
 
 impl Rag {
     /// Reads a folder such as `facebook/rag-token-nq`, with its nested tokenizers, to answer from

@@ -14,12 +14,13 @@ use rag_core::checkpoint::{read_json, write_json};
 use rag_retrieve::{Knowledge, Retriever, Role, TextEncoder};
 use serde_json::{Map, Value};
 
-use super::folder::CONTEXT_ENCODER;
 use crate::{
     config::RagConfig, decode::GenerationConfig, error::Result, language_model::LanguageModel,
     rag::Rag, template::Template,
 };
 
+/// The folder of the encoder of passages, here and where the generator has an encoder.
+pub(super) const CONTEXT_ENCODER: &str = "context_encoder";
 const QUESTION_ENCODER: &str = "question_encoder";
 const GENERATOR: &str = "generator";
 const CONFIG: &str = "config.json";
