@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use rag_core::{TokenBatch, Tokenizer, marginal::RagModel, nn::Precision};
 use rag_retrieve::{
-    Embedder, Filter, Knowledge, Retrieved, Retriever, RetrieverError, TextEncoder,
+    Embedder, Filter, Knowledge, Normalization, PriorWeights, Retrieved, Retriever, RetrieverError,
+    TextEncoder,
 };
 
 use crate::{
@@ -29,6 +30,10 @@ const TOGETHER: usize = 8;
 /// The longest context of a language model in tokens, where nothing else is asked for: a passage of some hundred words, a
 /// question, and what a chat template writes around them.
 const CONTEXT: usize = 512;
+
+/// The factor of cosines in the softmax that sentence encoders are trained with (sentence-transformers'
+/// `MultipleNegativesRankingLoss`).
+const COSINE: f32 = 20.0;
 
 /// A retriever and a generator that answer questions together. A clone shares weights, vectors and vocabularies with
 /// the original.
@@ -83,7 +88,11 @@ impl Rag {
     }
 
     /// Answers with a language model from what a retriever finds: an encoder, documents and a GGUF file are enough.
-    /// Contexts are up to 512 tokens long; see [`Rag::with_max_combined_length`].
+    ///
+    /// Decodes as RAG-Token ([`Rag::with_model`]), from contexts up to 512 tokens long
+    /// ([`Rag::with_max_combined_length`]). Where the encoder's scores are cosines and the retriever has no prior of its
+    /// own, P(z|x) is the softmax of 20 times the cosine, as sentence encoders are trained to have it: of the cosines alone it
+    /// would be nearly the same for all passages.
     ///
     /// ```no_run
     /// # use rag_core::device;
@@ -106,11 +115,16 @@ impl Rag {
     pub fn from_parts(retriever: Retriever, model: LanguageModel) -> Result<Self> {
         let encoder = retriever.question_encoder().text_encoder();
         let encoder = encoder.map(|encoder| encoder.config().clone());
-        let mut config = RagConfig::new(
-            RagModel::Sequence,
-            encoder.unwrap_or_default(),
-            model.config,
-        );
+        let encoder = encoder.unwrap_or_default();
+        let is_cosine = encoder.normalization == Normalization::L2;
+        let retriever = match retriever.prior() {
+            None if is_cosine => retriever.with_prior(PriorWeights {
+                dense: COSINE,
+                ..PriorWeights::default()
+            }),
+            _ => retriever,
+        };
+        let mut config = RagConfig::new(RagModel::Token, encoder, model.config);
         config.template = Some(model.template);
         config.max_combined_length = CONTEXT;
         let LanguageModel {

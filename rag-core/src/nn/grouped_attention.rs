@@ -108,9 +108,15 @@ impl GroupedAttention {
         let split = |states: Tensor<3>| states.reshape([rows, length, self.key_heads, self.d_head]);
         let keys = split(self.key.forward(states.clone(), precision));
         let values = split(self.value.forward(states, precision));
+        // One head after the other in memory: they are read at every step of an answer.
+        let by_head = |heads: Tensor<4>| {
+            let shape = [rows * self.key_heads, length, self.d_head];
+            let heads = heads.swap_dims(1, 2).reshape(shape);
+            heads.reshape([rows, self.key_heads, length, self.d_head])
+        };
         KeysValues {
-            keys: rotation.apply(normed(&self.key_norm, keys)).swap_dims(1, 2),
-            values: values.swap_dims(1, 2),
+            keys: by_head(rotation.apply(normed(&self.key_norm, keys))),
+            values: by_head(values),
         }
     }
 
