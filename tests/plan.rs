@@ -27,7 +27,10 @@ use burn_rag::{
     },
     generate::{
         RagConfig,
-        generator::{BartConfig, GeneratorConfig, T5Config, fixtures},
+        generator::{
+            BartConfig, CausalConfig, GeneratorConfig, T5Config,
+            fixtures::{self, Fixture, Tiny},
+        },
     },
     prelude::*,
     retrieve::{EncoderConfig, encoder::BertConfig},
@@ -175,6 +178,20 @@ fn with_bart(bart: BartConfig) -> RagConfig {
 
 fn with_t5(t5: T5Config) -> RagConfig {
     RagConfig::new(RagModel::Token, bert(), GeneratorConfig::T5(t5))
+}
+
+/// A decoder alone.
+fn with(fixture: Fixture, vocabulary: usize) -> RagConfig {
+    let tiny = Tiny {
+        vocabulary,
+        d_model: 64,
+        heads: 4,
+        hidden: 256,
+        encoder_layers: 0,
+        decoder_layers: 3,
+        positions: 256,
+    };
+    RagConfig::new(RagModel::Token, bert(), (fixture.config)(tiny))
 }
 
 fn settings(batch: usize, n_docs: usize, context: usize, answer: usize) -> PlanSettings {
@@ -364,6 +381,20 @@ fn cases() -> Vec<(RagConfig, PlanSettings)> {
         (with_t5(gated(500)), settings(2, 4, 64, 16)),
         (with_t5(gated(8_000)), settings(1, 1, 128, 8)),
         (without_dropout(with_t5(gated(500))), settings(2, 4, 64, 16)),
+        (with(Fixture::Llama, 500), settings(2, 1, 32, 8)),
+        (with(Fixture::Llama, 500), settings(2, 4, 96, 12)),
+        (with(Fixture::Llama, 500), settings(4, 2, 32, 64)),
+        (with(Fixture::Llama, 500), bf16(settings(2, 4, 96, 12))),
+        (with(Fixture::Llama, 8_000), settings(1, 8, 128, 4)),
+        (
+            with(Fixture::Llama, 8_000),
+            accumulating(settings(1, 2, 48, 16)),
+        ),
+        (with(Fixture::Llama, 8_000), both(settings(2, 4, 48, 8))),
+        (with(Fixture::Qwen2, 8_000), bf16(settings(2, 5, 48, 16))),
+        (with(Fixture::Qwen3, 500), settings(2, 4, 96, 12)),
+        (with(Fixture::Qwen3, 500), bf16(settings(2, 4, 64, 16))),
+        (with(Fixture::Qwen3, 8_000), settings(2, 5, 48, 16)),
     ]
 }
 
@@ -433,7 +464,11 @@ fn documents_at_a_time_are_micro_batches_of_fewer_documents() {
 #[test]
 fn whole_steps_are_as_planned() {
     let _alone = alone();
-    for (config, batch_size) in [(with_bart(bart(8_000)), 1), (with_t5(t5(8_000)), 4)] {
+    for (config, batch_size) in [
+        (with_bart(bart(8_000)), 1),
+        (with_t5(t5(8_000)), 4),
+        (with(Fixture::Llama, 8_000), 2),
+    ] {
         let settings = settings(batch_size, 2, 48, 8);
         let planned = plan(&config, &settings, &cpu()).unwrap();
         // The passages' encoder is no part of this.
@@ -482,6 +517,9 @@ fn parameters_are_exact() {
         with_bart(untied),
         with_t5(t5(500)),
         with_t5(gated(500)),
+        with(Fixture::Llama, 500),
+        with(Fixture::Qwen2, 500),
+        with(Fixture::Qwen3, 500),
     ] {
         for encoder in [bert(), projected.clone()] {
             config.question_encoder = encoder;
@@ -513,6 +551,29 @@ fn parameters_are_exact() {
         ..T5Config::default()
     };
     assert_eq!(bytes(&with_t5(small)).generator, 4 * 76_961_152);
+    let alone = |generator| RagConfig::new(RagModel::Token, EncoderConfig::default(), generator);
+    // SmolLM2-135M, Qwen2.5-0.5B.
+    let llama = GeneratorConfig::Llama(CausalConfig {
+        vocab_size: 49_152,
+        hidden_size: 576,
+        intermediate_size: 1536,
+        num_hidden_layers: 30,
+        num_attention_heads: 9,
+        num_key_value_heads: Some(3),
+        tie_word_embeddings: true,
+        ..CausalConfig::llama()
+    });
+    assert_eq!(bytes(&alone(llama)).generator, 4 * 134_515_008);
+    let qwen2 = GeneratorConfig::Qwen2(CausalConfig {
+        hidden_size: 896,
+        intermediate_size: 4864,
+        num_hidden_layers: 24,
+        num_attention_heads: 14,
+        num_key_value_heads: Some(2),
+        tie_word_embeddings: true,
+        ..CausalConfig::qwen2()
+    });
+    assert_eq!(bytes(&alone(qwen2)).generator, 4 * 494_032_768);
 }
 
 #[test]
@@ -581,7 +642,7 @@ fn planning_allocates_nothing() {
     println!("{table}");
     for line in [
         "parameters ",
-        "generator's encoder",
+        "contexts in the generator",
         "in all, at most",
         "GiB",
     ] {
@@ -623,6 +684,12 @@ fn the_largest_setting_fits_and_the_next_does_not() {
     assert_eq!(
         planned.largest(1 << 40, Vary::DocumentsAtATime).unwrap().0,
         8
+    );
+    // A decoder alone has positions for the prompt and for all of the answer that it reads.
+    let alone = plan(&with(Fixture::Llama, 500), &settings(1, 8, 64, 8), &cpu()).unwrap();
+    assert_eq!(
+        alone.largest(1 << 40, Vary::ContextLength).unwrap().0,
+        256 - 7
     );
     let error = planned.largest(1 << 20, Vary::Batch).unwrap_err();
     assert!(matches!(

@@ -96,10 +96,12 @@ impl Answer {
         let Sizes {
             encoder, decoder, ..
         } = generator.family().sizes();
-        // A projection of an attention, and the feed-forward block.
-        let square = |stack: StackSizes<'_>| stack.d_model * stack.inner;
+        // The projections of queries and outputs, those of keys and values, and the feed-forward block.
+        let queries = |stack: StackSizes<'_>| 2 * stack.d_model * stack.inner;
+        let keys = |stack: StackSizes<'_>| 2 * stack.d_model * stack.key_inner;
         let block =
             |stack: StackSizes<'_>| (2 + usize::from(stack.gated)) * stack.d_model * stack.hidden;
+        let whole = |stack: StackSizes<'_>| queries(stack) + keys(stack) + block(stack);
         let layer = bert.hidden_size * (4 * bert.hidden_size + 2 * bert.intermediate_size);
         let question = Pass {
             rows: self.question_length,
@@ -107,19 +109,25 @@ impl Answer {
             attention: 2 * bert.num_hidden_layers * self.question_length * bert.hidden_size,
             cached: 0,
         };
-        let layer = 4 * square(encoder) + block(encoder);
+        // The layers that contexts go through whole. After them come keys and values: an encoder's for every layer of the
+        // decoder, those of a decoder alone for its last one.
+        let (stack, layers, projected) = match encoder {
+            Some(encoder) => (encoder, encoder.layers, decoder.layers),
+            None => (decoder, decoder.layers.saturating_sub(1), 1),
+        };
         let reading = Pass {
             rows: read,
-            weights: encoder.layers * layer + decoder.layers * 2 * square(decoder),
-            attention: 2 * encoder.layers * self.context_length * encoder.inner,
+            weights: layers * whole(stack) + projected * keys(decoder),
+            attention: 2 * layers * self.context_length * stack.inner,
             cached: 0,
         };
-        let layer = 6 * square(decoder) + block(decoder);
+        // Keys and values of the contexts are there already; an encoder's are attended to by queries of their own.
+        let layer = whole(decoder) + encoder.map_or(0, |_| queries(decoder));
         let step = Pass {
             rows: self.contexts * self.beams,
             weights: decoder.layers * layer + decoder.d_model * generator.vocabulary(),
             attention: 2 * decoder.layers * self.context_length * decoder.inner,
-            cached: 2 * decoder.layers * read * decoder.inner,
+            cached: 2 * decoder.layers * read * decoder.key_inner,
         };
         // Candidates differ in their last word at least, which the other documents are asked for.
         let others = match self.model {

@@ -1,9 +1,9 @@
 /// Layers and widths of a generator, for a plan of the memory that training takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sizes<'a> {
-    /// The stack that reads contexts.
-    pub encoder: StackSizes<'a>,
-    /// The stack that reads answers, and looks at what the encoder made of the contexts.
+    /// The stack that reads contexts; `None` for a decoder alone, which reads them as it reads answers.
+    pub encoder: Option<StackSizes<'a>>,
+    /// The stack that reads answers, and looks at what the encoder, or it itself, made of the contexts.
     pub decoder: StackSizes<'a>,
     /// Whether the head multiplies the word embeddings.
     pub tied_head: bool,
@@ -20,6 +20,10 @@ pub struct StackSizes<'a> {
     pub heads: usize,
     /// Size of all heads together.
     pub inner: usize,
+    /// Size of all heads of keys together, and of values: `inner` but where several heads of queries share one of keys.
+    pub key_inner: usize,
+    /// Whether queries and keys have norms by head.
+    pub head_norms: bool,
     /// Size of the feed-forward block's hidden layer.
     pub hidden: usize,
     /// Name of the hidden layer's activation.

@@ -11,7 +11,8 @@ use super::{
 };
 
 /// Bytes of the graph's own records of a layer that attends once; one of the decoder, which attends
-/// twice, takes as much again. Measured with 1 to 5 layers of width 4.
+/// twice, takes as much again. Measured with 1 to 5 layers of width 4. A layer of a decoder alone has twice the
+/// operations of one that attends once, for prompts and for answers.
 const RECORDS: u64 = 68 << 10;
 /// The same where what stands between matrix products is one pass each.
 const FUSED_RECORDS: u64 = 40 << 10;
@@ -58,18 +59,29 @@ impl Shape {
                 0
             }
         };
-        let multiplied = if_trained(Component::Generator, self.generator.multiplied)
+        let generator = self.generator.multiplied + self.prompting.multiplied;
+        let multiplied = if_trained(Component::Generator, generator)
             + if_trained(Component::QuestionEncoder, self.retriever.multiplied)
             + if_trained(Component::ContextEncoder, self.retriever.multiplied);
-        let decoder = self.decoder.reading(answers, keeping)
-            + self.decoder.looking_back(answers, contexts, keeping)
-            + keeping.inputs(answers.tokens() * self.decoder.d_model, 1);
         let reading = |part, stack: &Stack, texts| if_trained(part, stack.reading(texts, keeping));
+        let decoder = &self.decoder;
+        let (encoder, decoder) = match &self.encoder {
+            Some(encoder) => (
+                encoder.reading(contexts, keeping),
+                decoder.reading(answers, keeping)
+                    + decoder.looking_back(answers, contexts, keeping),
+            ),
+            None => (
+                decoder.prompting(contexts, keeping),
+                decoder.answering(answers, contexts, keeping),
+            ),
+        };
+        let head = keeping.inputs(answers.tokens() * self.decoder.d_model, 1);
         ActivationMemory {
             question_encoder: reading(Component::QuestionEncoder, &self.bert, questions),
             context_encoder: reading(Component::ContextEncoder, &self.bert, contexts),
-            encoder: reading(Component::Generator, &self.encoder, contexts),
-            decoder: if_trained(Component::Generator, decoder),
+            encoder: if_trained(Component::Generator, encoder),
+            decoder: if_trained(Component::Generator, decoder + head),
             vocabulary: match keeping.fused_products() {
                 true => 0,
                 false => if_trained(Component::Generator, self.logits(answers)),
@@ -86,7 +98,13 @@ impl Shape {
     fn records(&self, settings: &PlanSettings) -> u64 {
         let layers = (settings.trained.iter()).map(|part| match part {
             Component::QuestionEncoder | Component::ContextEncoder => self.bert.layers,
-            Component::Generator => self.encoder.layers + 2 * self.decoder.layers,
+            Component::Generator => {
+                let contexts = match &self.encoder {
+                    Some(encoder) => encoder.layers,
+                    None => (2 * self.decoder.layers).saturating_sub(1),
+                };
+                contexts + 2 * self.decoder.layers
+            }
         });
         let records = if self.fused { FUSED_RECORDS } else { RECORDS };
         records * layers.sum::<u64>()
@@ -108,14 +126,14 @@ impl Shape {
         }
         let logits = self.logits(answers);
         let head = keeping.width() * self.vocabulary * self.decoder.d_model;
-        let norms = 3 * self.decoder.layers + self.decoder.outer_norms;
-        let states = self.decoder.recomputed(answers, norms, keeping);
+        let states = (self.decoder).recomputed(answers, self.answer_norms(), keeping);
         (2 * logits).max(2 * head + states)
     }
 
     /// The most that activations and gradients take together. Activations go as gradients come, so
     /// that the peak is where the backward pass begins, where it reaches the encoders, or at its end,
-    /// when the embeddings' gradient is added to the head's.
+    /// when the embeddings' gradient is added to the head's. A decoder alone goes back through prompts and answers layer
+    /// by layer: it reaches the prompts when the last layer's answers are gone.
     pub(super) fn backward(&self, settings: &PlanSettings, gradients: u64) -> u64 {
         let begin = self.activations(settings).total();
         if !settings.trained.contains(&Component::Generator) {
@@ -128,20 +146,21 @@ impl Shape {
             contexts,
             answers,
         } = Reading::of(settings);
-        let recomputed = [(&self.encoder, contexts), (&self.bert, questions)]
-            .map(|(stack, texts)| {
-                let norms = 2 * stack.layers + stack.outer_norms;
-                stack.recomputed(texts, norms, keeping)
-            })
-            .iter()
-            .sum::<u64>();
+        let reader = self.encoder.as_ref().unwrap_or(&self.decoder);
+        let bert_norms = 2 * self.bert.layers + self.bert.outer_norms;
+        let recomputed = reader.recomputed(contexts, self.context_norms(), keeping)
+            + (self.bert).recomputed(questions, bert_norms, keeping);
         // In 16 bits the weights' gradients take the place of their copies.
         let answering = match settings.precision {
             Precision::F32 => F32 * self.answering.trained,
             Precision::Bf16 | Precision::F16 | Precision::Int8 => 0,
         };
-        let gone = kept.decoder + kept.vocabulary + kept.workspace;
-        let workspace = self.layer_workspace(&self.encoder, contexts, keeping);
+        let answers_gone = match &self.encoder {
+            Some(_) => kept.decoder,
+            None => kept.decoder / self.decoder.layers.max(1),
+        };
+        let gone = answers_gone + kept.vocabulary + kept.workspace;
+        let workspace = self.layer_workspace(reader, contexts, keeping);
         let encoders = kept.total() - gone + answering + recomputed + workspace;
         // Where the hidden layers of the last layer are computed again, the graph is still whole.
         let decoder = match keeping.recomputes() && keeping.fused_products() {

@@ -14,8 +14,11 @@
 //!   softmax        (8 + w) S  shifted scores, exponentials, weights; with dropout 4 S, the mask
 //! feed-forward     2 w T f    inputs of activation and of the last projection; with dropout the mask
 //!   tanh GELU      2 w T f    more: the tanh's input, and 1 + tanh
+//!   SiLU           w T f      more: the sigmoid
 //!   gated          2 w T f    more: both factors
 //! ```
+//!
+//! A decoder alone keeps what [`super::decoder_only`] lists.
 //!
 //! Additions, reshapes, products with a scalar and sums keep nothing. Left out is what does not grow
 //! with the width: masks of padding, token ids, means.
@@ -49,7 +52,8 @@
 //!
 //! ```text
 //! layer norm       4 T d      its result
-//! sublayer         4 T d      what it is added to, where norms stand before the sublayers
+//! sublayer         4 T d      what it is added to, where norms stand before the sublayers; in 16 bits without dropout
+//!                             the last product and its cast too, until the backward pass begins
 //! dropout          nothing    more than what it reads: in 16 bits the last product and its cast, (w + 4) T d
 //!   softmax        nothing in f32; in 16 bits 4 S, weights. T5's bias as before
 //! linear layer     nothing in f32, so that of attention the outputs of the heads are left, w T i, and of the
@@ -124,19 +128,34 @@ impl Keeping {
     }
 
     /// Results of linear layers that are read by what is computed from them.
-    fn products(self, numbers: u64) -> u64 {
+    pub(super) fn products(self, numbers: u64) -> u64 {
         match self.recomputes() && self.fused_products() {
             true => 0,
             false => self.width() * numbers,
         }
     }
 
+    /// Bytes of a score that Burn's own product of queries and keys leaves to a softmax, with a dropout of the weights.
+    pub(super) fn softmax(self, dropout: bool) -> u64 {
+        let dropout = u64::from(dropout);
+        let cast = match self.precision {
+            Precision::F32 => 0,
+            Precision::Bf16 | Precision::F16 | Precision::Int8 => self.width(),
+        };
+        match (self.fused, self.recomputes()) {
+            (true, _) => F32 + cast,
+            (false, true) => F32 + 2 * F32 * dropout + cast,
+            (false, false) => 2 * F32 + self.width() + F32 * dropout,
+        }
+    }
+
     /// Bytes kept between a sublayer's output of `numbers` numbers and the residual stream.
-    fn added(self, numbers: u64, dropout: bool) -> u64 {
+    fn added(self, numbers: u64, dropout: bool, sum_is_kept: bool) -> u64 {
         if !self.recomputes() {
             return self.mask() * numbers * u64::from(dropout);
         }
-        if self.fused_products() {
+        let sum_is_kept = self.fused && sum_is_kept && !dropout;
+        if self.fused_products() || sum_is_kept && self.moment == Moment::Backward {
             return 0;
         }
         if self.fused && dropout {
@@ -210,25 +229,21 @@ impl Stack {
     /// Queries, the softmax, the heads' outputs and the dropout after them.
     fn attending(&self, texts: Texts, memory_length: u64, keeping: Keeping) -> u64 {
         let scores = texts.tokens() * self.heads * memory_length;
-        let dropout = u64::from(self.dropout.attention);
-        let softmax = if keeping.fused_products() {
-            0
-        } else if keeping.fused {
-            F32 + keeping.width()
-        } else if keeping.recomputes() {
-            let cast = match keeping.precision {
-                Precision::F32 => 0,
-                Precision::Bf16 | Precision::F16 | Precision::Int8 => keeping.width(),
-            };
-            F32 + 2 * F32 * dropout + cast
-        } else {
-            2 * F32 + keeping.width() + F32 * dropout
+        let softmax = match keeping.fused_products() {
+            true => 0,
+            false => keeping.softmax(self.dropout.attention),
         };
         let heads = texts.tokens() * self.inner;
         keeping.products(heads)
             + keeping.width() * heads
             + softmax * scores
-            + keeping.added(texts.tokens() * self.d_model, self.dropout.states)
+            + self.added(texts, keeping)
+    }
+
+    /// What a sublayer adds to the states.
+    pub(super) fn added(&self, texts: Texts, keeping: Keeping) -> u64 {
+        let states = texts.tokens() * self.d_model;
+        keeping.added(states, self.dropout.states, self.normalize_before)
     }
 
     /// Scores before a trained bias is added to them.
@@ -241,7 +256,7 @@ impl Stack {
         }
     }
 
-    fn feed_forward(&self, texts: Texts, keeping: Keeping) -> u64 {
+    pub(super) fn feed_forward(&self, texts: Texts, keeping: Keeping) -> u64 {
         let hidden = keeping.products(texts.tokens() * self.hidden);
         let fused = keeping.fused && keeping.precision == Precision::F32;
         let dropout = u64::from(self.dropout.hidden && !fused);
@@ -252,7 +267,7 @@ impl Stack {
         };
         keeping.inputs(texts.tokens() * self.d_model, self.ups)
             + hidden * kept
-            + keeping.added(texts.tokens() * self.d_model, self.dropout.states)
+            + self.added(texts, keeping)
     }
 
     /// States that a norm needs for a moment where it is computed again.
@@ -260,7 +275,7 @@ impl Stack {
         if self.layer_norm { 2 } else { 5 }
     }
 
-    fn norm(&self, texts: Texts, keeping: Keeping) -> u64 {
+    pub(super) fn norm(&self, texts: Texts, keeping: Keeping) -> u64 {
         let kept = match (keeping.recomputes(), keeping.fused) {
             (true, true) => u64::from(self.layer_norm) + u64::from(self.normalize_before),
             (true, false) => 0,

@@ -21,9 +21,9 @@ pub struct ActivationMemory {
     pub question_encoder: u64,
     /// The passages, in their encoder where it is trained.
     pub context_encoder: u64,
-    /// The contexts, in the generator's encoder.
+    /// The contexts, in the generator's encoder; those of a decoder alone, in its layers, with their keys and values.
     pub encoder: u64,
-    /// The answers, in the generator's decoder, with the contexts' keys and values.
+    /// The answers, in the generator's decoder, with the keys and values of what an encoder made of the contexts.
     pub decoder: u64,
     /// Logits over the vocabulary, `[batch · n_docs, length, vocabulary]`.
     pub vocabulary: u64,
@@ -53,8 +53,8 @@ impl ActivationMemory {
         [
             ("question encoder", self.question_encoder),
             ("context encoder", self.context_encoder),
-            ("generator's encoder", self.encoder),
-            ("generator's decoder", self.decoder),
+            ("contexts in the generator", self.encoder),
+            ("answers in the generator", self.decoder),
             ("vocabulary", self.vocabulary),
             ("16-bit weights", self.weight_copies),
             ("records of the graph", self.records),

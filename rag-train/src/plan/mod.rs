@@ -1,6 +1,7 @@
 //! How much memory training takes, before any of it is allocated.
 
 mod activations;
+mod decoder_only;
 mod layers;
 mod memory;
 mod settings;

@@ -167,7 +167,10 @@ impl Vary {
     pub(super) fn most(self, settings: &PlanSettings, shape: &Shape) -> usize {
         match self {
             Self::DocumentsAtATime => settings.n_docs,
-            Self::ContextLength => shape.longest.unwrap_or(UNBOUNDED),
+            Self::ContextLength => {
+                let longest = shape.longest_context(settings.answer_length);
+                longest.unwrap_or(UNBOUNDED)
+            }
             Self::NDocs if settings.passages > 0 => settings.passages,
             Self::Batch | Self::NDocs => UNBOUNDED,
         }

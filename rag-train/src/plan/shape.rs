@@ -15,18 +15,22 @@ pub(super) struct Shape {
     pub(super) fused: bool,
     /// Question encoder and passages' encoder.
     pub(super) bert: Stack,
-    pub(super) encoder: Stack,
+    /// `None` for a decoder alone, which reads contexts as prompts.
+    pub(super) encoder: Option<Stack>,
     pub(super) decoder: Stack,
     pub(super) vocabulary: u64,
     /// Size of the question and passage vectors.
     pub(super) dimension: u64,
-    /// Longest context in tokens, where the generator has one.
-    pub(super) longest: Option<usize>,
+    /// Longest context in tokens, where the generator has one; with the answer, where its decoder is alone.
+    longest: Option<usize>,
     /// Of the question encoder, and of the passages' encoder.
     pub(super) retriever: Count,
     pub(super) generator: Count,
-    /// The part of the generator between its encoder and the loss.
+    /// The part of the generator between its encoder and the loss; of a decoder alone what is after the last layer
+    /// that prompts go through whole.
     pub(super) answering: Count,
+    /// The part by which a decoder alone reads prompts, none of an encoder-decoder: answers read it as well.
+    pub(super) prompting: Count,
 }
 
 /// Layers of one kind, one after the other.
@@ -37,6 +41,10 @@ pub(super) struct Stack {
     pub(super) heads: u64,
     /// Size of all heads together.
     pub(super) inner: u64,
+    /// Size of all heads of keys together, and of values.
+    pub(super) key_inner: u64,
+    /// Whether queries and keys have norms by head.
+    pub(super) head_norms: bool,
     /// Size of the feed-forward's hidden layer.
     pub(super) hidden: u64,
     /// Projections that read the states into the hidden layer: 2 where it is gated.
@@ -90,18 +98,56 @@ impl Shape {
             let chosen = generator.iter().filter(|parameter| chosen(parameter));
             Count::of(chosen, is_head)
         };
+        let alone = sizes.encoder.is_none();
+        let last = sizes.decoder.layers.saturating_sub(1);
+        let answers = |parameter: &Parameter| match parameter.layer() {
+            Some(layer) if alone => layer == last,
+            _ => parameter.is_within("decoder"),
+        };
+        let prompts = |parameter: &Parameter| match parameter.layer() {
+            // Of a prompt the last layer makes keys and values.
+            Some(layer) if layer == last => {
+                parameter.is_within("key") || parameter.is_within("value")
+            }
+            layer => layer.is_some(),
+        };
         Ok(Self {
             fused: rag_core::nn::fuses(device),
             bert: Stack::bert(&config.question_encoder.bert),
-            encoder: Stack::of(&sizes.encoder),
+            encoder: sizes.encoder.as_ref().map(Stack::of),
             decoder: Stack::of(&sizes.decoder),
             vocabulary: family.vocabulary() as u64,
             dimension: config.question_encoder.dimension() as u64,
             longest: family.longest_context(),
             retriever: Count::of(&retriever, |_| false),
             generator: count(&|_| true),
-            answering: count(&|parameter| parameter.is_within("decoder") || is_head(parameter)),
+            answering: count(&|parameter| answers(parameter) || is_head(parameter)),
+            prompting: count(&|parameter| alone && prompts(parameter)),
         })
+    }
+
+    /// Tokens of the longest context beside an answer of so many tokens.
+    pub(super) fn longest_context(&self, answer: usize) -> Option<usize> {
+        // The last token of an answer is not read.
+        let beside = match self.encoder {
+            Some(_) => 0,
+            None => answer.saturating_sub(1),
+        };
+        (self.longest).map(|longest| longest.saturating_sub(beside).max(1))
+    }
+
+    /// Norms that contexts go through in the generator.
+    pub(super) fn context_norms(&self) -> u64 {
+        match &self.encoder {
+            Some(encoder) => 2 * encoder.layers + encoder.outer_norms,
+            None => (2 * self.decoder.layers).saturating_sub(1),
+        }
+    }
+
+    /// Norms that answers go through.
+    pub(super) fn answer_norms(&self) -> u64 {
+        let by_layer = if self.encoder.is_some() { 3 } else { 2 };
+        by_layer * self.decoder.layers + self.decoder.outer_norms
     }
 }
 
@@ -113,6 +159,8 @@ impl Stack {
             d_model: config.hidden_size as u64,
             heads: config.num_attention_heads as u64,
             inner: config.hidden_size as u64,
+            key_inner: config.hidden_size as u64,
+            head_norms: false,
             hidden: config.intermediate_size as u64,
             ups: 1,
             hidden_kept: kept(&config.hidden_act),
@@ -137,6 +185,8 @@ impl Stack {
             d_model: sizes.d_model as u64,
             heads: sizes.heads as u64,
             inner: sizes.inner as u64,
+            key_inner: sizes.key_inner as u64,
+            head_norms: sizes.head_norms,
             hidden: sizes.hidden as u64,
             ups: 1 + gated,
             hidden_kept: kept(sizes.activation) + 2 * gated,
@@ -152,10 +202,11 @@ impl Stack {
 }
 
 /// `[tokens, hidden]` tensors that an activation keeps for its gradient: its input; the approximate
-/// GELU is made of a cube, a tanh and a product, which keep their inputs.
+/// GELU is made of a cube, a tanh and a product, which keep their inputs, and SiLU multiplies its input by a sigmoid.
 fn kept(activation: &str) -> u64 {
     match activation {
         "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => 3,
+        "silu" | "swish" => 2,
         _ => 1,
     }
 }
@@ -170,6 +221,13 @@ struct Parameter {
 impl Parameter {
     fn is_within(&self, name: &str) -> bool {
         self.path.iter().any(|part| part == name)
+    }
+
+    /// The number of its layer.
+    fn layer(&self) -> Option<usize> {
+        let mut path = self.path.iter();
+        path.find(|part| *part == "layers")?;
+        path.next()?.parse().ok()
     }
 }
 

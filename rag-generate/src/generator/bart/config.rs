@@ -101,6 +101,8 @@ impl BartConfig {
             d_model: self.d_model,
             heads,
             inner: self.d_model,
+            key_inner: self.d_model,
+            head_norms: false,
             hidden,
             activation: &self.activation_function,
             gated: false,
@@ -162,11 +164,11 @@ impl Family for BartConfig {
 
     fn sizes(&self) -> Sizes<'_> {
         Sizes {
-            encoder: self.stack_sizes(
+            encoder: Some(self.stack_sizes(
                 self.encoder_layers,
                 self.encoder_attention_heads,
                 self.encoder_ffn_dim,
-            ),
+            )),
             decoder: self.stack_sizes(
                 self.decoder_layers,
                 self.decoder_attention_heads,

@@ -291,6 +291,8 @@ impl Family for CausalConfig {
             d_model: self.hidden_size,
             heads: self.num_attention_heads,
             inner: self.num_attention_heads * self.d_head(),
+            key_inner: self.key_heads() * self.d_head(),
+            head_norms: self.norms_queries(),
             hidden: self.intermediate_size,
             activation: &self.hidden_act,
             gated: true,
@@ -307,7 +309,7 @@ impl Family for CausalConfig {
             outer_dropouts: 0,
         };
         Sizes {
-            encoder: stack,
+            encoder: None,
             decoder: stack,
             tied_head: self.tie_word_embeddings,
         }

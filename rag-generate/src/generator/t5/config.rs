@@ -100,6 +100,8 @@ impl T5Config {
             d_model: self.d_model,
             heads: self.num_heads,
             inner: self.num_heads * self.d_kv,
+            key_inner: self.num_heads * self.d_kv,
+            head_norms: false,
             hidden: self.d_ff,
             activation: self.activation(),
             gated: self.is_gated(),
@@ -161,7 +163,7 @@ impl Family for T5Config {
 
     fn sizes(&self) -> Sizes<'_> {
         Sizes {
-            encoder: self.stack_sizes(self.num_layers),
+            encoder: Some(self.stack_sizes(self.num_layers)),
             decoder: self.stack_sizes(self.decoder_layers()),
             tied_head: self.tie_word_embeddings,
         }
