@@ -7,7 +7,7 @@ use burn::{
 use ndarray::{Array2, Axis};
 use rag_core::{Encoding, TokenBatch, padded};
 use rag_generate::{
-    Rag,
+    Rag, RagConfig,
     likelihood::{self, Forced},
     pack,
 };
@@ -63,8 +63,12 @@ pub(crate) fn prepare(
     let mut answers = Vec::new();
     for (pair, passages) in pairs.iter().zip(&found) {
         let packed = passages.iter().map(|found| &found.passage);
-        contexts.extend(pack(&pair.question, packed, &config, rag.tokenizer())?);
-        answers.push(forced_answer(rag, pair)?);
+        let packed = pack(&pair.question, packed, &config, rag.tokenizer())?;
+        let answer = forced_answer(rag, pair)?;
+        let longest = packed.iter().map(Vec::len).max();
+        writable(&config, longest.unwrap_or_default(), &answer)?;
+        contexts.extend(packed);
+        answers.push(answer);
     }
     let positions: Vec<Vec<usize>> = found
         .iter()
@@ -154,31 +158,39 @@ fn search(
         .collect()
 }
 
+/// Refuses answers of more tokens than the generator has positions for after a context of `context` tokens.
+fn writable(config: &RagConfig, context: usize, answer: &Forced) -> Result<()> {
+    let tokens = answer.targets.len();
+    match config.generator.family().longest_answer(context) {
+        Some(longest) if tokens > longest => {
+            Err(rag_generate::Error::AnswerTooLong { tokens, longest }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Refuses pairs that a run would stumble over, before it begins, and tells how long each is in
 /// tokens of question and answer.
 pub(crate) fn lengths(rag: &Rag, pairs: &[QuestionAnswer]) -> Result<Vec<usize>> {
     let config = rag.config();
-    let family = config.generator.family();
+    let positions = config.generator.family().longest_context();
+    // Passages that fill a context may be retrieved for any question.
+    let longest = (config.max_combined_length).min(positions.unwrap_or(usize::MAX));
     let length = |pair: &QuestionAnswer| -> Result<usize> {
         let question = rag
             .retriever
             .question_text_encoder()?
             .tokenize_questions(&[&pair.question])?;
         // A context without a passage: the question must fit by itself.
-        let context = pack(
+        pack(
             &pair.question,
             [&rag_core::Passage::new("", "", "")],
             &config,
             rag.tokenizer(),
         )?;
-        let answer = forced_answer(rag, pair)?.targets.len();
-        match family.longest_answer(context[0].len()) {
-            Some(longest) if answer > longest => {
-                let tokens = answer;
-                Err(rag_generate::Error::AnswerTooLong { tokens, longest }.into())
-            }
-            _ => Ok(question[0].ids.len() + answer),
-        }
+        let answer = forced_answer(rag, pair)?;
+        writable(&config, longest, &answer)?;
+        Ok(question[0].ids.len() + answer.targets.len())
     };
     (pairs.iter().enumerate())
         .map(|(number, pair)| {

@@ -1,7 +1,7 @@
 //! A model trained on its own passages.
 
 use rag_core::Passage;
-use rag_generate::Rag;
+use rag_generate::{Rag, pack};
 use rag_retrieve::EncoderError;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
@@ -101,6 +101,12 @@ fn fits(rag: &Rag, pair: &QuestionAnswer) -> Result<bool> {
     let config = rag.config();
     let positions = config.generator.family().longest_context();
     let context = (config.max_combined_length).min(positions.unwrap_or(usize::MAX));
+    // The question with all that a template writes around it.
+    let bare = Passage::new("", "", "");
+    match pack(&pair.question, [&bare], &config, rag.tokenizer()) {
+        Err(rag_generate::Error::QuestionTooLong { .. }) => return Ok(false),
+        found => drop(found?),
+    }
     let question = rag.tokenizer().encode(&pair.question)?.ids.len();
     // A start and an end token stand around the answer.
     let answer = rag.answer_tokens(&pair.answers[0])?.len() + 2;
