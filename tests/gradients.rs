@@ -17,12 +17,15 @@ use burn_rag::{
         marginal::{Compat, RagModel, Targets},
         nn::Precision,
     },
+    generate::RagConfig,
     train::{
         Activations, Backward, Batch, DropoutSeed, EncoderInput, JointModel, Objective, Prior,
         RetrieverLoss,
     },
 };
-use common::{KINDS, Kind, MODELS, Random, alone, checkpoint, config, context_encoder, cpu};
+use common::{
+    KINDS, Kind, MODELS, Random, alone, checkpoint, config, context_encoder, cpu, without_dropout,
+};
 
 const QUESTIONS: usize = 2;
 const N_DOCS: usize = 5;
@@ -30,7 +33,19 @@ const N_DOCS: usize = 5;
 type Gradients = BTreeMap<u64, Vec<f32>>;
 
 fn model(kind: Kind, train_passages: bool) -> JointModel {
-    let checkpoint = checkpoint(config(kind), 3);
+    of(config(kind), train_passages)
+}
+
+fn without_dropout_of(kind: Kind) -> JointModel {
+    let mut config = config(kind);
+    config.question_encoder.bert.hidden_dropout_prob = 0.0;
+    config.question_encoder.bert.attention_probs_dropout_prob = 0.0;
+    config.generator = without_dropout(&config.generator);
+    of(config, false)
+}
+
+fn of(config: RagConfig, train_passages: bool) -> JointModel {
+    let checkpoint = checkpoint(config, 3);
     JointModel {
         question_encoder: checkpoint.question_encoder,
         context_encoder: train_passages.then(|| context_encoder(7).encoder().clone()),
@@ -191,6 +206,48 @@ fn constant_memory_has_the_gradient_of_the_joint_graph_with_dropout() {
                         assert_same(&model, &batch, objective, documents);
                     }
                 }
+            }
+        }
+    }
+}
+
+/// What stands behind the end of a context or of an answer does not reach the loss, whichever token it is: an answer's
+/// tokens are all that counts.
+#[test]
+fn padding_changes_neither_loss_nor_gradient() {
+    let _alone = alone();
+    let device = cpu().autodiff();
+    let batch = batch(&device);
+    let behind = |tokens: &Tensor<2, Int>, id: i64| {
+        let more = Tensor::full([tokens.dims()[0], 3], id, &device);
+        Tensor::cat(vec![tokens.clone(), more], 1)
+    };
+    let mut padded = batch.clone();
+    padded.contexts = TokenBatch {
+        ids: behind(&batch.contexts.ids, 7),
+        mask: behind(&batch.contexts.mask, 0),
+    };
+    padded.inputs = behind(&batch.inputs, 7);
+    padded.targets.ids = behind(&batch.targets.ids, 9);
+    padded.targets.mask = behind(&batch.targets.mask, 0);
+    for kind in KINDS {
+        // Dropout would draw for the padding, too.
+        let model = without_dropout_of(kind);
+        for rag_model in MODELS {
+            let objective = Objective {
+                model: rag_model,
+                ..Objective::default()
+            };
+            let [(expected, losses), _] = both_ways(&model, &batch, objective, None);
+            let [(found, again), _] = both_ways(&model, &padded, objective, None);
+            for (loss, again) in losses.iter().zip(&again) {
+                let apart = (loss - again).abs();
+                assert!(apart < 1e-5 * loss.abs(), "{kind:?}: {loss} {again}");
+            }
+            let whole = norm(expected.values().flatten().copied());
+            for (id, expected) in &expected {
+                let apart = norm(expected.iter().zip(&found[id]).map(|(a, b)| a - b));
+                assert!(apart < 1e-5 * whole, "{kind:?}: {id}: {apart} ({whole})");
             }
         }
     }

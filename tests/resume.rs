@@ -141,6 +141,13 @@ fn resumed_after_kills_at_random_steps_is_uninterrupted() {
 #[test]
 fn a_run_that_is_broken_off_goes_on() {
     let _alone = alone();
+    for kind in [Kind::T5, Kind::Llama, Kind::Qwen3] {
+        goes_on(kind);
+    }
+}
+
+fn goes_on(kind: Kind) {
+    let new = |config| Trainer::new(rag(kind), config).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let settings = |name| TrainConfig {
         checkpoint_every: 0,
@@ -161,7 +168,7 @@ fn a_run_that_is_broken_off_goes_on() {
     trainer
         .run_while(&pairs(), &pairs()[..3], stop_at(7))
         .unwrap();
-    let resumed = Trainer::resume(rag(Kind::T5), settings("broken")).unwrap();
+    let resumed = Trainer::resume(rag(kind), settings("broken")).unwrap();
     assert_eq!(finish(resumed), uninterrupted);
 }
 

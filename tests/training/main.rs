@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod decoder_only;
 
 use std::ops::ControlFlow;
 
 use burn_rag::{
     core::{checkpoint::Tensors, nn::Precision},
-    generate::Rag,
+    generate::{Rag, RagConfig},
     prelude::*,
     retrieve::Embedder,
     train::{Error, IndexRefresh, StepReport},
@@ -31,7 +33,12 @@ fn pairs() -> Vec<QuestionAnswer> {
 
 /// Without dropout, so that training computes what scoring does.
 fn rag(kind: Kind) -> Rag {
+    rag_with(kind, |_| ())
+}
+
+fn rag_with(kind: Kind, change: impl FnOnce(&mut RagConfig)) -> Rag {
     let mut config = common::config(kind);
+    change(&mut config);
     config.question_encoder.bert.hidden_dropout_prob = 0.0;
     config.question_encoder.bert.attention_probs_dropout_prob = 0.0;
     config.generator = without_dropout(&config.generator);
@@ -389,13 +396,19 @@ fn a_seed_gives_one_model() {
 
 #[test]
 fn a_run_measures_and_keeps_the_best_and_the_last() {
+    for kind in [Kind::Bart, Kind::Qwen3] {
+        measures_and_keeps(kind);
+    }
+}
+
+fn measures_and_keeps(kind: Kind) {
     let folder = tempfile::tempdir().unwrap();
     let config = TrainConfig {
         checkpoints: Some(folder.path().to_owned()),
         evaluate_every: 2,
         ..config()
     };
-    let mut trainer = Trainer::new(rag(Kind::Bart), config).unwrap();
+    let mut trainer = Trainer::new(rag(kind), config).unwrap();
     let report = trainer.run(&pairs(), &pairs()[..2]).unwrap();
     assert_eq!(report.epochs.len(), 4);
     assert!(report.epochs[0].heldout.is_none() && report.epochs[1].heldout.is_some());
