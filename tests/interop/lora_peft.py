@@ -5,7 +5,7 @@
 
 Every folder in FOLDER (made by `save_for_peft` in `tests/lora/peft.rs`) holds a RAG checkpoint `base`, its
 adapters `ours` with what they compute in `ours.json`, and a checkpoint `merged`. PEFT's adapters go to
-`theirs` and `theirs.json`.
+`theirs` and `theirs.json`. A decoder alone is a folder of its own in `base` and `merged`.
 """
 
 import json
@@ -15,17 +15,23 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
-from transformers import RagTokenForGeneration
+from transformers import AutoModelForCausalLM, DPRQuestionEncoder, RagTokenForGeneration
 
 PARTS = ("generator", "question_encoder")
 
 # What PEFT adapts: a list, a list of one layer only, a pattern; with both scalings.
 THEIRS = {
-    "Bart": LoraConfig(
+    "bart": LoraConfig(
         r=3, lora_alpha=5, target_modules=["q_proj", "fc2"], layers_to_transform=[1], lora_dropout=0.1
     ),
-    "T5": LoraConfig(r=2, lora_alpha=3, use_rslora=True, target_modules=["SelfAttention.q", "wo"]),
-    "GatedT5": LoraConfig(r=4, lora_alpha=2, target_modules=["q", "v"]),
+    "t5": LoraConfig(r=2, lora_alpha=3, use_rslora=True, target_modules=["SelfAttention.q", "wo"]),
+    "t5-gated": LoraConfig(r=4, lora_alpha=2, target_modules=["q", "v"]),
+    "llama": LoraConfig(r=3, lora_alpha=5, target_modules="all-linear", task_type="CAUSAL_LM"),
+    "qwen2": LoraConfig(
+        r=2, lora_alpha=3, use_rslora=True, target_modules=["q_proj", "down_proj"], layers_to_transform=[0],
+        task_type="CAUSAL_LM",
+    ),
+    "qwen3": LoraConfig(r=4, lora_alpha=2, task_type="CAUSAL_LM"),
     "question_encoder": LoraConfig(r=3, lora_alpha=4, target_modules=r".*attention\.(self\.key|output\.dense)"),
 }
 
@@ -34,7 +40,7 @@ def main(parent):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     folders = sorted(path.parent for path in parent.glob("*/ours.json"))
-    assert len(folders) == 3, folders
+    assert [folder.name for folder in folders] == sorted(THEIRS.keys() - {"question_encoder"}), folders
     for folder in folders:
         case = json.loads((folder / "ours.json").read_text())
         compare(f"{folder.name}, merged", evaluate(parts(folder / "merged"), case), case)
@@ -47,6 +53,11 @@ def main(parent):
 
 
 def parts(folder):
+    if (folder / "generator").is_dir():
+        return {
+            "generator": AutoModelForCausalLM.from_pretrained(folder / "generator").eval(),
+            "question_encoder": DPRQuestionEncoder.from_pretrained(folder / "question_encoder").eval(),
+        }
     rag = RagTokenForGeneration.from_pretrained(folder).eval()
     return {name: getattr(rag.rag, name) for name in PARTS}
 
@@ -67,9 +78,20 @@ def evaluate(models, case):
         torch.tensor(case[name])
         for name in ["context_ids", "context_mask", "question_mask", "decoder_ids"]
     )
-    output = models["generator"](input_ids=ids, attention_mask=contexts, decoder_input_ids=decoded)
+    generator = models["generator"]
+    if generator.config.is_encoder_decoder:
+        logits = generator(input_ids=ids, attention_mask=contexts, decoder_input_ids=decoded).logits
+    else:
+        logits = torch.stack([continued(generator, *row) for row in zip(ids, contexts, decoded)])
     vectors = models["question_encoder"](input_ids=ids, attention_mask=questions).pooler_output
-    return {"logits": output.logits.flatten(), "question_vectors": vectors.flatten()}
+    return {"logits": logits.flatten(), "question_vectors": vectors.flatten()}
+
+
+def continued(generator, ids, mask, decoded):
+    """Logits after a prompt, and after each token of its answer: the prompt's end stands for the start token."""
+    prompt = ids[mask.bool()]
+    text = torch.cat([prompt, decoded[1:]])
+    return generator(input_ids=text[None]).logits[0, len(prompt) - 1 :]
 
 
 def compare(what, found, case):

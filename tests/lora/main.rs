@@ -182,14 +182,17 @@ fn new_adapters_change_nothing_and_others_merge_into_the_weights() {
 /// A folder of a model with adapters, as a trainer's checkpoint is, holds the merged weights.
 #[test]
 fn checkpoints_are_merged_and_ordinary() {
-    let applied = adapted(&everywhere(Kind::Bart), rag(Kind::Bart));
-    let merged = lora::merge(applied.clone());
-    let folder = tempfile::tempdir().unwrap();
-    for (name, rag) in [("applied", &applied), ("merged", &merged)] {
-        let folder = folder.path().join(name);
-        rag.save(&folder).unwrap();
-        let loaded = Rag::load(&folder, rag.retriever.local().unwrap().clone(), &cpu()).unwrap();
-        assert_eq!(outputs(&loaded), outputs(&merged));
+    for kind in [Kind::Bart, Kind::Llama, Kind::Qwen3] {
+        let applied = adapted(&everywhere(kind), rag(kind));
+        let merged = lora::merge(applied.clone());
+        let folder = tempfile::tempdir().unwrap();
+        for (name, rag) in [("applied", &applied), ("merged", &merged)] {
+            let folder = folder.path().join(name);
+            rag.save(&folder).unwrap();
+            let knowledge = rag.retriever.local().unwrap().clone();
+            let loaded = Rag::load(&folder, knowledge, &cpu()).unwrap();
+            assert_eq!(outputs(&loaded), outputs(&merged), "{kind:?}");
+        }
     }
 }
 
@@ -239,6 +242,14 @@ fn parameters_that_train_are_counted() {
     };
     let [generator, encoder] = count(&only.apply(base).unwrap());
     assert_eq!((generator.0, encoder.0), (0, 2 * factors));
+
+    // 2 layers, whose values are `[16, 32]`: half as many heads.
+    let base = rag(Kind::Llama);
+    let [all, _] = count(&base);
+    assert_eq!(all.0, all.1);
+    let factors = 2 * 8 * ((32 + 32) + (16 + 32));
+    let [generator, _] = count(&Lora::default().apply(base).unwrap());
+    assert_eq!(generator, (factors, all.1 + factors));
 }
 
 fn pairs() -> Vec<QuestionAnswer> {
@@ -379,6 +390,22 @@ fn projections_that_a_model_does_not_have_are_refused() {
         "model.decoder.layers.0.self_attn.v_proj",
     ] {
         with(target).apply(rag(Kind::Bart)).unwrap();
+    }
+    // The word embeddings are no projection where they are the head, and a norm never is.
+    for target in ["lm_head", "embed_tokens", "q_norm", "out_proj"] {
+        let error = with(target).apply(rag(Kind::Llama)).unwrap_err();
+        let Error::TargetModules { available, .. } = &error else {
+            panic!("{error}");
+        };
+        let names = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj";
+        assert_eq!(available, names);
+    }
+    for target in [
+        "mlp.gate_proj",
+        "lm_head",
+        "model.layers.1.self_attn.o_proj",
+    ] {
+        with(target).apply(rag(Kind::Qwen3)).unwrap();
     }
     let refused = |config: LoraConfig, name: &str| {
         let lora = Lora {

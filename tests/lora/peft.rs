@@ -6,7 +6,6 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use burn_rag::{
     core,
-    generate::Checkpoint,
     prelude::*,
     train::{
         Error,
@@ -19,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::{
     CONTEXTS, DECODED, adapted,
-    common::{self, KINDS, Kind, cpu, rag_with},
+    common::{self, KINDS, Kind, cpu},
     difference, everywhere, mask, outputs, rag,
 };
 
@@ -42,18 +41,29 @@ fn saved_adapters_load_onto_the_base_and_train_on() {
 /// The names and shapes of PEFT: B is `[d_output, r]`, A is `[r, d_input]`.
 #[test]
 fn folders_are_laid_out_as_by_peft() {
+    laid_out(Kind::Bart, "SEQ_2_SEQ_LM", "encoder.layers.1.fc1", [32, 48]);
+    laid_out(
+        Kind::Llama,
+        "CAUSAL_LM",
+        "layers.1.self_attn.k_proj",
+        [32, 16],
+    );
+    laid_out(Kind::Qwen2, "CAUSAL_LM", "layers.0.mlp.up_proj", [32, 48]);
+}
+
+fn laid_out(kind: Kind, task_type: &str, target: &str, [d_input, d_output]: [usize; 2]) {
     let folder = tempfile::tempdir().unwrap();
     let config = LoraConfig {
         rank: 3,
-        target_modules: Some(vec!["encoder.layers.1.fc1".into()]),
-        base_model: Some("facebook/bart-large".into()),
+        target_modules: Some(vec![target.into()]),
+        base_model: Some("an/example".into()),
         ..LoraConfig::default()
     };
     let lora = Lora {
         generator: Some(config),
         question_encoder: None,
     };
-    let applied = lora.apply(rag(Kind::Bart)).unwrap();
+    let applied = lora.apply(rag(kind)).unwrap();
     lora.save(&applied, folder.path().join("adapters")).unwrap();
     let files = common::files(&folder.path().join("adapters"));
     assert_eq!(
@@ -65,9 +75,9 @@ fn folders_are_laid_out_as_by_peft() {
     );
     let config: Value = serde_json::from_slice(&files["generator/adapter_config.json"]).unwrap();
     let expected = json!({
-        "peft_type": "LORA", "task_type": "SEQ_2_SEQ_LM", "r": 3, "lora_alpha": 8.0,
-        "target_modules": ["encoder.layers.1.fc1"],
-        "base_model_name_or_path": "facebook/bart-large",
+        "peft_type": "LORA", "task_type": task_type, "r": 3, "lora_alpha": 8.0,
+        "target_modules": [target],
+        "base_model_name_or_path": "an/example",
         "use_rslora": false, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": false,
         "init_lora_weights": true, "inference_mode": true,
     });
@@ -77,11 +87,48 @@ fn folders_are_laid_out_as_by_peft() {
         .iter()
         .map(|(name, view)| (name, view.shape().to_vec()))
         .collect();
-    let module = "base_model.model.model.encoder.layers.1.fc1";
+    let module = format!("base_model.model.model.{target}");
     let [a, b] = ["A", "B"].map(|factor| format!("{module}.lora_{factor}.weight"));
     assert_eq!(
         shapes,
-        BTreeMap::from([(a.as_str(), vec![3, 32]), (b.as_str(), vec![48, 3])])
+        BTreeMap::from([
+            (a.as_str(), vec![3, d_input]),
+            (b.as_str(), vec![d_output, 3])
+        ])
+    );
+}
+
+/// Qwen3's heads are wider here, and it has no `model.decoder`.
+#[test]
+fn adapters_of_another_decoder_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let lora = Lora {
+        question_encoder: None,
+        ..Lora::default()
+    };
+    let applied = lora.apply(rag(Kind::Llama)).unwrap();
+    lora.save(&applied, folder.path()).unwrap();
+    // Qwen2 has the same projections with biases, which adapters have nothing to do with.
+    Lora::load(folder.path(), rag(Kind::Qwen2)).unwrap();
+    let error = Lora::load(folder.path(), rag(Kind::Qwen3)).unwrap_err();
+    let Error::Core(core::Error::Shape {
+        name,
+        expected,
+        found,
+    }) = &error
+    else {
+        panic!("{error}");
+    };
+    let module = "base_model.model.model.layers.0.self_attn.q_proj";
+    assert_eq!(*name, format!("{module}.lora_B.weight"));
+    assert_eq!((expected, found), (&vec![40, 8], &vec![32, 8]));
+    let error = Lora::load(folder.path(), rag(Kind::Bart)).unwrap_err();
+    let Error::Core(core::Error::UnknownTensors { names, .. }) = &error else {
+        panic!("{error}");
+    };
+    assert!(
+        names.contains(&format!("{module}.lora_A.weight")),
+        "{error}"
     );
 }
 
@@ -217,8 +264,8 @@ fn load_from_peft() {
     let Some(folder) = exchanged() else { return };
     for kind in KINDS {
         let folder = folder.join(format!("{kind:?}"));
-        let checkpoint = Checkpoint::load(folder.join("base"), &cpu()).unwrap();
-        let base = rag_with(kind, checkpoint);
+        let knowledge = rag(kind).retriever.local().unwrap().clone();
+        let base = Rag::load(folder.join("base"), knowledge, &cpu()).unwrap();
         let (_, applied) = Lora::load(folder.join("theirs"), base.clone()).unwrap();
         let text = fs::read_to_string(folder.join("theirs.json")).unwrap();
         let case: Case = serde_json::from_str(&text).unwrap();
