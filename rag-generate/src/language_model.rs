@@ -70,8 +70,7 @@ impl LanguageModel {
         let tokenizer = Tokenizer::from_folder(folder)?;
         let template = Template::from_folder(folder)?.unwrap_or_else(Template::plain);
         let end = template.end().and_then(|text| tokenizer.id(text));
-        let unknown = end.filter(|end| !generation.eos_token_id.contains(end));
-        generation.eos_token_id.extend(unknown);
+        end_first(&mut generation.eos_token_id, end);
         Ok(Self {
             generator,
             tokenizer,
@@ -89,12 +88,15 @@ impl LanguageModel {
         let generator = config.load(&mut weights, "", device)?;
         let family = config.family();
         weights.finish(|name| family.is_redundant(name))?;
-        let tokenizer = gguf.tokenizer()?;
+        let rebuilt = gguf.tokenizer()?;
+        let template = Template::from_gguf(gguf, &rebuilt)?.unwrap_or_else(Template::plain);
+        let mut generation = config.generation();
+        end_first(&mut generation.eos_token_id, rebuilt.eot.or(rebuilt.eos));
         Ok(Self {
-            template: Template::from_gguf(gguf, &tokenizer)?.unwrap_or_else(Template::plain),
-            generation: config.generation(),
             generator,
-            tokenizer: Tokenizer::new(tokenizer.tokenizer, gguf.path()),
+            tokenizer: Tokenizer::new(rebuilt.tokenizer, gguf.path()),
+            template,
+            generation,
             config,
         })
     }
@@ -138,5 +140,13 @@ impl LanguageModel {
     pub fn with_precision(mut self, precision: Precision) -> Result<Self> {
         self.generator = self.generator.with_precision(precision)?;
         Ok(self)
+    }
+}
+
+/// Puts the end of a message before the other ends: trained and scored answers end with it.
+fn end_first(ends: &mut Vec<u32>, end: Option<u32>) {
+    if let Some(end) = end {
+        ends.retain(|&known| known != end);
+        ends.insert(0, end);
     }
 }
