@@ -39,7 +39,7 @@ class LlamaCpp:
     """llama.cpp's library, by its C functions."""
 
     class Params(ctypes.Structure):
-        # More than llama_model_params has: it is only passed on as it was made.
+        # More than any of llama.cpp's own structures has: they are only passed on as they were made.
         _fields_ = [("bytes", ctypes.c_uint8 * 1024)]
 
     def __init__(self, folder: Path, model: Path):
@@ -61,9 +61,9 @@ class LlamaCpp:
         library.llama_vocab_is_eog.restype = ctypes.c_bool
         library.llama_tokenize.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.c_void_p,
                                            ctypes.c_int32, ctypes.c_bool, ctypes.c_bool]
-        loaded = library.llama_model_load_from_file(str(model).encode(), library.llama_model_default_params())
-        assert loaded, f"llama.cpp cannot load {model}"
-        self.vocabulary = library.llama_model_get_vocab(loaded)
+        self.model = library.llama_model_load_from_file(str(model).encode(), library.llama_model_default_params())
+        assert self.model, f"llama.cpp cannot load {model}"
+        self.vocabulary = library.llama_model_get_vocab(self.model)
 
     def ids(self, text: str, marks: bool) -> list[int]:
         data = text.encode()
@@ -72,9 +72,11 @@ class LlamaCpp:
         assert count >= 0, text
         return list(ids[:count])
 
+    def size(self) -> int:
+        return self.library.llama_vocab_n_tokens(self.vocabulary)
+
     def end_tokens(self) -> list[int]:
-        count = self.library.llama_vocab_n_tokens(self.vocabulary)
-        return [i for i in range(count) if self.library.llama_vocab_is_eog(self.vocabulary, i)]
+        return [i for i in range(self.size()) if self.library.llama_vocab_is_eog(self.vocabulary, i)]
 
 
 def tensors(reader: gguf.GGUFReader) -> dict[str, str]:

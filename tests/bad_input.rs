@@ -31,79 +31,13 @@ use burn_rag::{
 };
 use common::{
     KINDS, Kind, MODELS, N_DOCS, POSITIONS, QUESTIONS, config, context_encoder,
-    context_encoder_with, cpu, generator_tokenizer, knowledge, passages, question_tokenizer, rag,
+    context_encoder_with, cpu,
+    errors::{refuses, says},
+    generator_tokenizer, knowledge, passages, question_tokenizer, rag,
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-/// Words of messages that tell the reader what to do.
-const ADVICE: [&str; 35] = [
-    "ask ",
-    "build ",
-    "check ",
-    "choose ",
-    "copy ",
-    "correct ",
-    "do tokenizer and model",
-    "does config.json",
-    "download ",
-    "encode ",
-    "expected",
-    "give ",
-    "has to be",
-    "is it a",
-    "let it",
-    "load ",
-    "loosen ",
-    "look at",
-    "lower ",
-    "mend ",
-    "move ",
-    "needs at least",
-    "put ",
-    "raise ",
-    "remove ",
-    "retrieve ",
-    "save ",
-    "set ",
-    "shorten ",
-    "split ",
-    "store ",
-    "try ",
-    "use ",
-    "wait ",
-    "were both",
-];
-
-/// The message with its causes names each of `parts`, and says what to do.
-fn says(error: &dyn std::error::Error, parts: &[&str]) {
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        message += &format!(": {cause}");
-        source = cause.source();
-    }
-    for part in parts {
-        assert!(message.contains(part), "{part:?} is not in: {message}");
-    }
-    assert!(
-        ADVICE.iter().any(|advice| message.contains(advice)),
-        "no advice: {message}"
-    );
-}
-
-macro_rules! refuses {
-    ($result:expr, $pattern:pat $(if $guard:expr)?, $($part:expr),+ $(,)?) => {
-        match $result {
-            Ok(_) => panic!("{} was taken", stringify!($result)),
-            Err(error) => {
-                assert!(matches!(&error, $pattern $(if $guard)?), "{error:?}");
-                says(&error, &[$($part),+]);
-            }
-        }
-    };
-}
 
 /// A saved RAG to spoil.
 struct Saved {

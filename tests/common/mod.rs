@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, dead_code)]
 
+pub mod errors;
 pub mod hashes;
 
 use std::{

@@ -148,8 +148,11 @@ fn special(
 /// Adds the ids of the special tokens.
 fn tokens(metadata: Metadata<'_>, values: &mut Map<String, Value>) -> Result<()> {
     let vocabulary = Vocabulary::of(metadata)?;
+    // Whoever ends a text with one token takes the first: the model's own.
+    let mut ends = vocabulary.end_tokens();
+    ends.sort_by_key(|end| Some(*end) != vocabulary.eos);
     values.insert("bos_token_id".into(), vocabulary.bos.into());
-    values.insert("eos_token_id".into(), vocabulary.end_tokens().into());
+    values.insert("eos_token_id".into(), ends.into());
     values.insert("pad_token_id".into(), vocabulary.pad.into());
     Ok(())
 }

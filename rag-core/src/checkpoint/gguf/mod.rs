@@ -121,7 +121,8 @@ impl Gguf {
 
     /// The values of an equivalent `config.json`, as transformers 4 spells them.
     ///
-    /// `eos_token_id` lists every token that ends an answer, found as llama.cpp finds them.
+    /// `eos_token_id` lists every token that ends an answer, found as llama.cpp finds them: first the one that the file
+    /// calls EOS, then the others by id.
     ///
     /// # Errors
     /// [`Error::Gguf`] where a value is missing or out of range, or `config.json` cannot express it.

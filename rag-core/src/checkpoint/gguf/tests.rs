@@ -173,7 +173,7 @@ fn the_configuration_is_that_of_config_json() {
         "vocab_size": 6, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 500_000.0,
         "rope_scaling": null, "tie_word_embeddings": true, "attention_bias": false, "mlp_bias": false,
         "hidden_act": "silu", "sliding_window": null,
-        "bos_token_id": null, "eos_token_id": [2, 3], "pad_token_id": null,
+        "bos_token_id": null, "eos_token_id": [3, 2], "pad_token_id": null,
     });
     assert_eq!(config, expected);
     let other = (model("qwen2"))
