@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     decode::GenerationConfig,
-    error::Result,
+    error::{Error, Result},
     generator::{Generator, GeneratorConfig},
     template::Template,
 };
@@ -55,6 +55,15 @@ impl LanguageModel {
 
     fn from_folder(folder: &Path, device: &Device) -> Result<Self> {
         let config: GeneratorConfig = read_json(folder.join("config.json"))?;
+        if config.family().architecture().is_none() {
+            return Err(Error::Core(rag_core::Error::Config {
+                field: "model_type".into(),
+                found: "a generator with an encoder".into(),
+                expected: "a decoder alone: llama, mistral, qwen2 or qwen3; BART and T5 are read as a part of a RAG \
+                           folder, by Rag::load"
+                    .into(),
+            }));
+        }
         let mut weights = Weights::open(folder)?;
         let generator = config.load(&mut weights, "", device)?;
         let family = config.family();
@@ -91,7 +100,8 @@ impl LanguageModel {
         let rebuilt = gguf.tokenizer()?;
         let template = Template::from_gguf(gguf, &rebuilt)?.unwrap_or_else(Template::plain);
         let mut generation = config.generation();
-        end_first(&mut generation.eos_token_id, rebuilt.eot.or(rebuilt.eos));
+        let end = template.source().and(rebuilt.eot).or(rebuilt.eos);
+        end_first(&mut generation.eos_token_id, end);
         Ok(Self {
             generator,
             tokenizer: Tokenizer::new(rebuilt.tokenizer, gguf.path()),
