@@ -29,6 +29,11 @@ pub mod prelude {
     };
 }
 
+/// Language models, compiled with the other documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/models.md")]
+struct Models;
+
 /// Use from async code, compiled with the other documentation.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/async.md")]

@@ -92,9 +92,10 @@ impl RagConfig {
         };
         config.set_model(model);
         config.other.insert("model_type".into(), "rag".into());
+        let has_encoder = config.generator.family().architecture().is_none();
         config
             .other
-            .insert("is_encoder_decoder".into(), true.into());
+            .insert("is_encoder_decoder".into(), has_encoder.into());
         config
     }
 

@@ -68,7 +68,6 @@ pub(super) fn write(rag: &Rag, folder: &Path) -> Result<()> {
     if let Value::Object(settings) = &mut settings {
         settings.remove(QUESTION_ENCODER);
         settings.remove(GENERATOR);
-        settings.insert("is_encoder_decoder".into(), false.into());
     }
     let question = rag.retriever.question_text_encoder()?;
     let context = rag.retriever.context_text_encoder()?;
