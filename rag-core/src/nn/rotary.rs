@@ -22,7 +22,7 @@ pub struct RopeParameters {
     /// The base of the frequencies, in transformers 5.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_theta: Option<f64>,
-    /// By how much the longest text grew.
+    /// By how much the longest text grew. It decides, whatever the ratio of the lengths is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub factor: Option<f64>,
     /// llama3: wavelengths above `original_max_position_embeddings` / this are divided by `factor`.
@@ -33,7 +33,7 @@ pub struct RopeParameters {
     pub high_freq_factor: Option<f64>,
     /// The longest text of the first training.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub original_max_position_embeddings: Option<f64>,
+    pub original_max_position_embeddings: Option<usize>,
     /// yarn: frequencies of more turns over the original length stay. Default 32.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta_fast: Option<f64>,
@@ -127,8 +127,11 @@ impl RopeParameters {
     }
 
     fn original_length(&self) -> Result<f64> {
-        let name = "original_max_position_embeddings";
-        needed(name, self.original_max_position_embeddings)
+        let length = self.original_max_position_embeddings;
+        needed(
+            "original_max_position_embeddings",
+            length.map(|length| length as f64),
+        )
     }
 
     /// Divides the frequencies of long waves, and leaves those of short ones, as Llama 3.1 does.
@@ -161,10 +164,10 @@ impl RopeParameters {
         theta: f64,
         config: &RotaryConfig<'_>,
     ) -> Result<(Vec<f64>, f64)> {
-        let longest = config.max_positions as f64;
-        let (original, factor) = match self.original_max_position_embeddings {
-            Some(original) => (original, longest / original),
-            None => (longest, self.factor()?),
+        let factor = self.factor()?;
+        let original = match self.original_max_position_embeddings {
+            Some(_) => self.original_length()?,
+            None => config.max_positions as f64,
         };
         let magnitude = |scale: f64| match factor > 1.0 {
             true => 0.1 * scale * factor.ln() + 1.0,
@@ -306,6 +309,24 @@ mod tests {
         close(&plain.frequencies, &[1.0, 0.1, 0.01, 0.001]);
         let linear = rotary(serde_json::json!({"type": "linear", "factor": 4.0})).unwrap();
         close(&linear.frequencies, &[0.25, 0.025, 0.0025, 0.00025]);
+    }
+
+    /// A file may name a factor without the longest text that goes with it.
+    #[test]
+    fn the_factor_of_yarn_is_the_one_that_is_named() {
+        let of = |original: usize| {
+            let json = serde_json::json!({
+                "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": original,
+            });
+            rotary(json).unwrap()
+        };
+        for original in [16, 32, 64] {
+            let stretched = of(original);
+            // The first frequency turns fastest and stays; the last is the slowest.
+            close(&stretched.frequencies[..1], &[1.0]);
+            close(&stretched.frequencies[3..], &[0.00025]);
+            close(&[stretched.magnitude], &[0.1 * 4.0_f32.ln() + 1.0]);
+        }
     }
 
     #[test]
