@@ -139,6 +139,8 @@ impl LanguageModel {
         });
         if let Some(source) = self.template.source() {
             settings["chat_template"] = source.into();
+            // The template may write it where there is one. A model may have one that its tokenizer does not.
+            settings["bos_token"] = self.template.start().into();
         }
         Ok(self.tokenizer.save(folder, &settings)?)
     }
@@ -158,5 +160,45 @@ fn end_first(ends: &mut Vec<u32>, end: Option<u32>) {
     if let Some(end) = end {
         ends.retain(|&known| known != end);
         ends.insert(0, end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rag_core::device;
+    use tokenizers::{AddedToken, models::wordlevel::WordLevel};
+
+    use super::*;
+    use crate::generator::fixtures::{Fixture, Tiny};
+
+    /// Its messages end with token 3, its texts with token 2; there is no BOS in its chats.
+    fn model() -> LanguageModel {
+        let (config, generator) = Fixture::Llama.generator(Tiny::default(), 1);
+        let marks = ["<s>", "<pad>", "</s>", "<eot>"];
+        let words = marks.map(str::to_owned).into_iter().zip(0..).collect();
+        let words = WordLevel::builder().vocab(words).unk_token("<pad>".into());
+        let mut tokenizer = tokenizers::Tokenizer::new(words.build().unwrap());
+        tokenizer.add_special_tokens(&marks.map(|mark| AddedToken::from(mark, true)));
+        let source =
+            "{% if bos_token %}{{ bos_token }}{% endif %}{{ messages[0].content + eos_token }}";
+        let mut generation = config.generation();
+        generation.eos_token_id = vec![3, 2];
+        LanguageModel {
+            generator,
+            config,
+            tokenizer: Tokenizer::new(tokenizer, "memory"),
+            generation,
+            template: Template::chat(source).with_tokens(None, Some("<eot>".into())),
+        }
+    }
+
+    #[test]
+    fn a_saved_chat_template_is_rendered_with_the_same_tokens() {
+        let model = model();
+        let folder = tempfile::tempdir().unwrap();
+        model.save(folder.path()).unwrap();
+        let loaded = LanguageModel::load(folder.path(), &device("cpu").unwrap()).unwrap();
+        assert_eq!(loaded.template, model.template);
+        assert_eq!(loaded.generation, model.generation);
     }
 }

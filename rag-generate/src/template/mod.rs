@@ -193,6 +193,11 @@ impl Template {
         self.chat.as_ref().map(|chat| chat.source.as_str())
     }
 
+    /// The text of the token that begins a text, as the chat template knows it.
+    pub(crate) fn start(&self) -> Option<&str> {
+        self.chat.as_ref()?.bos_token.as_deref()
+    }
+
     /// The text of the token that ends a message, as the chat template knows it.
     pub(crate) fn end(&self) -> Option<&str> {
         self.chat.as_ref()?.eos_token.as_deref()
