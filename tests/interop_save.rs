@@ -1,7 +1,10 @@
 //! Checkpoints exchanged with transformers, in both directions; `tests/interop/run.sh` runs both tests
-//! with `tests/interop/interop.py` between them. Alone they are skipped.
+//! with `tests/interop/interop.py` between them. Alone they are skipped. Decoder-only generators: `causal`.
 
 #![allow(clippy::unwrap_used)]
+
+#[path = "interop/causal.rs"]
+mod causal;
 
 use std::{
     fs,
@@ -117,23 +120,26 @@ fn load_from_transformers() {
         return;
     };
     let device = burn_rag::core::device("cpu").unwrap();
+    check_each(&parent, |name, folder| match name {
+        name if name.starts_with("context_encoder") => check_encoder(folder, &device),
+        name if name.starts_with("cross_encoder") => check_cross_encoder(folder, &device),
+        _ => check_rag(folder, &device),
+    });
+}
+
+/// Checks every folder in `parent`, by its name, and says at the end which do not agree.
+fn check_each(parent: &Path, check: impl Fn(&str, &Path) -> Result<(), String>) {
     let mut checked = 0;
     let mut failures = Vec::new();
-    let mut folders: Vec<_> = fs::read_dir(&parent)
+    let mut folders: Vec<_> = fs::read_dir(parent)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.join("interop.json").is_file())
         .collect();
     folders.sort();
     for folder in folders {
-        let result = match folder.file_name().and_then(|name| name.to_str()) {
-            Some(name) if name.starts_with("context_encoder") => check_encoder(&folder, &device),
-            Some(name) if name.starts_with("cross_encoder") => {
-                check_cross_encoder(&folder, &device)
-            }
-            _ => check_rag(&folder, &device),
-        };
-        match result {
+        let name = folder.file_name().unwrap().to_string_lossy();
+        match check(&name, &folder) {
             Ok(()) => checked += 1,
             Err(reason) => failures.push(format!("{}: {reason}", folder.display())),
         }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checkpoints of burn-rag opened by transformers, and those of transformers by burn-rag.
+# Checkpoints of burn-rag opened by transformers, and those of transformers by burn-rag; then decoder-only generators.
 # Then LoRA adapters and PEFT, likewise.
 # $PYTHON (python3) needs torch, transformers and safetensors; without them this is skipped. PEFT is
 # downloaded for the time of the test where it has none. Arguments go to cargo.
@@ -21,6 +21,11 @@ RAG_INTEROP_DIR="$folder/ours" \
 "$python" tests/interop/interop.py "$folder/ours" "$folder/theirs"
 RAG_INTEROP_FROM="$folder/theirs" \
     cargo test --workspace "$@" --test interop_save load_from_transformers -- --exact --nocapture
+
+export RAG_CAUSAL_FROM="$folder/causal-theirs" RAG_CAUSAL_DIR="$folder/causal-ours"
+"$python" tests/interop/causal.py write "$RAG_CAUSAL_FROM"
+cargo test --workspace "$@" --test interop_save causal::exchange_with_transformers -- --exact --nocapture
+"$python" tests/interop/causal.py check "$RAG_CAUSAL_FROM" "$RAG_CAUSAL_DIR"
 
 if ! "$python" -c 'import peft' 2>/dev/null; then
     if ! "$python" -m pip install --quiet --no-deps --target "$folder/site" \
