@@ -13,7 +13,7 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RopeParameters {
-    /// `default`, `linear`, `llama3` or `yarn`.
+    /// `default`, `linear`, `llama3`, `yarn` or `longrope`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_type: Option<String>,
     /// `rope_type` as older files call it.
@@ -49,6 +49,12 @@ pub struct RopeParameters {
     /// See `mscale`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mscale_all_dim: Option<f64>,
+    /// longrope: what each frequency is divided by, `[d_head / 2]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub short_factor: Option<Vec<f64>>,
+    /// longrope: the same in texts beyond the original length. Only factors that do not change there are supported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub long_factor: Option<Vec<f64>>,
     /// yarn: whether the bounds of the ramp are rounded to whole dimensions. Default true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncate: Option<bool>,
@@ -109,8 +115,9 @@ impl RotaryConfig<'_> {
             }
             "llama3" => (scaling.llama3(plain)?, 1.0),
             "yarn" => scaling.yarn(plain, theta, self)?,
+            "longrope" => scaling.longrope(plain, self)?,
             other => {
-                let expected = "default, linear, llama3 or yarn";
+                let expected = "default, linear, llama3, yarn or longrope";
                 return Err(wrong("rope_scaling.rope_type", other, expected));
             }
         };
@@ -155,6 +162,29 @@ impl RopeParameters {
             (1.0 - smooth) * frequency / factor + smooth * frequency
         };
         Ok(plain.into_iter().map(scaled).collect())
+    }
+
+    /// Ding et al. 2024 (arXiv 2402.13753), with the magnitude, where short and long texts have the same factors.
+    fn longrope(&self, plain: Vec<f64>, config: &RotaryConfig<'_>) -> Result<(Vec<f64>, f64)> {
+        let factors = match (&self.short_factor, &self.long_factor) {
+            (Some(short), Some(long)) if short == long && short.len() == plain.len() => short,
+            _ => {
+                let found = "other factors for long texts, or not one for each frequency";
+                let expected = "the same factor of each frequency in short_factor and long_factor";
+                return Err(wrong("rope_scaling", found, expected));
+            }
+        };
+        let longest = config.max_positions as f64;
+        let original = self.original_max_position_embeddings;
+        let own = match original.map(|original| (longest / original as f64, original as f64)) {
+            Some((scale, original)) if scale > 1.0 => (1.0 + scale.ln() / original.ln()).sqrt(),
+            _ => 1.0,
+        };
+        let frequencies = plain
+            .iter()
+            .zip(factors)
+            .map(|(plain, factor)| plain / factor);
+        Ok((frequencies.collect(), self.attention_factor.unwrap_or(own)))
     }
 
     /// Peng et al. 2023 (arXiv 2309.00071), with the magnitude.
@@ -330,6 +360,17 @@ mod tests {
     }
 
     #[test]
+    fn each_frequency_may_have_a_factor_of_its_own() {
+        let factors = [1.0, 2.0, 4.0, 8.0];
+        let found = rotary(serde_json::json!({
+            "rope_type": "longrope", "short_factor": factors, "long_factor": factors, "attention_factor": 2.0,
+        }));
+        let found = found.unwrap();
+        close(&found.frequencies, &[1.0, 0.05, 0.0025, 0.000_125]);
+        close(&[found.magnitude], &[2.0]);
+    }
+
+    #[test]
     fn the_base_of_transformers_5_stands_among_the_parameters() {
         let found =
             rotary(serde_json::json!({"rope_type": "default", "rope_theta": 16.0})).unwrap();
@@ -349,6 +390,10 @@ mod tests {
             found.contains("dynamic") && found.contains("yarn"),
             "{found}"
         );
+        let found = message(serde_json::json!({
+            "rope_type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 1, 1, 2],
+        }));
+        assert!(found.contains("long_factor"), "{found}");
         let found = message(serde_json::json!({"rope_type": "linear", "factor": 0.0}));
         assert!(found.contains("factor"), "{found}");
     }
