@@ -19,7 +19,7 @@ const RECORDS: u64 = 68 << 10;
 /// The same where what stands between matrix products is one pass each.
 const FUSED_RECORDS: u64 = 40 << 10;
 /// Further records of a layer of a decoder alone where activations are recomputed. Measured with 3 layers of width 64.
-const RECOMPUTED_RECORDS: u64 = 28 << 10;
+const RECOMPUTED_RECORDS: u64 = 14 << 10;
 
 /// The texts that the model reads at once.
 struct Reading {
@@ -207,13 +207,17 @@ impl Shape {
     /// The workspace of the gradient of a layer: a tensor of the size of the scores or of the hidden layer, twice;
     /// where all of softmax is one tensor, the gradient of T5's bias is another. Linear layers as one operation need a
     /// tensor for each that reads the states, and attention as one has no scores but those of the bias; where they are
-    /// computed again, so is what leads to the norm after the hidden layer.
+    /// computed again, so is what leads to the norm after the hidden layer. Of a decoder alone one tensor of the hidden layer
+    /// less was measured.
     fn layer_workspace(&self, stack: &Stack, texts: Texts, keeping: Keeping) -> u64 {
         let scores = F32 * stack.heads * texts.length;
         let hidden = keeping.width() * stack.hidden;
         let biases = u64::from(stack.relative);
         let again = match keeping.recomputes() && keeping.fused_products() {
-            true => (1 + stack.hidden_kept) * hidden + stack.states_of_norm() * F32 * stack.d_model,
+            true => {
+                let kept = 1 + stack.hidden_kept - u64::from(self.encoder.is_none());
+                kept * hidden + stack.states_of_norm() * F32 * stack.d_model
+            }
             false => 0,
         };
         let (scores, hidden) = match (keeping.fused_products(), self.fused) {

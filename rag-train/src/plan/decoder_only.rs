@@ -18,8 +18,8 @@
 //! Where activations are recomputed:
 //!
 //! ```text
-//! rotation         8 T i      more of answers: products with cosines and sines, until the backward pass begins; in 16 bits
-//!                             of prompts too, and what was rotated, in f32, and what the projection made, (4 + w) T i
+//! rotation         8 T i      more: products with cosines and sines, until the backward pass begins; in 16 bits also what
+//!                             was rotated, in f32, and what the projection made, (4 + w) T i
 //!   norms of heads 4 T h      means; in 16 bits 4 T i more, heads
 //! attention
 //!   of answers     2 w T i    outputs of the heads for the prompt and for the answer itself, which are added
@@ -48,13 +48,11 @@ impl Stack {
         let whole = keeping.inputs(states, 3)
             + self.keys_values(prompts, keeping)
             + self.rotated(prompts, self.inner, keeping)
-            + self.passing_of_prompts(prompts, self.inner + self.key_inner, keeping)
             + softmax
             + keeping.width() * heads
             + self.after_heads(prompts, keeping);
         let last = keeping.inputs(states, 2)
             + self.keys_values(prompts, keeping)
-            + self.passing_of_prompts(prompts, self.key_inner, keeping)
             + self.norm(prompts, keeping);
         self.embedded(prompts, keeping)
             + self.angles(prompts.length)
@@ -70,7 +68,6 @@ impl Stack {
         let layer = keeping.inputs(answers.tokens() * self.d_model, 3)
             + self.keys_values(answers, keeping)
             + self.rotated(answers, self.inner, keeping)
-            + self.passing(answers, self.inner + self.key_inner, keeping)
             + keeping.softmax(self.dropout.attention) * scores
             + keeping.width() * heads
             + self.after_heads(answers, keeping);
@@ -103,25 +100,14 @@ impl Stack {
             (true, true) if is_wide => F32 * heads,
             (true, true) => F32 * (numbers + heads),
         };
-        keeping.width() * numbers + norms
-    }
-
-    /// What leads to rotated heads, of `size` numbers a token together, until the backward pass begins.
-    fn passing(&self, texts: Texts, size: u64, keeping: Keeping) -> u64 {
-        let numbers = texts.tokens() * size;
-        match keeping.recomputes() && keeping.moment == Moment::Forward {
+        let passing = match keeping.recomputes() && keeping.moment == Moment::Forward {
             false => 0,
-            true if keeping.precision == Precision::F32 => 2 * F32 * numbers,
-            true => 3 * F32 * numbers + keeping.products(numbers),
-        }
-    }
-
-    /// The same of prompts, of which nothing was left in f32 where it was measured.
-    fn passing_of_prompts(&self, prompts: Texts, size: u64, keeping: Keeping) -> u64 {
-        match keeping.precision {
-            Precision::F32 => 0,
-            _ => self.passing(prompts, size, keeping),
-        }
+            true => {
+                let cast = if is_wide { 0 } else { F32 * numbers };
+                2 * F32 * numbers + cast + keeping.products(numbers)
+            }
+        };
+        keeping.width() * numbers + norms + passing
     }
 
     /// The cosines and sines of so many tokens.
