@@ -42,7 +42,7 @@ struct Arguments {
     /// Passages to answer from
     #[arg(long, default_value_t = 5)]
     passages: usize,
-    /// Format of a language model's weights on the CPU: f32, bf16, int8
+    /// Format of a language model's weights: f32, bf16, f16, or on the CPU int8
     #[arg(long, default_value = "f32")]
     precision: Precision,
     /// Where to compute: cpu, and in builds that have them wgpu, cuda, or wgpu:1 for the second GPU
@@ -54,6 +54,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     burn_rag::cpu::keep_freed_pages();
     let arguments = Arguments::parse();
     let device = device(&arguments.device)?;
+    let question = arguments
+        .asked
+        .last()
+        .map_or("", |question| question.trim());
+    if question.is_empty() || arguments.passages == 0 {
+        return Err("ask a question, and of one passage at least".into());
+    }
     let (rag, question) = match arguments.asked.as_slice() {
         [model, question] => {
             let model = LanguageModel::load(model, &device)?.with_precision(arguments.precision)?;
@@ -64,6 +71,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             (Rag::from_parts(retriever, model)?, question)
         }
         [question] => {
+            if !arguments.encoder.join("context_encoder").is_dir() {
+                let folder = arguments.encoder.display();
+                return Err(format!(
+                    "{folder} is no RAG checkpoint; with an encoder, give a model and then the question, in quotes"
+                )
+                .into());
+            }
             let encoder = Rag::load_context_encoder(&arguments.encoder, &device)?;
             let knowledge = knowledge(&arguments.documents, &encoder)?;
             (Rag::load(&arguments.encoder, knowledge, &device)?, question)

@@ -32,7 +32,8 @@ pub enum Error {
     /// The generator has no positions for so long an answer.
     #[error(
         "an answer of {tokens} tokens is asked for, the generator writes at most {longest}: \
-         shorten the candidate, or lower max_length"
+         shorten the candidate, lower max_new_tokens or max_length, or, where the generator reads prompt and answer as \
+         one text, max_combined_length"
     )]
     AnswerTooLong {
         /// The answer's tokens, start or end token included.

@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::{fs, path::Path};
 
 use burn::tensor::Device;
 use rag_core::{
@@ -6,12 +6,12 @@ use rag_core::{
     checkpoint::{Tensors, Weights, gguf::Gguf, read_json, write_json, write_safetensors},
     nn::Precision,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     decode::GenerationConfig,
     error::{Error, Result},
-    generator::{Generator, GeneratorConfig},
+    generator::{Generator, GeneratorConfig, MODEL_TYPES},
     template::Template,
 };
 
@@ -41,7 +41,7 @@ impl LanguageModel {
     /// which are greedy and up to 64 tokens long where nothing else is asked for.
     ///
     /// # Errors
-    /// Those of [`Gguf`], [`Weights`], [`Tokenizer::from_folder`] and [`Template`]; [`rag_core::Error::Json`] for an
+    /// Those of [`Gguf`], [`Weights`], [`Tokenizer::from_folder`] and [`Template`]; [`rag_core::Error::Config`] for an
     /// architecture that is not supported.
     pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
@@ -54,14 +54,29 @@ impl LanguageModel {
     }
 
     fn from_folder(folder: &Path, device: &Device) -> Result<Self> {
-        let config: GeneratorConfig = read_json(folder.join("config.json"))?;
-        if config.family().architecture().is_none() {
-            return Err(Error::Core(rag_core::Error::Config {
-                field: "model_type".into(),
-                found: "a generator with an encoder".into(),
-                expected: "a decoder alone: llama, mistral, qwen2 or qwen3; BART and T5 are read as a part of a RAG \
-                           folder, by Rag::load"
-                    .into(),
+        let path = folder.join("config.json");
+        if !path.is_file() {
+            let gguf = fs::read_dir(folder).into_iter().flatten().flatten();
+            let mut gguf = gguf.map(|entry| entry.path());
+            let gguf = gguf.find(|path| path.extension().is_some_and(|ending| ending == "gguf"));
+            return Err(Error::Core(rag_core::Error::MissingFile {
+                folder: folder.to_owned(),
+                expected: match gguf {
+                    Some(gguf) => format!(
+                        "config.json; {} in it is a model of its own",
+                        gguf.display()
+                    ),
+                    None => "config.json, or is no folder of a language model".into(),
+                },
+            }));
+        }
+        let config = supported(read_json(&path)?, &path)?;
+        if !folder.join("tokenizer.json").is_file() {
+            return Err(Error::Core(rag_core::Error::MissingFile {
+                folder: folder.to_owned(),
+                expected:
+                    "tokenizer.json; transformers' AutoTokenizer writes it with save_pretrained"
+                        .into(),
             }));
         }
         let mut weights = Weights::open(folder)?;
@@ -90,9 +105,7 @@ impl LanguageModel {
     }
 
     fn from_gguf(gguf: &Gguf, device: &Device) -> Result<Self> {
-        let config = gguf.config()?;
-        let config: GeneratorConfig =
-            serde_json::from_value(config).map_err(rag_core::Error::json(gguf.path()))?;
+        let config = supported(gguf.config()?, gguf.path())?;
         let mut weights = Weights::from_gguf(gguf)?;
         let generator = config.load(&mut weights, "", device)?;
         let family = config.family();
@@ -153,6 +166,22 @@ impl LanguageModel {
         self.generator = self.generator.with_precision(precision)?;
         Ok(self)
     }
+}
+
+/// The configuration of a decoder alone that there is a generator for.
+fn supported(config: Value, path: &Path) -> Result<GeneratorConfig> {
+    let kind = config["model_type"].as_str().unwrap_or("nothing");
+    if !MODEL_TYPES.contains(&kind) {
+        return Err(Error::Core(rag_core::Error::Config {
+            field: format!("model_type in {}", path.display()),
+            found: kind.into(),
+            expected: format!(
+                "a language model that is supported: {}",
+                MODEL_TYPES.join(", ")
+            ),
+        }));
+    }
+    Ok(serde_json::from_value(config).map_err(rag_core::Error::json(path))?)
 }
 
 /// Puts the end of a message before the other ends: trained and scored answers end with it.

@@ -74,7 +74,12 @@ impl Answer {
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.question)?;
-        writeln!(f, "→ {}   P(y|x) = {:.3}", self.text, self.probability())?;
+        let probability = self.probability();
+        // Long answers are improbable, however good.
+        match probability < 0.0005 {
+            true => writeln!(f, "→ {}   P(y|x) = {probability:.1e}", self.text)?,
+            false => writeln!(f, "→ {}   P(y|x) = {probability:.3}", self.text)?,
+        }
         let mut evidence: Vec<_> = self.evidence.iter().collect();
         evidence.sort_by(|a, b| b.posterior.total_cmp(&a.posterior));
         for (i, evidence) in evidence.into_iter().enumerate() {

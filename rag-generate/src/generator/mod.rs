@@ -32,6 +32,7 @@ use crate::decode::GenerationConfig;
 use family::{Family, Model};
 
 pub use bart::{Bart, BartConfig};
+pub(crate) use causal::MODEL_TYPES;
 pub use causal::{Architecture, Causal, CausalConfig};
 pub use head::{Head, HeadConfig};
 pub use memory::{Cache, Memory};

@@ -31,8 +31,8 @@ pub(super) struct Chat {
     /// The day that it is, for the template.
     #[serde(default = "usual_date")]
     pub date: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub enable_thinking: Option<bool>,
+    #[serde(default)]
+    pub enable_thinking: bool,
 }
 
 /// The date in the templates of Llama 3.1 where they know no other.
@@ -68,7 +68,7 @@ impl Chat {
             bos_token: None,
             eos_token: None,
             date: usual_date(),
-            enable_thinking: None,
+            enable_thinking: false,
         }
     }
 
@@ -150,11 +150,11 @@ impl Chat {
             ("documents", Value::from(())),
             ("add_generation_prompt", Value::from(true)),
             ("date_string", Value::from(date)),
+            ("enable_thinking", Value::from(self.enable_thinking)),
         ]);
         let set = [
             ("bos_token", self.bos_token.as_ref().map(Value::from)),
             ("eos_token", self.eos_token.as_ref().map(Value::from)),
-            ("enable_thinking", self.enable_thinking.map(Value::from)),
         ];
         variables.extend(
             set.into_iter()

@@ -10,7 +10,7 @@ pub enum TemplateError {
     /// The template uses a variable that has no value.
     #[error(
         "the chat template uses `{name}`, which is not defined; it is given messages, tools, documents, \
-         add_generation_prompt and date_string, and bos_token, eos_token and enable_thinking where they are set"
+         add_generation_prompt, date_string and enable_thinking, and bos_token and eos_token where they are set"
     )]
     Undefined {
         /// The expression.

@@ -169,11 +169,12 @@ impl Template {
         self
     }
 
-    /// Sets whether the model thinks before it answers, where its chat template asks for `enable_thinking`.
+    /// Sets whether the model thinks before it answers, where its chat template asks for `enable_thinking`. It does not by
+    /// default: an answer of some tokens would end among its thoughts.
     #[must_use]
     pub fn with_enable_thinking(mut self, think: bool) -> Self {
         if let Some(chat) = &mut self.chat {
-            chat.enable_thinking = Some(think);
+            chat.enable_thinking = think;
         }
         self
     }

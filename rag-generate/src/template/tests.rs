@@ -240,14 +240,14 @@ fn the_date_is_pinned() {
 }
 
 #[test]
-fn thinking_is_left_to_the_template_or_set() {
+fn a_model_thinks_where_it_is_told_to() {
     let end = |template: &Template| {
         let ids = packed(template, &bare(), "who?", &hamlet());
         let think = count(&ids, "<think>");
         (spelled(&ids).ends_with("assistant\n"), think)
     };
     let template = Template::chat(CHATML);
-    assert_eq!(end(&template), (true, 0));
+    assert_eq!(end(&template), (false, 1));
     assert_eq!(end(&template.clone().with_enable_thinking(true)), (true, 0));
     assert_eq!(end(&template.with_enable_thinking(false)), (false, 1));
 }

@@ -30,8 +30,10 @@ pub struct CausalConfig {
     /// Heads of the queries.
     pub num_attention_heads: usize,
     /// Heads of the keys and values; as many as of the queries where it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub num_key_value_heads: Option<usize>,
     /// Size of a head; `hidden_size / num_attention_heads` where it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub head_dim: Option<usize>,
     /// Name of the activation.
     pub hidden_act: String,
@@ -227,6 +229,9 @@ macro_rules! readers {
         })*
     };
 }
+
+/// `model_type` of each kind.
+pub(crate) const MODEL_TYPES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 
 /// Readers for `#[serde(deserialize_with)]`.
 pub(crate) mod read {

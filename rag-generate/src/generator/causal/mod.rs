@@ -16,6 +16,7 @@ use rag_core::{
     },
 };
 
+pub(crate) use config::MODEL_TYPES;
 pub(super) use config::read;
 pub use config::{Architecture, CausalConfig};
 
