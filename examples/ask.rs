@@ -39,9 +39,9 @@ struct Arguments {
     /// A GGUF file, or the folder of a language model, where the first is an encoder; then what to ask
     #[arg(num_args = 1..=2, required = true, value_names = ["MODEL", "QUESTION"])]
     asked: Vec<String>,
-    /// Passages to answer from
-    #[arg(long, default_value_t = 5)]
-    passages: usize,
+    /// Passages that a language model answers from: 5 where nothing else is asked for. A checkpoint has its own number
+    #[arg(long)]
+    passages: Option<usize>,
     /// Format of a language model's weights: f32, bf16, f16, or on the CPU int8
     #[arg(long, default_value = "f32")]
     precision: Precision,
@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .asked
         .last()
         .map_or("", |question| question.trim());
-    if question.is_empty() || arguments.passages == 0 {
+    if question.is_empty() || arguments.passages == Some(0) {
         return Err("ask a question, and of one passage at least".into());
     }
     let (rag, question) = match arguments.asked.as_slice() {
@@ -66,21 +66,28 @@ fn main() -> Result<(), Box<dyn Error>> {
             let model = LanguageModel::load(model, &device)?.with_precision(arguments.precision)?;
             let encoder = TextEncoder::load(&arguments.encoder, &device)?;
             let knowledge = knowledge(&arguments.documents, &encoder)?;
-            let n_docs = arguments.passages.min(knowledge.len());
+            let n_docs = arguments.passages.unwrap_or(5).min(knowledge.len());
             let retriever = Retriever::new(encoder.clone(), encoder, knowledge, n_docs)?;
             (Rag::from_parts(retriever, model)?, question)
         }
         [question] => {
+            let folder = arguments.encoder.display();
             if !arguments.encoder.join("context_encoder").is_dir() {
-                let folder = arguments.encoder.display();
                 return Err(format!(
                     "{folder} is no RAG checkpoint; with an encoder, give a model and then the question, in quotes"
                 )
                 .into());
             }
+            if arguments.passages.is_some() {
+                return Err(format!(
+                    "--passages is for a language model; {folder} has its own n_docs"
+                )
+                .into());
+            }
             let encoder = Rag::load_context_encoder(&arguments.encoder, &device)?;
             let knowledge = knowledge(&arguments.documents, &encoder)?;
-            (Rag::load(&arguments.encoder, knowledge, &device)?, question)
+            let rag = Rag::load(&arguments.encoder, knowledge, &device)?;
+            (rag.with_precision(arguments.precision)?, question)
         }
         _ => unreachable!("clap takes one or two"),
     };

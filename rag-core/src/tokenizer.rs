@@ -1,3 +1,4 @@
+mod plain;
 mod text;
 
 use std::{
@@ -7,7 +8,7 @@ use std::{
 };
 
 use tokenizers::{
-    AddedToken, AddedVocabulary, TruncationDirection, TruncationParams, TruncationStrategy,
+    AddedToken, TruncationDirection, TruncationParams, TruncationStrategy,
     models::{bpe::BPE, wordpiece::WordPiece},
     normalizers::BertNormalizer,
     pre_tokenizers::{bert::BertPreTokenizer, byte_level::ByteLevel},
@@ -25,8 +26,8 @@ use crate::{
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
-    /// What a text is searched for, by [`Tokenizer::encode_text`].
-    marks: Arc<OnceLock<AddedVocabulary>>,
+    /// Of [`Tokenizer::encode_text`].
+    plain: Arc<OnceLock<plain::Plain>>,
     path: Arc<Path>,
 }
 
@@ -139,7 +140,7 @@ impl Tokenizer {
         let _ = inner.with_truncation(None);
         Self {
             inner: Arc::new(inner),
-            marks: Arc::default(),
+            plain: Arc::default(),
             path: path.as_ref().into(),
         }
     }

@@ -20,8 +20,8 @@ pub enum Error {
     Template(#[from] TemplateError),
     /// The question leaves no room for a passage.
     #[error(
-        "the question has {tokens} tokens of the generator, a context holds {longest} with its passage: \
-         ask a shorter question, or raise max_combined_length"
+        "the question, with the text that a template puts around it, has {tokens} tokens of the generator; a context holds \
+         {longest} with its passage: ask a shorter question, or raise max_combined_length up to the model's positions"
     )]
     QuestionTooLong {
         /// The question's tokens.

@@ -1,4 +1,4 @@
-use std::{fs, path::Path};
+use std::{fs, io::ErrorKind, path::Path};
 
 use burn::tensor::Device;
 use rag_core::{
@@ -12,7 +12,7 @@ use crate::{
     decode::GenerationConfig,
     error::{Error, Result},
     generator::{Generator, GeneratorConfig, MODEL_TYPES},
-    template::Template,
+    template::{TEMPLATE, Template},
 };
 
 /// A decoder-only generator with all that it needs to answer: what a GGUF file holds, or a folder that transformers'
@@ -62,11 +62,13 @@ impl LanguageModel {
             return Err(Error::Core(rag_core::Error::MissingFile {
                 folder: folder.to_owned(),
                 expected: match gguf {
-                    Some(gguf) => format!(
-                        "config.json; {} in it is a model of its own",
-                        gguf.display()
-                    ),
-                    None => "config.json, or is no folder of a language model".into(),
+                    Some(gguf) => {
+                        format!(
+                            "config.json (a model in it is {}: give that file)",
+                            gguf.display()
+                        )
+                    }
+                    None => "config.json".into(),
                 },
             }));
         }
@@ -75,7 +77,7 @@ impl LanguageModel {
             return Err(Error::Core(rag_core::Error::MissingFile {
                 folder: folder.to_owned(),
                 expected:
-                    "tokenizer.json; transformers' AutoTokenizer writes it with save_pretrained"
+                    "tokenizer.json, which transformers' AutoTokenizer writes with save_pretrained"
                         .into(),
             }));
         }
@@ -137,7 +139,7 @@ impl LanguageModel {
         if let Some(class) = self.config.family().architecture() {
             config["architectures"] = json!([class]);
         }
-        write_json(path, &config)?;
+        write_json(&path, &config)?;
         write_json(folder.join(GENERATION), &self.generation)?;
         let mut tensors = Tensors::default();
         self.generator.store(&mut tensors, "");
@@ -155,7 +157,18 @@ impl LanguageModel {
             // The template may write it where there is one. A model may have one that its tokenizer does not.
             settings["bos_token"] = self.template.start().into();
         }
-        Ok(self.tokenizer.save(folder, &settings)?)
+        // What a chat template does not tell: texts around passage and question, date, system text.
+        if self.template != self.template.as_published() {
+            settings[TEMPLATE] =
+                serde_json::to_value(&self.template).map_err(rag_core::Error::json(&path))?;
+        }
+        // In a folder that is written anew it would be read in place of the template above.
+        match fs::remove_file(folder.join("chat_template.jinja")) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(rag_core::Error::io(folder)(error).into())
+            }
+            _ => Ok(self.tokenizer.save(folder, &settings)?),
+        }
     }
 
     /// The same model for answering in `precision`.

@@ -31,10 +31,13 @@ pub fn pack<'a>(
 
     if let Some(template) = &config.template {
         let frame = template.frame(question, tokenizer)?;
-        let room = (longest.checked_sub(frame.len())).ok_or_else(too_long)?;
+        let tokens = frame.len();
+        let room =
+            (longest.checked_sub(tokens)).ok_or(Error::QuestionTooLong { tokens, longest })?;
         return passages
             .map(|(title, text)| {
                 let passage = template.passage_text(title, text);
+                let passage = format!("{}{passage}", frame.spaces);
                 let passage = tokenizer.cut_text(&passage, room)?;
                 Ok([&frame.head[..], &passage, &frame.tail].concat())
             })

@@ -99,9 +99,17 @@ fn a_path_that_is_no_model_is_named() {
     );
     refuses!(
         load(folder.path().to_owned()),
-        Error::Core(CoreError::Io { .. }),
+        Error::Core(CoreError::MissingFile { .. }),
         "config.json",
-        "check the name"
+        "give a checkpoint folder"
+    );
+    let around = tempfile::tempdir().unwrap();
+    fs::write(around.path().join("small.gguf"), "").unwrap();
+    refuses!(
+        load(around.path().to_owned()),
+        Error::Core(CoreError::MissingFile { .. }),
+        "small.gguf",
+        "give that file"
     );
     let saved = Saved::new();
     let text = folder.path().join("model.gguf");
@@ -159,10 +167,7 @@ fn a_truncated_gguf_file_is_refused() {
 #[test]
 fn a_folder_without_one_of_its_files_is_refused() {
     for (file, parts) in [
-        (
-            "tokenizer.json",
-            ["tokenizer.json", "vocab.json with merges.txt"],
-        ),
+        ("tokenizer.json", ["tokenizer.json", "save_pretrained"]),
         (
             "model.safetensors",
             ["model.safetensors", "pytorch_model.bin"],
@@ -195,7 +200,7 @@ fn an_unknown_architecture_is_refused_with_those_that_are_known() {
     saved.change("config.json", |config| config["model_type"] = json!("gpt2"));
     refuses!(
         saved.load(),
-        Error::Core(CoreError::Json { .. }),
+        Error::Core(CoreError::Config { .. }),
         "config.json",
         "gpt2",
         "llama",
@@ -243,7 +248,7 @@ fn a_prompt_longer_than_the_window_is_refused() {
         refuses!(
             rag.ask("rain"),
             Error::AnswerTooLong { tokens: 64, .. },
-            "lower max_length"
+            "lower max_new_tokens"
         );
         let generation = (rag.generation().clone()).with_max_new_tokens(8);
         let rag = (rag.with_generation(generation)).with_max_combined_length(40);
@@ -255,5 +260,25 @@ fn a_prompt_longer_than_the_window_is_refused() {
             &["10 tokens", "shorten the candidate"],
         );
         rag.score("rain", &[&candidate[1..]]).unwrap();
+    }
+}
+
+/// Also into a folder in which a chat template stands by itself.
+#[test]
+fn a_template_with_settings_of_its_own_is_saved() {
+    let saved = Saved::new();
+    let stale = "{% for message in messages %}{{ message.content }}{% endfor %}";
+    fs::write(saved.path().join("chat_template.jinja"), stale).unwrap();
+    let mut model = saved.load().unwrap();
+    assert_eq!(model.template, Template::chat(stale));
+    let own = [
+        Template::plain().with_between("\nQ: ").with_lead(""),
+        Template::chat(stale).with_system("Answer."),
+        Template::plain(),
+    ];
+    for template in own {
+        model.template = template.clone();
+        model.save(saved.path()).unwrap();
+        assert_eq!(saved.load().unwrap().template, template);
     }
 }

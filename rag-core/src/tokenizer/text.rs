@@ -3,7 +3,10 @@
 
 use tokenizers::{AddedVocabulary, Encoding, Model, ModelWrapper, OffsetType, PreTokenizer};
 
-use super::{Tokenizer, failed};
+use super::{
+    Tokenizer, failed,
+    plain::{Plain, is_mark},
+};
 use crate::error::Result;
 
 /// A token, and the bytes of the text that it stands for.
@@ -17,6 +20,8 @@ impl Tokenizer {
     /// Ids of `text` without special tokens, and with none found in it: `<|im_end|>` is encoded as the signs and
     /// letters that it is written with. So is every other token that was added to the vocabulary, special or not, but
     /// for runs of white space, which are text.
+    ///
+    /// The text is taken to go on another: the space that SentencePiece's tokenizers put before a text is left out.
     ///
     /// # Errors
     /// [`Error::Tokenizer`](crate::Error::Tokenizer).
@@ -52,6 +57,11 @@ impl Tokenizer {
         let first = (encoding.get_ids().iter())
             .position(|id| matches!(marks.simple_id_to_token(*id), Some(token) if is_mark(&token)));
         Ok(first.map(|first| encoding.get_offsets()[first].0))
+    }
+
+    /// Whether a space is put before a text that goes on no other, as SentencePiece's tokenizers do.
+    pub fn begins_with_space(&self) -> bool {
+        self.plain().begins_with_space
     }
 
     /// The special tokens that [`Tokenizer::encode`] puts before a text: BOS, or none.
@@ -98,14 +108,15 @@ impl Tokenizer {
         Ok(pieces)
     }
 
-    /// Encodes without looking for marks.
+    /// Encodes without looking for marks, as what goes on another text.
     fn unmarked(&self, text: &str) -> tokenizers::Result<Encoding> {
-        let inner = &self.inner;
-        let mut parts = (self.marks()).extract_and_normalize(inner.get_normalizer(), text);
-        if let Some(pre_tokenizer) = inner.get_pre_tokenizer() {
+        let plain = self.plain();
+        let normalizer = plain.normalizer.as_ref();
+        let mut parts = plain.marks.extract_and_normalize(normalizer, text);
+        if let Some(pre_tokenizer) = &plain.pre_tokenizer {
             pre_tokenizer.pre_tokenize(&mut parts)?;
         }
-        parts.tokenize(|part| inner.get_model().tokenize(part.get()))?;
+        parts.tokenize(|part| self.inner.get_model().tokenize(part.get()))?;
         parts.into_encoding(None, 0, OffsetType::Byte)
     }
 
@@ -133,25 +144,13 @@ impl Tokenizer {
         cuts
     }
 
-    /// The added tokens, all of them to be passed over but for white space.
     fn marks(&self) -> &AddedVocabulary {
-        self.marks.get_or_init(|| {
-            let mut added = self.inner.get_added_vocabulary().clone();
-            let marks: Vec<_> = (added.get_added_tokens_decoder().values())
-                .filter(|token| is_mark(&token.content))
-                .map(|token| token.clone().special(true))
-                .collect();
-            let (model, normalizer) = (self.inner.get_model(), self.inner.get_normalizer());
-            added.add_special_tokens(&marks, model, normalizer);
-            added.set_encode_special_tokens(true);
-            added
-        })
+        &self.plain().marks
     }
-}
 
-/// Whether an added token is more than white space, as SentencePiece writes it or as it is.
-fn is_mark(token: &str) -> bool {
-    !token.chars().all(|c| c.is_whitespace() || c == '▁')
+    fn plain(&self) -> &Plain {
+        self.plain.get_or_init(|| Plain::of(&self.inner))
+    }
 }
 
 #[cfg(test)]
@@ -324,5 +323,40 @@ mod tests {
             let tokenizer = tokenizer(inner.clone());
             assert_eq!(tokenizer.bos().unwrap(), expected, "{template}");
         }
+    }
+
+    /// As Llama 2's and Mistral's files spell their tokenizer, in either way.
+    #[test]
+    fn a_text_that_goes_on_another_begins_without_a_space() {
+        use tokenizers::{
+            normalizers::{Prepend, Replace, Sequence},
+            pre_tokenizers::metaspace::{Metaspace, PrependScheme},
+        };
+        let letters = ["▁", "a", "b", "▁a", "▁b"];
+        let vocabulary: Vocab = letters.map(String::from).into_iter().zip(0..).collect();
+        let merges = [("▁", "a"), ("▁", "b")];
+        let merges = merges.map(|(left, right)| (left.to_owned(), right.to_owned()));
+        let model = BPE::builder()
+            .vocab_and_merges(vocabulary, merges.to_vec())
+            .build()
+            .unwrap();
+        let normalizing: NormalizerWrapper = Sequence::new(vec![
+            Prepend::new("▁".into()).into(),
+            Replace::new(" ", "▁").unwrap().into(),
+        ])
+        .into();
+        let spacing = Metaspace::new('▁', PrependScheme::Always, false);
+        let mut first = tokenizers::Tokenizer::new(model);
+        let mut second = first.clone();
+        first.with_normalizer(Some(normalizing));
+        second.with_pre_tokenizer(Some(spacing));
+        for inner in [first, second] {
+            let tokenizer = tokenizer(inner);
+            assert!(tokenizer.begins_with_space());
+            assert_eq!(tokenizer.encode_bare("a b").unwrap(), [3, 4]);
+            assert_eq!(tokenizer.encode_text("a b").unwrap(), [1, 4]);
+            assert_eq!(tokenizer.encode_text(" a").unwrap(), [3]);
+        }
+        assert!(!tokenizer(bytes(&[])).begins_with_space());
     }
 }

@@ -41,17 +41,19 @@ pub(super) fn load(
     for part in [QUESTION_ENCODER, GENERATOR] {
         settings.insert(part.into(), read_json(folder.join(part).join(CONFIG))?);
     }
-    let config: RagConfig =
+    let mut config: RagConfig =
         serde_json::from_value(settings.into()).map_err(rag_core::Error::json(&path))?;
     let question_encoder = TextEncoder::load(folder.join(QUESTION_ENCODER), device)?;
     let retriever = Retriever::new(question_encoder, context_encoder, knowledge, config.n_docs)?;
     let generator = folder.join(GENERATOR);
     let model = LanguageModel::load(&generator, device)?;
     let settings = generator.join("generation_config.json");
-    let generation = match settings.is_file() {
+    // Without a template here the generator is as it was published, with the settings of chats.
+    let generation = match config.template.is_some() && settings.is_file() {
         true => read_json::<GenerationConfig>(&settings)?.for_model(&model.generation),
         false => model.generation,
     };
+    config.template = config.template.or(Some(model.template));
     Rag::of(
         retriever,
         model.generator,

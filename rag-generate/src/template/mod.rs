@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use chat::{Chat, Messages, Surroundings};
 pub use error::{PromptPart, TemplateError};
+pub(crate) use read::TEMPLATE;
 
 /// How a decoder-only generator is asked: a text around passage and question, and around that, for a model that was
 /// trained on chats, what its chat template writes.
@@ -67,6 +68,9 @@ fn between() -> String {
 pub(crate) struct Frame {
     /// Before the passage: the same for every question.
     pub head: Vec<u32>,
+    /// Spaces that the passage begins with: those that end the text before it, since most tokens of words have theirs in
+    /// front.
+    pub spaces: String,
     /// After the passage.
     pub tail: Vec<u32>,
 }
@@ -204,6 +208,16 @@ impl Template {
         self.chat.as_ref()?.eos_token.as_deref()
     }
 
+    /// What a folder with the same chat template gives, without settings of one's own.
+    pub(crate) fn as_published(&self) -> Self {
+        match &self.chat {
+            None => Self::plain(),
+            Some(chat) => {
+                Self::chat(&chat.source).with_tokens(chat.bos_token.clone(), chat.eos_token.clone())
+            }
+        }
+    }
+
     /// Checks that the template writes what it is given, once and in order.
     ///
     /// # Errors
@@ -232,7 +246,12 @@ impl Template {
     /// [`TemplateError`]; those of the tokenizer.
     pub(crate) fn frame(&self, question: &str, tokenizer: &Tokenizer) -> Result<Frame> {
         let Surroundings { head, tail } = self.surroundings()?;
-        let mut head = tokenizer.encode_bare(&head)?;
+        let text = head.trim_end_matches(' ');
+        let spaces = match head.is_empty() && tokenizer.begins_with_space() {
+            true => " ".to_owned(),
+            false => head[text.len()..].to_owned(),
+        };
+        let mut head = tokenizer.encode_bare(text)?;
         if self.chat.is_none() {
             let bos = tokenizer.bos()?;
             if !head.starts_with(&bos) {
@@ -245,7 +264,7 @@ impl Template {
         let question = format!("{}{question}{text}", self.between);
         let mut tail = tokenizer.encode_text(&question)?;
         tail.extend(tokenizer.encode_bare(marks)?);
-        Ok(Frame { head, tail })
+        Ok(Frame { head, spaces, tail })
     }
 
     fn surroundings(&self) -> Result<Surroundings, TemplateError> {

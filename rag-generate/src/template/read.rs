@@ -11,6 +11,10 @@ use serde::Deserialize;
 use super::{Template, error::TemplateError};
 use crate::error::Result;
 
+/// The field of `tokenizer_config.json` in which [`LanguageModel::save`](crate::LanguageModel::save) keeps a template that is
+/// more than the chat template.
+pub(crate) const TEMPLATE: &str = "rag_template";
+
 /// What `tokenizer_config.json` says of chats.
 #[derive(Default, Deserialize)]
 struct Settings {
@@ -20,6 +24,9 @@ struct Settings {
     bos_token: Option<Token>,
     #[serde(default)]
     eos_token: Option<Token>,
+    /// See [`TEMPLATE`].
+    #[serde(default)]
+    rag_template: Option<Template>,
 }
 
 #[derive(Deserialize)]
@@ -51,8 +58,9 @@ impl Token {
 }
 
 impl Template {
-    /// Reads the chat template of a folder in the Hugging Face layout: `chat_template.jinja`, else what
-    /// `tokenizer_config.json` says, of several the one named `default`. `None` where the folder has none.
+    /// Reads the template that was saved in a folder, else the chat template of a folder in the Hugging Face layout:
+    /// `chat_template.jinja`, else what `tokenizer_config.json` says, of several the one named `default`. `None` where the
+    /// folder has none.
     ///
     /// # Errors
     /// [`rag_core::Error::Io`], [`rag_core::Error::Json`], [`TemplateError::NoDefault`].
@@ -63,6 +71,9 @@ impl Template {
             true => read_json(&path)?,
             false => Settings::default(),
         };
+        if settings.rag_template.is_some() {
+            return Ok(settings.rag_template);
+        }
         let own = folder.join("chat_template.jinja");
         let source = if own.is_file() {
             Some(fs::read_to_string(&own).map_err(rag_core::Error::io(&own))?)

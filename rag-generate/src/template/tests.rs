@@ -191,7 +191,7 @@ fn a_chat_is_written_by_its_template() {
     assert_eq!(
         prompt(&template, "who?", &hamlet()),
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHamlet\nShakespeare wrote it.\n\n\
-         Question: who?<|im_end|>\n<|im_start|>assistant\n"
+         Question: who?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     );
     assert_eq!(template.answer_text("He"), "He");
     let template = template
@@ -481,7 +481,7 @@ fn a_template_is_saved_with_the_configuration() {
     assert_eq!(
         serde_json::to_value(Template::chat("a")).unwrap(),
         json!({
-            "chat": {"source": "a", "date": "2024-07-26"},
+            "chat": {"source": "a", "date": "2024-07-26", "enable_thinking": false},
             "before": "", "title_separator": "\n", "between": "\n\nQuestion: ", "after": "", "lead": "",
         })
     );

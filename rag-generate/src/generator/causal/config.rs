@@ -166,9 +166,14 @@ impl CausalConfig {
         self.head_dim.or_else(each).unwrap_or_default()
     }
 
-    /// Whether queries, keys and values have biases.
-    pub(super) fn biases_queries(&self) -> bool {
-        self.attention_bias || self.architecture == Architecture::Qwen2
+    /// Whether the projections of queries, keys and values, and that of the heads' outputs, have biases.
+    pub(super) fn attention_biases(&self) -> [bool; 2] {
+        match self.architecture {
+            Architecture::Llama | Architecture::Qwen3 => [self.attention_bias; 2],
+            Architecture::Mistral => [false; 2],
+            // Whatever `attention_bias` says.
+            Architecture::Qwen2 => [true, false],
+        }
     }
 
     /// Whether queries and keys have norms.
@@ -210,6 +215,9 @@ impl CausalConfig {
             }
             own.insert("rope_scaling".into(), parameters);
         }
+        // Old files say so that there is no such token.
+        let none = |value: &Value| value.as_i64().is_some_and(|id| id < 0);
+        own.retain(|name, value| !(name.ends_with("_token_id") && none(value)));
         if let Value::Object(fields) = &mut fields {
             fields.extend(own);
         }
@@ -323,3 +331,32 @@ impl Family for CausalConfig {
 
 /// Tokens of an answer where nothing else is asked for: instruction-tuned models answer in sentences.
 const ANSWER: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::generator::{GeneratorConfig, fixtures::changed};
+
+    #[test]
+    fn qwen2_has_no_bias_after_the_heads_whatever_its_file_says() {
+        let sizes = json!({
+            "model_type": "qwen2", "hidden_size": 8, "num_attention_heads": 2, "num_key_value_heads": 1,
+            "num_hidden_layers": 1, "intermediate_size": 8, "vocab_size": 9, "pad_token_id": -1,
+        });
+        for bias in [false, true] {
+            let config: GeneratorConfig = serde_json::from_value(sizes.clone()).unwrap();
+            assert_eq!(config.pad(), 0);
+            let config = changed(&config, |fields| {
+                fields.insert("attention_bias".into(), bias.into());
+            });
+            let generator = config.init(&rag_core::device("cpu").unwrap()).unwrap();
+            let mut tensors = rag_core::checkpoint::Tensors::default();
+            generator.store(&mut tensors, "");
+            let names: Vec<&str> = tensors.ids().map(|(name, _)| name).collect();
+            let has = |name: &str| names.iter().any(|known| known.ends_with(name));
+            assert!(has("q_proj.bias") && has("v_proj.bias"), "{names:?}");
+            assert!(!has("o_proj.bias"), "{names:?}");
+        }
+    }
+}

@@ -111,13 +111,14 @@ impl CausalConfig {
     }
 
     fn layer(&self, device: &Device) -> Result<Layer> {
+        let [bias, output_bias] = self.attention_biases();
         let attention = GroupedAttentionConfig {
             d_model: self.hidden_size,
             heads: self.num_attention_heads,
             key_heads: self.key_heads(),
             d_head: self.d_head(),
-            bias: self.biases_queries(),
-            output_bias: self.attention_bias,
+            bias,
+            output_bias,
             norm: self.norms_queries().then_some(self.rms_norm_eps),
             std: self.initializer_range,
         };
