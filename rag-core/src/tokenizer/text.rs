@@ -340,7 +340,7 @@ mod tests {
             .vocab_and_merges(vocabulary, merges.to_vec())
             .build()
             .unwrap();
-        let normalizing: NormalizerWrapper = Sequence::new(vec![
+        let normalizing: tokenizers::NormalizerWrapper = Sequence::new(vec![
             Prepend::new("▁".into()).into(),
             Replace::new(" ", "▁").unwrap().into(),
         ])
