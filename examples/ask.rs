@@ -9,6 +9,9 @@
 //! that transformers' `AutoModelForCausalLM` opens. A checkpoint is a folder such as `facebook/rag-token-nq`, with the
 //! encoder of passages in `context_encoder/`, or one that `Rag::save` wrote.
 //!
+//! In a build with the feature `hub`, encoder, model and checkpoint may also be names on the Hugging Face hub:
+//! `owner/name`, and `owner/name/model.gguf` for a file.
+//!
 //! Documents are a file or folder of text, Markdown, HTML, JSON lines and tables, and with the feature `pdf` PDFs; they are
 //! embedded at every run, so where there are many, `build_index` makes a knowledge base of them once, and its folder
 //! stands in their place.
@@ -63,16 +66,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let (rag, question) = match arguments.asked.as_slice() {
         [model, question] => {
-            let model = LanguageModel::load(model, &device)?.with_precision(arguments.precision)?;
-            let encoder = TextEncoder::load(&arguments.encoder, &device)?;
+            let model = LanguageModel::load(found(Path::new(model))?, &device)?
+                .with_precision(arguments.precision)?;
+            let encoder = TextEncoder::load(found(&arguments.encoder)?, &device)?;
             let knowledge = knowledge(&arguments.documents, &encoder)?;
             let n_docs = arguments.passages.unwrap_or(5).min(knowledge.len());
             let retriever = Retriever::new(encoder.clone(), encoder, knowledge, n_docs)?;
             (Rag::from_parts(retriever, model)?, question)
         }
         [question] => {
-            let folder = arguments.encoder.display();
-            if !arguments.encoder.join("context_encoder").is_dir() {
+            let checkpoint = found(&arguments.encoder)?;
+            let folder = checkpoint.display();
+            if !checkpoint.join("context_encoder").is_dir() {
                 return Err(format!(
                     "{folder} is no RAG checkpoint; with an encoder, give a model and then the question, in quotes"
                 )
@@ -84,15 +89,26 @@ fn main() -> Result<(), Box<dyn Error>> {
                 )
                 .into());
             }
-            let encoder = Rag::load_context_encoder(&arguments.encoder, &device)?;
+            let encoder = Rag::load_context_encoder(&checkpoint, &device)?;
             let knowledge = knowledge(&arguments.documents, &encoder)?;
-            let rag = Rag::load(&arguments.encoder, knowledge, &device)?;
+            let rag = Rag::load(&checkpoint, knowledge, &device)?;
             (rag.with_precision(arguments.precision)?, question)
         }
         _ => unreachable!("clap takes one or two"),
     };
     println!("{}", rag.ask(question)?);
     Ok(())
+}
+
+/// A path as it is; of a name on the hub, that of its download.
+fn found(path: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    #[cfg(feature = "hub")]
+    if !path.exists() && path.components().count() > 1 {
+        return Ok(burn_rag::core::checkpoint::from_hub(
+            &path.to_string_lossy(),
+        )?);
+    }
+    Ok(path.to_owned())
 }
 
 /// Opens a knowledge base, or makes one of documents: passages of 100 words, and their vectors.

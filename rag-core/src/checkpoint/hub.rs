@@ -13,11 +13,12 @@ use super::read_json;
 use crate::error::{Error, Result};
 
 /// The files that a checkpoint folder needs beside weights, in whichever folder of a repository.
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "chat_template.jinja",
     "special_tokens_map.json",
     "vocab.txt",
     "vocab.json",
@@ -28,11 +29,13 @@ const FILES: [&str; 10] = [
 
 /// The folders of a repository that are looked into: its own, those of transformers' RAG, ours, and
 /// sentence-transformers'.
-const FOLDERS: [&str; 5] = [
+const FOLDERS: [&str; 7] = [
     "",
     "question_encoder_tokenizer/",
     "generator_tokenizer/",
+    "question_encoder/",
     "context_encoder/",
+    "generator/",
     "1_Pooling/",
 ];
 
@@ -45,7 +48,8 @@ const WEIGHTS: [&str; 4] = [
 ];
 
 /// Downloads a checkpoint such as `facebook/rag-token-nq` or `sentence-transformers/all-MiniLM-L6-v2`
-/// and returns its local folder, laid out like the repository.
+/// and returns its local folder, laid out like the repository. With the name of a GGUF file after the repository's,
+/// `owner/name/model.gguf`, it downloads that file and returns its path.
 ///
 /// Configuration, weights (`safetensors` rather than `.bin`) and tokenizers are downloaded, nothing
 /// else. They are kept in the hub's usual cache (`$HF_HOME`, by default `~/.cache/huggingface`), shared
@@ -55,7 +59,8 @@ const WEIGHTS: [&str; 4] = [
 ///
 /// # Errors
 /// [`Error::Hub`]; [`Error::Json`] for a malformed list of shards.
-pub fn from_hub(repository: &str) -> Result<PathBuf> {
+pub fn from_hub(name: &str) -> Result<PathBuf> {
+    let (repository, gguf) = file_of(name);
     let api = ApiBuilder::from_env()
         .with_retries(3)
         .build()
@@ -64,10 +69,10 @@ pub fn from_hub(repository: &str) -> Result<PathBuf> {
     let info = match api.model(repository.to_owned()).info() {
         Ok(info) => info,
         Err(error) => {
-            return match main.get("config.json").as_deref().and_then(Path::parent) {
-                Some(folder) => Ok(folder.to_owned()),
-                None => Err(failed(repository)(error)),
-            };
+            let config = main.get("config.json");
+            let folder = || config.as_deref().and_then(Path::parent).map(Path::to_owned);
+            let known = gguf.map_or_else(folder, |file| main.get(file));
+            return known.ok_or_else(|| failed(repository)(error));
         }
     };
     let names: BTreeSet<_> = (info.siblings.into_iter())
@@ -76,6 +81,11 @@ pub fn from_hub(repository: &str) -> Result<PathBuf> {
     // All files of one commit, should the repository change meanwhile.
     let commit = Repo::with_revision(repository.to_owned(), RepoType::Model, info.sha.clone());
     let repo = api.repo(commit);
+    if let Some(file) = gguf {
+        let path = download(&repo, repository, file)?;
+        main.create_ref(&info.sha).map_err(failed(repository))?;
+        return Ok(path);
+    }
     let config = download(&repo, repository, "config.json")?;
     for name in FOLDERS.iter().flat_map(|folder| wanted(folder, &names)) {
         let path = download(&repo, repository, &name)?;
@@ -88,6 +98,15 @@ pub fn from_hub(repository: &str) -> Result<PathBuf> {
     // Only now is the copy complete.
     main.create_ref(&info.sha).map_err(failed(repository))?;
     Ok(config.parent().map(Path::to_owned).unwrap_or_default())
+}
+
+/// The repository, and the GGUF file in it that a name asks for.
+fn file_of(name: &str) -> (&str, Option<&str>) {
+    let end = name.match_indices('/').nth(1).map(|(end, _)| end);
+    match end.map(|end| (&name[..end], &name[end + 1..])) {
+        Some((repository, file)) if file.ends_with(".gguf") => (repository, Some(file)),
+        _ => (name, None),
+    }
 }
 
 fn download(repo: &ApiRepo, repository: &str, name: &str) -> Result<PathBuf> {
@@ -159,6 +178,17 @@ mod tests {
         );
         assert_eq!(wanted("1_Pooling/", &names), ["1_Pooling/config.json"]);
         assert!(wanted("context_encoder/", &names).is_empty());
+    }
+
+    #[test]
+    fn a_name_may_go_on_with_a_gguf_file() {
+        assert_eq!(file_of("owner/name"), ("owner/name", None));
+        let file = Some("deeper/model.gguf");
+        assert_eq!(
+            file_of("owner/name/deeper/model.gguf"),
+            ("owner/name", file)
+        );
+        assert_eq!(file_of("owner/name/other"), ("owner/name/other", None));
     }
 
     #[test]
