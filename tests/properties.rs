@@ -875,7 +875,12 @@ fn an_answer_survives_json_and_shows_its_sources() {
             assert!(shown.contains(&evidence.passage.id), "{shown}");
             assert!(shown.contains(&evidence.passage.text), "{shown}");
         }
-        assert!(shown.contains(&format!("{:.3}", answer.probability())));
+        let probability = answer.probability();
+        let probability = match probability < 0.0005 {
+            true => format!("P(y|x) = {probability:.1e}"),
+            false => format!("P(y|x) = {probability:.3}"),
+        };
+        assert!(shown.contains(&probability), "{shown}");
     }
 }
 

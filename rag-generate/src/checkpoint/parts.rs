@@ -24,6 +24,8 @@ pub(super) const CONTEXT_ENCODER: &str = "context_encoder";
 const QUESTION_ENCODER: &str = "question_encoder";
 const GENERATOR: &str = "generator";
 const CONFIG: &str = "config.json";
+/// The field of `config.json`.
+const TEMPLATE: &str = "template";
 
 /// Whether the folder is one of parts.
 pub(super) fn is_in(folder: &Path) -> bool {
@@ -41,6 +43,9 @@ pub(super) fn load(
     for part in [QUESTION_ENCODER, GENERATOR] {
         settings.insert(part.into(), read_json(folder.join(part).join(CONFIG))?);
     }
+    // A folder that was put together by hand says nothing of a template: the generator's counts, and it is as it was
+    // published, with the settings of chats.
+    let is_published = !settings.contains_key(TEMPLATE);
     let mut config: RagConfig =
         serde_json::from_value(settings.into()).map_err(rag_core::Error::json(&path))?;
     let question_encoder = TextEncoder::load(folder.join(QUESTION_ENCODER), device)?;
@@ -48,12 +53,13 @@ pub(super) fn load(
     let generator = folder.join(GENERATOR);
     let model = LanguageModel::load(&generator, device)?;
     let settings = generator.join("generation_config.json");
-    // Without a template here the generator is as it was published, with the settings of chats.
-    let generation = match config.template.is_some() && settings.is_file() {
+    let generation = match !is_published && settings.is_file() {
         true => read_json::<GenerationConfig>(&settings)?.for_model(&model.generation),
         false => model.generation,
     };
-    config.template = config.template.or(Some(model.template));
+    if is_published {
+        config.template = Some(model.template);
+    }
     Rag::of(
         retriever,
         model.generator,
@@ -70,6 +76,7 @@ pub(super) fn write(rag: &Rag, folder: &Path) -> Result<()> {
     if let Value::Object(settings) = &mut settings {
         settings.remove(QUESTION_ENCODER);
         settings.remove(GENERATOR);
+        settings.entry(TEMPLATE).or_insert(Value::Null);
     }
     let question = rag.retriever.question_text_encoder()?;
     let context = rag.retriever.context_text_encoder()?;

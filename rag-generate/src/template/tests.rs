@@ -201,7 +201,7 @@ fn a_chat_is_written_by_its_template() {
     assert_eq!(
         prompt(&template, "who?", &hamlet()),
         "<|im_start|>system\nAnswer.<|im_end|>\n<|im_start|>user\nRead this.\nHamlet\nShakespeare wrote it.\n\n\
-         Question: who?\nIn one word.<|im_end|>\n<|im_start|>assistant\n"
+         Question: who?\nIn one word.<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     );
 }
 
