@@ -66,9 +66,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let (rag, question) = match arguments.asked.as_slice() {
         [model, question] => {
+            let encoder = TextEncoder::load(found(&arguments.encoder)?, &device)?;
+            // Before the documents, whose embedding takes longest.
             let model = LanguageModel::load(found(Path::new(model))?, &device)?
                 .with_precision(arguments.precision)?;
-            let encoder = TextEncoder::load(found(&arguments.encoder)?, &device)?;
             let knowledge = knowledge(&arguments.documents, &encoder)?;
             let n_docs = arguments.passages.unwrap_or(5).min(knowledge.len());
             let retriever = Retriever::new(encoder.clone(), encoder, knowledge, n_docs)?;

@@ -157,7 +157,7 @@ impl LanguageModel {
             // The template may write it where there is one. A model may have one that its tokenizer does not.
             settings["bos_token"] = self.template.start().into();
         }
-        // What a chat template does not tell: texts around passage and question, date, system text.
+        // Settings that a chat template does not hold: texts around passage and question, date, system text.
         if self.template != self.template.as_published() {
             settings[TEMPLATE] =
                 serde_json::to_value(&self.template).map_err(rag_core::Error::json(&path))?;

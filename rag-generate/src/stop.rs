@@ -1,6 +1,6 @@
 use rag_core::Tokenizer;
 
-/// What stands for a character of which only some bytes are there.
+/// The replacement character, which decoders write for a character of which only some bytes are there.
 const HALF: char = '\u{FFFD}';
 
 /// Finds the texts that end an answer (`stop_strings`) while it is decoded.

@@ -40,7 +40,8 @@ pub struct RopeParameters {
     /// yarn: frequencies of fewer turns are divided by `factor`. Default 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta_slow: Option<f64>,
-    /// yarn: what cosine and sine are multiplied with. Default `0.1 ln factor + 1`.
+    /// yarn, longrope: the factor of cosine and sine. Default `0.1 ln factor + 1` in yarn; in longrope it follows from how much
+    /// longer the longest text became.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attention_factor: Option<f64>,
     /// yarn: with `mscale_all_dim`, another way to give `attention_factor`.
@@ -49,7 +50,7 @@ pub struct RopeParameters {
     /// See `mscale`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mscale_all_dim: Option<f64>,
-    /// longrope: what each frequency is divided by, `[d_head / 2]`.
+    /// longrope: the divisor of each frequency, `[d_head / 2]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub short_factor: Option<Vec<f64>>,
     /// longrope: the same in texts beyond the original length. Only factors that do not change there are supported.
@@ -78,7 +79,7 @@ pub struct RotaryConfig<'a> {
 pub struct Rotary {
     /// Radians by position, `[d_head / 2]`.
     frequencies: Vec<f32>,
-    /// What cosine and sine are multiplied with.
+    /// The factor of cosine and sine.
     magnitude: f32,
 }
 

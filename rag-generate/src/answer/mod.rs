@@ -26,7 +26,7 @@ pub struct Answer {
 pub struct AnswerToken {
     /// Its id.
     pub id: u32,
-    /// What it adds to the text; nothing where it is an end token, or beyond the beginning of a stop string.
+    /// The text that it adds; nothing where it is an end token, or beyond the beginning of a stop string.
     pub text: String,
     /// log P(y_i|x,y_<i).
     pub log_probability: f32,

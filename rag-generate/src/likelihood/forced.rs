@@ -6,7 +6,7 @@ use crate::decode::GenerationConfig;
 /// An answer on both sides of the decoder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forced {
-    /// What the decoder reads. [`GenerationConfig::PROMPT_END`] at its head is passed on as it is, for the generator to read
+    /// Tokens that the decoder reads. [`GenerationConfig::PROMPT_END`] at its head is passed on as it is, for the generator to read
     /// its prompt's last token there.
     pub inputs: Vec<u32>,
     /// What it should say after each input.

@@ -14,7 +14,7 @@ type Result<T> = std::result::Result<T, TemplateError>;
 /// Stand for passage and question while the template is rendered: characters that no text contains.
 const PASSAGE: &str = "\u{e000}";
 const QUESTION: &str = "\u{e001}";
-/// What a template that changes its messages is recognized by.
+/// A text by which a template that changes its messages is recognized.
 pub(super) const PROBE: &str = "Ab \"c\"  <b> & 'd'\n\n# e";
 /// Steps that a template may take, each 64 bytes of text at most. Those of published models take some thousands.
 const FUEL: u64 = 1_000_000;
@@ -142,7 +142,7 @@ impl Chat {
             })
     }
 
-    /// What the template is given beside the messages, as transformers gives it. What is not set is not defined.
+    /// Variables of the template beside the messages, as transformers gives them. One that is not set is not defined.
     fn variables(&self, date: Date) -> Result<Value> {
         let date = written(date, "%d %b %Y").map_err(TemplateError::Failed)?;
         let mut variables = BTreeMap::from([

@@ -1,6 +1,6 @@
 use std::{fmt, path::PathBuf};
 
-/// What can go wrong between a template and a prompt.
+/// Errors between a template and a prompt.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum TemplateError {
@@ -82,7 +82,7 @@ pub enum PromptPart {
     System,
     /// Title and text of a passage.
     Passage,
-    /// What is asked.
+    /// The question.
     Question,
 }
 

@@ -208,7 +208,7 @@ impl Template {
         self.chat.as_ref()?.eos_token.as_deref()
     }
 
-    /// What a folder with the same chat template gives, without settings of one's own.
+    /// The template that a folder with the same chat template gives, without settings of one's own.
     pub(crate) fn as_published(&self) -> Self {
         match &self.chat {
             None => Self::plain(),
@@ -240,7 +240,7 @@ impl Template {
         }
     }
 
-    /// What stands before and after a passage where `question` is asked.
+    /// Token ids before and after a passage where `question` is asked.
     ///
     /// # Errors
     /// [`TemplateError`]; those of the tokenizer.

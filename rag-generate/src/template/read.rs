@@ -15,7 +15,7 @@ use crate::error::Result;
 /// more than the chat template.
 pub(crate) const TEMPLATE: &str = "rag_template";
 
-/// What `tokenizer_config.json` says of chats.
+/// The fields of `tokenizer_config.json` about chats.
 #[derive(Default, Deserialize)]
 struct Settings {
     #[serde(default)]

@@ -240,7 +240,7 @@ impl Stack {
             + self.added(texts, keeping)
     }
 
-    /// What a sublayer adds to the states.
+    /// The tensors that a sublayer adds to the states.
     pub(super) fn added(&self, texts: Texts, keeping: Keeping) -> u64 {
         let states = texts.tokens() * self.d_model;
         keeping.added(states, self.dropout.states, self.normalize_before)

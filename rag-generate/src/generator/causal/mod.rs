@@ -155,7 +155,7 @@ impl Model for Causal {
         for (i, layer) in self.decoder.layers.iter().enumerate() {
             let normed = layer.input_layernorm.forward(states.clone());
             let memory = (layer.self_attn).keys_values(normed.clone(), &rotation, precision);
-            // What the last layer makes of a prompt is its keys and values.
+            // Of a prompt the last layer computes keys and values alone: nobody reads its states.
             if i + 1 < self.decoder.layers.len() {
                 // Padding is on the right, where no token of the prompt sees it.
                 let own = Seen {
