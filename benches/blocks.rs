@@ -23,6 +23,8 @@ const ROWS: [usize; 3] = [5, 20, 800];
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
 
 fn main() {
+    // As in a program that serves questions.
+    burn_rag::cpu::keep_freed_pages();
     divan::main();
 }
 

@@ -178,7 +178,7 @@ fn gradients_of(
         .zip(slice(&x).par_chunks(task))
         .map(|(dy, x)| {
             let mut sums = vec![0.0; 2 * width];
-            processor.run(
+            processor.vectorise(
                 #[inline(always)]
                 || normalise_gradient(dy, x, gamma, epsilon, &mut sums),
             );

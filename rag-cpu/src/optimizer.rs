@@ -72,7 +72,7 @@ fn adamw_with<M: Moment + Element + Pod + Send + Sync>(
         .zip(slice(&gradient).par_chunks(ELEMENTS_PER_TASK))
         .enumerate();
     tasks.for_each(|(i, (((parameter, first), second), gradient))| {
-        processor.run(
+        processor.vectorise(
             #[inline(always)]
             || {
                 let start = i * ELEMENTS_PER_TASK;

@@ -88,9 +88,28 @@ impl Processor {
         FORCED.get().unwrap_or_else(allowed)
     }
 
-    /// Runs a kernel compiled for these instructions: what is inlined into it. A closure that is not
-    /// `#[inline(always)]`, or too large, is compiled as a function of its own, without vectors; a [`WithSimd`] of its
-    /// own always has them.
+    /// Runs a closure compiled for these instructions, with all that is inlined into it. One that is not
+    /// `#[inline(always)]`, or is too large, is compiled as a function of its own, without vectors: such a kernel is better a
+    /// [`WithSimd`], for [`Processor::run`].
+    #[inline(always)]
+    pub(crate) fn vectorise<R>(self, kernel: impl FnMut() -> R) -> R {
+        /// Calls the closure by reference. pulp calls it by value, through a function that the compiler makes and may leave
+        /// without vectors: log-softmax then calls a function for each multiplication, and takes five times as long.
+        struct ByReference<F>(F);
+
+        impl<R, F: FnMut() -> R> WithSimd for ByReference<F> {
+            type Output = R;
+
+            #[inline(always)]
+            fn with_simd<S: Simd>(mut self, _: S) -> R {
+                (self.0)()
+            }
+        }
+
+        self.run(ByReference(kernel))
+    }
+
+    /// Runs a kernel compiled for these instructions.
     #[inline(always)]
     pub(crate) fn run<K: WithSimd>(self, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]

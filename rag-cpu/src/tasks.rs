@@ -25,7 +25,7 @@ pub(crate) fn each_task(
     let mut x = contiguous(x);
     let (several, task) = tasks(x.layout().num_elements(), width);
     let kernel = |(i, x): (usize, &mut [f32])| {
-        processor.run(
+        processor.vectorise(
             #[inline(always)]
             || kernel(i * task, x),
         )

@@ -32,7 +32,7 @@ pub(crate) fn feed_forward<L: Layer>(
         let to_hidden = to_rows(up, hidden.as_mut_ptr(), up_bias);
         // SAFETY: the hidden layer has room for these rows, and is this task's own.
         unsafe { up.multiply_rows(x.row_range(rows.clone()), to_hidden) };
-        processor.run(
+        processor.vectorise(
             #[inline(always)]
             || gelu_in_place(&mut hidden),
         );

@@ -258,7 +258,7 @@ impl Operands {
                         }
                         self.multiply(dy, self.value(row, head).transposed(), dscores, memory);
                         self.drop(row, head, dscores);
-                        self.processor.run(
+                        self.processor.vectorise(
                             #[inline(always)]
                             || {
                                 let rows = dscores.chunks_exact_mut(memory);
@@ -314,7 +314,7 @@ impl Operands {
     fn weigh(&self, row: usize, head: usize, weights: &mut [f32]) {
         let key = self.key(row, head).transposed();
         self.multiply(self.query(row, head), key, weights, self.memory);
-        self.processor.run(
+        self.processor.vectorise(
             #[inline(always)]
             || {
                 for (i, scores) in weights.chunks_exact_mut(self.memory).enumerate() {
@@ -337,7 +337,7 @@ impl Operands {
     fn drop(&self, row: usize, head: usize, weights: &mut [f32]) {
         if let Some(mask) = self.settings.mask {
             let first = (row * self.heads + head) * weights.len();
-            self.processor.run(
+            self.processor.vectorise(
                 #[inline(always)]
                 || drop_some(weights, first, mask),
             );

@@ -39,7 +39,7 @@ fn mix(
         .enumerate()
         .map(|(row, logits)| {
             log_weights[row / hypotheses]
-                - processor.run(
+                - processor.vectorise(
                     #[inline(always)]
                     || log_sum_exp(logits),
                 )
@@ -58,7 +58,7 @@ fn mix(
                 (logits, shifts[row])
             };
             let parts: Vec<_> = (0..contexts).map(of_context).collect();
-            processor.run(
+            processor.vectorise(
                 #[inline(always)]
                 || mix_some(&parts, mixed),
             );

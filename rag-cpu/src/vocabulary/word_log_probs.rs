@@ -204,7 +204,7 @@ impl Head {
                 .zip(found[of_rows.clone()].par_chunks_mut(asked))
                 .zip(self.asked.words[of_rows].par_chunks(asked));
             rows.for_each(|(((logits, total), found), asked)| {
-                let more = self.processor.run(
+                let more = self.processor.vectorise(
                     #[inline(always)]
                     || log_sum_exp(logits),
                 );
@@ -244,7 +244,7 @@ impl Head {
                 .zip(slice(&dy)[of_rows.clone()].par_chunks(asked))
                 .zip(self.asked.words[of_rows].par_chunks(asked));
             rows.for_each(|(((logits, total), dy), asked)| {
-                self.processor.run(
+                self.processor.vectorise(
                     #[inline(always)]
                     || logit_gradient(logits, *total, dy.iter().sum()),
                 );

@@ -6,7 +6,7 @@ use crate::processor::Processor;
 /// stays NaN, whatever its mantissa; numbers above the largest bf16 become infinity.
 pub fn round_to_bf16(processor: Processor, numbers: &[f32], rounded: &mut [f32]) {
     assert_eq!(numbers.len(), rounded.len(), "room for the numbers");
-    processor.run(
+    processor.vectorise(
         #[inline(always)]
         || {
             for (rounded, number) in rounded.iter_mut().zip(numbers) {
@@ -19,7 +19,7 @@ pub fn round_to_bf16(processor: Processor, numbers: &[f32], rounded: &mut [f32])
 /// The bits of the nearest bf16 of each number.
 pub fn bf16_bits(processor: Processor, numbers: &[f32], bits: &mut [u16]) {
     assert_eq!(numbers.len(), bits.len(), "room for the numbers");
-    processor.run(
+    processor.vectorise(
         #[inline(always)]
         || {
             for (bits, number) in bits.iter_mut().zip(numbers) {

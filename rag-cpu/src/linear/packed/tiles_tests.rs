@@ -161,7 +161,7 @@ fn a_hidden_layer_in_int8_is_the_same_in_the_cache() {
         for [up_bias, down_bias] in [[&[][..]; 2], biases.each_ref().map(Vec::as_slice)] {
             let processor = Processor::detected();
             let mut hidden = multiply(&up, &x, d_model, up_bias);
-            processor.run(
+            processor.vectorise(
                 #[inline(always)]
                 || gelu_in_place(&mut hidden),
             );
