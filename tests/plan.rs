@@ -2,17 +2,10 @@
 
 // Long because: each setting is measured by the same allocator, which one process can have once.
 
-// A global allocator that counts is an unsafe trait; there is no other way to measure the peak of
-// one computation.
-#![allow(unsafe_code, clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)]
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-};
+#[path = "common/counting.rs"]
+mod counting;
 
 use burn_rag::{
     burn::{
@@ -40,79 +33,7 @@ use burn_rag::{
         plan::{Component, PlanSettings, Vary, plan},
     },
 };
-
-/// The system's allocator, counting bytes.
-struct Counting {
-    now: AtomicU64,
-    peak: AtomicU64,
-}
-
-impl Counting {
-    fn add(&self, bytes: usize) {
-        let now = self.now.fetch_add(bytes as u64, Relaxed) + bytes as u64;
-        self.peak.fetch_max(now, Relaxed);
-    }
-
-    fn subtract(&self, bytes: usize) {
-        self.now.fetch_sub(bytes as u64, Relaxed);
-    }
-}
-
-// Every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        self.add(layout.size());
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        self.add(layout.size());
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        self.subtract(layout.size());
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        self.add(size);
-        self.subtract(layout.size());
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting {
-    now: AtomicU64::new(0),
-    peak: AtomicU64::new(0),
-};
-
-/// All tests of this file count in one allocator, and so run one after the other.
-///
-/// Threads that multiply matrices keep a buffer each, as large as the processor's second-level cache. They are
-/// no part of a step, and there before it is measured.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let guard = ALONE
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    let multiply = || {
-        let ones = Tensor::<2>::ones([128, 128], &cpu());
-        drop(ones.clone().matmul(ones));
-    };
-    multiply();
-    rayon::broadcast(|_| multiply());
-    guard
-}
-
-/// The most bytes that were allocated at once beyond what was before.
-fn peak_of(work: impl FnOnce()) -> u64 {
-    let before = ALLOCATOR.now.load(Relaxed);
-    ALLOCATOR.peak.store(before, Relaxed);
-    work();
-    ALLOCATOR.peak.load(Relaxed) - before
-}
+use counting::{alone, peak_of};
 
 /// How far a plan may be from what is measured, as a share of it.
 const TOLERANCE: f64 = 0.1;

@@ -155,7 +155,6 @@ impl GroupedAttention {
     /// From queries `[rows, length, key heads, group, d_head]` to `[rows, key heads, group, length, d_head]`.
     fn attend(&self, queries: Tensor<5>, own: Seen<'_>) -> Tensor<5> {
         let [rows, length, key_heads, group, d_head] = queries.dims();
-        let bias = own.bias.map(|bias| for_each_of_group(bias, group));
         #[cfg(feature = "flex")]
         {
             let shape = [rows, group * length, key_heads * d_head];
@@ -164,7 +163,7 @@ impl GroupedAttention {
                 queries: &queries,
                 keys: &own.memory.keys,
                 values: &own.memory.values,
-                bias: bias.as_ref(),
+                bias: own.bias,
                 scale: self.scale(),
                 dropout: 0.0,
                 rounded: self.output.packed(&queries).is_some(),
@@ -175,7 +174,7 @@ impl GroupedAttention {
         }
         let queries = queries.permute([0, 2, 3, 1, 4]);
         let queries = queries.reshape([rows, key_heads, group * length, d_head]) * self.scale();
-        let scores = scores(queries, own.memory, bias);
+        let scores = scores(queries, own);
         let heads =
             (softmax(scores).cast(own.memory.values.dtype())).matmul(own.memory.values.clone());
         heads.reshape([rows, key_heads, group, length, d_head])
@@ -190,9 +189,8 @@ impl GroupedAttention {
         let queries = queries.permute([0, 2, 3, 1, 4]) * self.scale();
         let queries = queries.reshape([rows, key_heads, group * length, d_head]);
         let asked = by_prompt(queries.clone(), each);
-        let of_prompt = scores(asked, prompts.memory, prompts.bias.cloned());
-        let bias = own.bias.map(|bias| for_each_of_group(bias, group));
-        let of_own = by_prompt(scores(queries, own.memory, bias), each);
+        let of_prompt = scores(asked, prompts);
+        let of_own = by_prompt(scores(queries, own), each);
         let weights = softmax(Tensor::cat(vec![of_prompt, of_own], 3));
         let weights = weights.cast(own.memory.values.dtype());
         let of_prompt =
@@ -218,13 +216,26 @@ impl GroupedAttention {
 }
 
 /// `[rows, heads, queries, length]` in f32, of scaled queries `[rows, heads, queries, d_head]`.
-fn scores(queries: Tensor<4>, memory: &KeysValues, bias: Option<Tensor<4>>) -> Tensor<4> {
-    let keys = memory.keys.clone().swap_dims(2, 3);
+fn scores(queries: Tensor<4>, seen: Seen<'_>) -> Tensor<4> {
+    let count = queries.dims()[2];
+    let keys = seen.memory.keys.clone().swap_dims(2, 3);
     let scores = queries.matmul(keys).cast(FloatDType::F32);
-    match bias {
-        Some(bias) => scores + bias,
+    match seen.bias {
+        Some(bias) => scores + for_each_query(bias, count),
         None => scores,
     }
+}
+
+/// A bias `[rows | 1, 1, period | 1, length]` for so many queries, of which those of each head of a group are a period.
+fn for_each_query(bias: &Tensor<4>, count: usize) -> Tensor<4> {
+    let [rows, heads, period, length] = bias.dims();
+    if period == 1 || period == count {
+        return bias.clone();
+    }
+    bias.clone()
+        .unsqueeze_dim::<5>(2)
+        .expand([rows, heads, count / period, period, length])
+        .reshape([rows, heads, count, length])
 }
 
 /// Rows `[prompts · each, heads, queries, n]` as further queries of their prompt, `[prompts, heads, each · queries, n]`.
@@ -248,18 +259,6 @@ fn by_row(prompts: Tensor<4>, each: usize) -> Tensor<4> {
         .reshape([count, heads, each, queries / each, n])
         .swap_dims(1, 2)
         .reshape([count * each, heads, queries / each, n])
-}
-
-/// A bias `[rows | 1, 1, queries | 1, length]` for the queries of each head of a group, `[rows | 1, 1, group · queries | 1, length]`.
-fn for_each_of_group(bias: &Tensor<4>, group: usize) -> Tensor<4> {
-    let [rows, heads, queries, length] = bias.dims();
-    if queries == 1 || group == 1 {
-        return bias.clone();
-    }
-    bias.clone()
-        .unsqueeze_dim::<5>(2)
-        .expand([rows, heads, group, queries, length])
-        .reshape([rows, heads, group * queries, length])
 }
 
 fn normed(norm: &Option<RmsNorm>, heads: Tensor<4>) -> Tensor<4> {

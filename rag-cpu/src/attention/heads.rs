@@ -1,17 +1,18 @@
 //! The operands of attention: queries, keys and values, head by head, wherever they lie.
 
+use burn::backend::flex::FlexTensor;
+
 use crate::{dots::prefetch, processor::Processor, view::View};
 
 const CACHE_LINE_BYTES: usize = 64;
 
-/// Queries `[rows, length, heads · d_head]`, keys and values `[rows, heads, memory length, d_head]`, and the bias, `[rows | 1,
-/// heads | 1, length | 1, memory length]`.
+/// Queries `[rows, length, heads · d_head]`, keys and values `[rows, heads, memory length, d_head]`, and the bias.
 pub(super) struct Heads {
     pub processor: Processor,
     pub queries: View<3>,
     pub keys: View<4>,
     pub values: View<4>,
-    pub bias: Option<View<4>>,
+    pub bias: Option<Bias>,
     pub scale: f32,
     pub memory_length: usize,
     pub d_head: usize,
@@ -37,6 +38,28 @@ impl Heads {
             count: self.memory_length,
             width: self.d_head,
         }
+    }
+}
+
+/// What is added to the scores, `[rows | 1, heads | 1, period, memory length]`: query i has the bias of `i % period`.
+pub(super) struct Bias {
+    pub shape: [usize; 4],
+    view: View<4>,
+}
+
+impl Bias {
+    pub fn new(bias: FlexTensor) -> Self {
+        let view = View::new(bias);
+        Self {
+            shape: view.shape(),
+            view,
+        }
+    }
+
+    /// The bias of a query's scores.
+    #[inline(always)]
+    pub fn of(&self, row: usize, head: usize, query: usize) -> &[f32] {
+        self.view.from([row, head, query % self.shape[2], 0])
     }
 }
 

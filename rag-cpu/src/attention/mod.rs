@@ -16,7 +16,7 @@ use crate::{
     processor::Processor,
     view::View,
 };
-use heads::Heads;
+use heads::{Bias, Heads};
 use training::Settings;
 use vectors::TRANSPOSE_FROM_QUERIES;
 
@@ -32,7 +32,8 @@ pub struct Attention<'a> {
     pub keys: &'a Tensor<4>,
     /// `[rows | 1, heads, memory length, d_head]`.
     pub values: &'a Tensor<4>,
-    /// The bias of the scores, `[rows | 1, heads | 1, length | 1, memory length]`.
+    /// The bias of the scores, `[rows | 1, heads | 1, period, memory length]`, where the period divides the length of the
+    /// queries: query i has the bias of `i % period`. It is 1 where all queries have the same.
     pub bias: Option<&'a Tensor<4>>,
     /// The factor of the scores.
     pub scale: f64,
@@ -104,6 +105,9 @@ fn choose(case: Case) -> Path {
 
 /// The heads' values, `[rows, length, heads · d_head]`. `None` where Burn's own operations are to compute them: a tensor does
 /// not [serve](crate::serves), there is nothing to attend to, or gradients are asked for of keys that rows share.
+///
+/// # Panics
+/// If the period of the bias does not divide the length of the queries.
 pub fn attention(inputs: Attention<'_>) -> Option<Tensor<3>> {
     let Attention {
         queries,
@@ -116,6 +120,13 @@ pub fn attention(inputs: Attention<'_>) -> Option<Tensor<3>> {
     } = inputs;
     let [rows, length, inner] = queries.dims();
     let [memory_rows, heads, memory_length, d_head] = keys.dims();
+    if let Some(bias) = bias {
+        let period = bias.dims()[2];
+        assert!(
+            length.is_multiple_of(period),
+            "a bias of {period} queries for {length}"
+        );
+    }
     let autodiff = [keys, values].into_iter().chain(bias).map(Tensor::device);
     let gradients =
         queries.device().is_autodiff() || autodiff.into_iter().any(|it| it.is_autodiff());
@@ -135,7 +146,7 @@ pub fn attention(inputs: Attention<'_>) -> Option<Tensor<3>> {
         queries: View::new(primitive(queries.clone())),
         keys: View::new(primitive(keys.clone())),
         values: View::new(primitive(values.clone())),
-        bias: bias.map(|bias| View::new(primitive(bias.clone()))),
+        bias: bias.map(|bias| Bias::new(primitive(bias.clone()))),
         scale: scale as f32,
         memory_length,
         d_head,

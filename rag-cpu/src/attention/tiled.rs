@@ -84,7 +84,7 @@ impl WithSimd for Weigh<'_> {
             beyond.fill(f32::NEG_INFINITY);
             match bias {
                 Some(bias) => {
-                    let bias = bias.from([self.row, self.head, self.first + i, 0]);
+                    let bias = bias.of(self.row, self.head, self.first + i);
                     for (score, bias) in scores.iter_mut().zip(bias) {
                         *score = *score * scale + bias;
                     }

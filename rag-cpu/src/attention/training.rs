@@ -19,6 +19,7 @@ use burn::{
 };
 use rayon::prelude::*;
 
+use super::heads::Bias;
 use crate::{
     activation::{Mask, drop_some, softmax_row, softmax_row_gradient},
     flex::{contiguous, of_elements, register, slice},
@@ -134,14 +135,14 @@ pub struct Settings {
     pub mask: Option<Mask>,
 }
 
-/// Queries `[rows, length, heads · d_head]`, keys and values `[rows, heads, memory length, d_head]`, and what is added
-/// to the scores, `[rows | 1, heads | 1, length | 1, memory length]`, if anything is.
+/// Queries `[rows, length, heads · d_head]`, keys and values `[rows, heads, memory length, d_head]`, and the bias of the
+/// scores, if there is one.
 struct Operands {
     processor: Processor,
     queries: View<3>,
     keys: View<4>,
     values: View<4>,
-    bias: Option<View<4>>,
+    bias: Option<Bias>,
     settings: Settings,
     rows: usize,
     length: usize,
@@ -180,7 +181,7 @@ impl Operands {
             queries: View::new(queries),
             keys: View::new(keys),
             values: View::new(values),
-            bias: biased.then(|| View::new(bias)),
+            bias: biased.then(|| Bias::new(bias)),
             settings,
             rows,
             length,
@@ -321,7 +322,7 @@ impl Operands {
                     let scale = self.settings.scale;
                     match &self.bias {
                         Some(bias) => {
-                            let bias = bias.from([row, head, i, 0]);
+                            let bias = bias.of(row, head, i);
                             for (score, bias) in scores.iter_mut().zip(bias) {
                                 *score = *score * scale + bias;
                             }
@@ -366,10 +367,12 @@ impl Operands {
         Matrix::with_stride(elements, [self.memory, self.d_head], of.strides[2])
     }
 
-    /// `[rows | 1, heads | 1, length | 1, memory length]`.
+    /// See [`Bias`].
     fn bias_shape(&self) -> [usize; 4] {
-        let shape = self.bias.as_ref().map(View::shape);
-        shape.unwrap_or_default()
+        self.bias
+            .as_ref()
+            .map(|bias| bias.shape)
+            .unwrap_or_default()
     }
 
     /// Numbers of the bias that a row sees.

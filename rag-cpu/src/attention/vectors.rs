@@ -90,7 +90,7 @@ impl WithSimd for Task<'_> {
             for (i, scores) in scores.chunks_exact_mut(padded).enumerate() {
                 let scores = &mut scores[..length];
                 if let Some(bias) = &of.bias {
-                    let bias = bias.from([row, head, first + i, 0]);
+                    let bias = bias.of(row, head, first + i);
                     (scores.iter_mut().zip(bias)).for_each(|(score, bias)| *score += bias);
                 }
                 softmax_row(scores);

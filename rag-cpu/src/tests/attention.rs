@@ -272,3 +272,50 @@ fn attention_is_burns_with_its_gradients() {
         }
     }
 }
+
+/// Few queries, many, and on matrix units; and with gradients.
+#[test]
+fn a_bias_repeats_over_the_queries() {
+    for [period, times, memory_length] in [[3, 2, 5], [9, 3, 20], [40, 2, 64]] {
+        let length = period * times;
+        let queries = scattered([2, length, 2 * 32]);
+        let memory = [(); 2].map(|()| scattered([2, 2, memory_length, 32]));
+        let biases = [[1, 1], [2, 1], [2, 2]];
+        for bias in biases.map(|[rows, heads]| scattered([rows, heads, period, memory_length])) {
+            let repeated = bias.clone().repeat_dim(2, times);
+            on_each_processor(|_| {
+                for rounded in [false, true] {
+                    let of = |bias| attend(&queries, memory.each_ref(), Some(bias), 0.3, rounded);
+                    assert_eq!(of(&bias).into_data(), of(&repeated).into_data());
+                }
+            });
+            let of = |repeats: bool| {
+                let [keys, values] = memory.clone();
+                let inputs = [queries.clone().unsqueeze(), keys, values, bias.clone()];
+                with_gradients(inputs, 0b1111, |[queries, keys, values, bias]| {
+                    let bias = match repeats {
+                        true => bias,
+                        false => bias.repeat_dim(2, times),
+                    };
+                    let queries = queries.squeeze_dim::<3>(0);
+                    attend(&queries, [&keys, &values], Some(&bias), 0.3, false).unsqueeze()
+                })
+            };
+            assert_all_close(of(true), &of(false));
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "a bias of 2 queries for 3")]
+fn a_bias_for_part_of_the_queries_is_refused() {
+    let keys = scattered([1, 1, 4, 8]);
+    let bias = scattered([1, 1, 2, 4]);
+    attend(
+        &scattered([1, 3, 8]),
+        [&keys, &keys],
+        Some(&bias),
+        1.0,
+        false,
+    );
+}

@@ -10,7 +10,7 @@
 //!   norms of heads 8 T i      heads, and normalised heads; 8 T h more, means and roots, which a narrow head does not hide
 //! attention        w T k      values
 //!   of prompts     w T i      outputs of the heads. The scores are as in other stacks, and on the CPU in f32 nothing is
-//!                             kept of them; of the bias 4 g length², where g heads of queries share one of keys
+//!                             kept of them
 //!   of answers     w T i      outputs of the heads
 //!     softmax      (8 + w) S  shifted scores, exponentials, weights; on the CPU 4 S, weights, and in 16 bits w S more
 //! ```
@@ -41,7 +41,7 @@ impl Stack {
     pub(super) fn prompting(&self, prompts: Texts, keeping: Keeping) -> u64 {
         let states = prompts.tokens() * self.d_model;
         let softmax = match keeping.fused_products() {
-            true => self.biases(prompts.length),
+            true => 0,
             false => keeping.softmax(self.dropout.attention) * self.scores(prompts, prompts.length),
         };
         let heads = prompts.tokens() * self.inner;
@@ -113,14 +113,6 @@ impl Stack {
     /// The cosines and sines of so many tokens.
     fn angles(&self, tokens: u64) -> u64 {
         F32 * tokens * self.d_head()
-    }
-
-    /// The bias that hides later tokens, for the queries of each head of a group.
-    fn biases(&self, length: u64) -> u64 {
-        match self.inner / self.key_inner.max(1) {
-            0 | 1 => 0,
-            group => F32 * group * length * length,
-        }
     }
 
     /// The embedded tokens, where no norm that keeps its input counts them.
