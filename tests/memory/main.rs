@@ -1,4 +1,4 @@
-//! The memory that decoding takes.
+//! The memory that loading a generator and decoding with it take.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,3 +7,5 @@ mod beams;
 mod common;
 #[path = "../common/counting.rs"]
 mod counting;
+mod files;
+mod loading;

@@ -4,31 +4,34 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::{
-    module::Module,
-    tensor::{Bytes, DType},
-};
-use burn_store::{
-    ApplyError, FloatCastAdapter, ModuleSnapshot, ModuleStore, PytorchStore, burn_pack,
-};
+use burn::module::Module;
+use burn_store::{ModuleStore, PytorchStore, burn_pack};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::{Names, gguf::Gguf, mapped::mapped_tensors};
+use super::{
+    Names,
+    gguf::Gguf,
+    mapped::mapped_tensors,
+    stored::{self, Found, Stored},
+};
 use crate::{
     error::{Error, Result},
     parameters::for_each_parameter,
 };
 
-/// The tensors of a checkpoint folder or of a GGUF file, read when a module asks for them.
+/// The tensors of a checkpoint folder or of a GGUF file.
 ///
-/// Those of a safetensors file that are f32 already are not read at all: the module's parameters are the
-/// file, mapped into memory, until something changes them. A file must not be written over in place as
-/// long as a module lives that was filled from it; what [`super::write_safetensors`] writes is put in its
-/// place whole.
+/// [`Weights::fill`] finds a module's tensors and checks them; each is read, and made f32, when its parameter is first used. A
+/// model that is packed, layer by layer, is therefore never in memory as f32 but for the matrix being packed. Tensors of
+/// a safetensors file that are f32 already are not read at all: the module's parameters are the file, mapped into memory,
+/// until something changes them.
+///
+/// A file must not be written over in place as long as a module lives that was filled from it; what
+/// [`super::write_safetensors`] writes is put in its place whole.
 #[derive(Debug)]
 pub struct Weights {
     folder: PathBuf,
-    tensors: BTreeMap<String, burn_pack::Tensor>,
+    tensors: BTreeMap<String, Stored>,
     used: BTreeSet<String>,
 }
 
@@ -58,19 +61,13 @@ impl Weights {
         }
     }
 
-    /// The tensors of a GGUF file, each dequantised to f32 when a module asks for it.
+    /// The tensors of a GGUF file, each dequantised to f32 when its parameter is first used.
     ///
     /// # Errors
     /// Those of [`Gguf::weights`].
     pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
-        let tensors = gguf.weights()?.into_iter().map(|weight| {
-            let (name, shape) = (weight.name().to_owned(), weight.shape().to_vec());
-            let length = shape.iter().product::<usize>() * size_of::<f32>();
-            let read = move || Ok(Bytes::from_elems(weight.to_f32()));
-            let tensor =
-                burn_pack::Tensor::deferred(name.clone(), DType::F32, shape, None, length, read);
-            (name, tensor)
-        });
+        let weights = gguf.weights()?.into_iter();
+        let tensors = weights.map(|weight| (weight.name().to_owned(), Stored::Blocks(weight)));
         Ok(Self {
             folder: gguf.path().to_owned(),
             tensors: tensors.collect(),
@@ -81,7 +78,8 @@ impl Weights {
     fn read(folder: &Path, files: Vec<PathBuf>) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         for file in files {
-            tensors.extend(read_tensors(&file)?);
+            let found = read_tensors(&file)?.into_iter();
+            tensors.extend(found.map(|(name, tensor)| (name, Stored::Plain(tensor))));
         }
         Ok(Self {
             folder: folder.to_owned(),
@@ -103,51 +101,33 @@ impl Weights {
             .copied()
     }
 
-    /// Fills every parameter of `module`, as f32, from the tensors called `prefix` + `names`.
+    /// Fills every parameter of `module`, as f32, from the tensors called `prefix` + `names`. Fill a module before it is
+    /// packed.
     ///
     /// # Errors
     /// [`Error::MissingTensors`], [`Error::Shape`], [`Error::DamagedWeights`].
-    pub fn fill<M: Module>(&mut self, mut module: M, prefix: &str, names: &Names) -> Result<M> {
+    pub fn fill<M: Module>(&mut self, module: M, prefix: &str, names: &Names) -> Result<M> {
         let mut found = Vec::new();
         let mut missing = Vec::new();
-        let mut paths = Vec::new();
-        for_each_parameter(&module, |parameter| paths.push(parameter.path()));
-        for path in paths {
-            let name = names.of(prefix, &path);
+        for_each_parameter(&module, |parameter| {
+            let name = names.of(prefix, &parameter.path());
             match self.tensors.get(&name) {
-                Some(tensor) => {
-                    let mut tensor = tensor.clone();
-                    tensor.name = path;
-                    found.push(tensor);
-                    self.used.insert(name);
-                }
+                Some(tensor) => found.push(Found {
+                    id: parameter.id(),
+                    name,
+                    tensor: tensor.clone(),
+                }),
                 None => missing.push(name),
             }
-        }
+        });
         if !missing.is_empty() {
             return Err(Error::MissingTensors {
                 folder: self.folder.clone(),
                 names: missing,
             });
         }
-        let to_f32 = Box::new(FloatCastAdapter::to(DType::F32));
-        let result = module.apply(found, None, Some(to_f32), true);
-        match result.errors.into_iter().next() {
-            None => Ok(module),
-            Some(ApplyError::ShapeMismatch {
-                path,
-                expected,
-                found,
-            }) => Err(Error::Shape {
-                name: names.of(prefix, &path),
-                expected: expected.to_vec(),
-                found: found.to_vec(),
-            }),
-            Some(error) => Err(Error::DamagedWeights {
-                path: self.folder.clone(),
-                reason: error.to_string(),
-            }),
-        }
+        (self.used).extend(found.iter().map(|found| found.name.clone()));
+        stored::fill(module, found, &self.folder)
     }
 
     /// Checks that nothing of the checkpoint was left unread, but for names that `ignored` accepts

@@ -8,6 +8,7 @@ mod hub;
 mod load;
 mod mapped;
 mod save;
+mod stored;
 
 #[cfg(feature = "hub")]
 pub use hub::from_hub;

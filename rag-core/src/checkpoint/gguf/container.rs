@@ -4,6 +4,8 @@
 //! key and each description, 8 bytes for at least 14 in the file: no header makes the reader allocate more than the
 //! file's own size. Values are decoded on request.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::{
@@ -141,6 +143,12 @@ impl Container {
     pub fn tensor_bytes(&self, tensor: &Description<'_>) -> Bytes {
         let start = self.data + tensor.offset;
         self.file.slice(start..start + tensor.length)
+    }
+
+    /// Where bytes of the file stand in it.
+    pub fn place_of(&self, bytes: &Bytes) -> Range<usize> {
+        let start = bytes.as_ptr().addr() - self.file.as_ptr().addr();
+        start..start + bytes.len()
     }
 
     fn description_at(&self, at: usize) -> Result<Description<'_>> {

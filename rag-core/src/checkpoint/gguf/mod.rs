@@ -28,7 +28,7 @@ mod value;
 mod vocabulary;
 mod weight;
 
-use std::{fmt, fs::File, path::Path, path::PathBuf};
+use std::{fmt, fs::File, path::Path, path::PathBuf, sync::Arc};
 
 pub use architecture::Architecture;
 pub use blocks::dequantize;
@@ -51,6 +51,8 @@ pub struct Gguf {
     path: PathBuf,
     container: Container,
     architecture: Architecture,
+    /// Where the bytes are a mapped file's.
+    file: Option<Arc<File>>,
 }
 
 impl fmt::Debug for Gguf {
@@ -77,7 +79,10 @@ impl Gguf {
             0 => Bytes::new(),
             _ => Bytes::from_owner(map(&file, 0..length).map_err(Error::io(path))?),
         };
-        Self::from_bytes(bytes, path)
+        Ok(Self {
+            file: Some(Arc::new(file)),
+            ..Self::from_bytes(bytes, path)?
+        })
     }
 
     /// Reads a file whose bytes are in memory. `path` names it in errors.
@@ -91,6 +96,7 @@ impl Gguf {
                 path,
                 container,
                 architecture,
+                file: None,
             }),
             Err(source) => Err(Error::Gguf { path, source }),
         }
@@ -139,14 +145,24 @@ impl Gguf {
         rope::factors(&self.container).map_err(self.failed())
     }
 
-    /// The tensors under transformers' names. Nothing is dequantized yet.
+    /// The tensors under transformers' names. Nothing is dequantized yet. Each of a mapped file has a map of its own, so that
+    /// the system gets the memory of a tensor back when it is dropped.
     ///
     /// The head `lm_head.weight` is missing where it is tied to `model.embed_tokens.weight`.
     ///
     /// # Errors
-    /// [`Error::Gguf`] where a tensor is unknown to the architecture.
+    /// [`Error::Gguf`] where a tensor is unknown to the architecture; [`Error::Io`] where the system has no more maps.
     pub fn weights(&self) -> Result<Vec<Weight>> {
-        names::weights(&self.container, self.architecture).map_err(self.failed())
+        let weights = names::weights(&self.container, self.architecture);
+        let mut weights = weights.map_err(self.failed())?;
+        if let Some(file) = &self.file {
+            for weight in weights.iter_mut().filter(|weight| !weight.bytes.is_empty()) {
+                let range = self.container.place_of(&weight.bytes);
+                let map = map(file, range).map_err(Error::io(&self.path))?;
+                weight.bytes = Bytes::from_owner(map);
+            }
+        }
+        Ok(weights)
     }
 
     /// The tokenizer, rebuilt from the metadata.

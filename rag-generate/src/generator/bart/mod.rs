@@ -245,9 +245,10 @@ impl Model for Bart {
     }
 
     fn pack(mut self, precision: Precision) -> Self {
+        // The largest matrix first: it is f32 while there is least beside it.
+        (self.shared, self.head) = self.head.pack(self.shared, precision);
         self.encoder = self.encoder.pack(precision);
         self.decoder = self.decoder.pack(precision);
-        (self.shared, self.head) = self.head.pack(self.shared, precision);
         self
     }
 }

@@ -217,9 +217,10 @@ impl Model for Causal {
     }
 
     fn pack(mut self, precision: Precision) -> Self {
+        // The largest matrix first: it is f32 while there is least beside it.
+        (self.shared, self.head) = self.head.pack(self.shared, precision);
         let layers = self.decoder.layers.into_iter();
         self.decoder.layers = layers.map(|layer| layer.pack(precision)).collect();
-        (self.shared, self.head) = self.head.pack(self.shared, precision);
         self
     }
 }
