@@ -9,3 +9,6 @@ mod common;
 mod counting;
 mod files;
 mod loading;
+mod random;
+#[path = "../../benches/common/random_model.rs"]
+mod random_model;
