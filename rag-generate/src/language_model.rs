@@ -37,6 +37,9 @@ impl LanguageModel {
     /// Reads a GGUF file, or a folder with `config.json`, weights and `tokenizer.json`. Prompts are made by its chat template,
     /// or are [plain](Template::plain) where it has none.
     ///
+    /// Weights are found and checked, and read when they are first used: the model is never in memory as f32 where
+    /// [`LanguageModel::with_precision`] follows, which packs one matrix after the other.
+    ///
     /// Of a folder's `generation_config.json` the special tokens count. How chats are to be sampled is no setting of answers,
     /// which are greedy and up to 64 tokens long where nothing else is asked for.
     ///
