@@ -5,11 +5,13 @@
 //! - answers: [`exact_match`] and [`f1`] (SQuAD), [`bleu`] (sacrebleu), [`rouge`] (rouge-score),
 //!   [`accuracy`], each by the tokens of a [`Language`];
 //! - passages: [`has_answer`] and [`AnswerPatterns`], [`rankings`] and the measures that it averages;
-//! - probabilities: [`Reliability`], [`Temperature`], [`RiskCoverage`].
+//! - probabilities: [`Reliability`], [`brier`], [`auroc`], [`RiskCoverage`], [`Temperature`] and [`calibrate`].
 
 mod abstain;
 pub(crate) mod answers;
+mod auroc;
 mod bleu;
+mod calibrate;
 mod calibration;
 pub(crate) mod has_answer;
 pub(crate) mod language;
@@ -22,8 +24,10 @@ pub(crate) mod text;
 
 pub use abstain::{RiskCoverage, RiskPoint};
 pub use answers::{AnswerScores, answers};
+pub use auroc::auroc;
 pub use bleu::{Bleu, bleu, sentence_bleu};
-pub use calibration::{Reliability, ReliabilityBin};
+pub use calibrate::calibrate;
+pub use calibration::{Reliability, ReliabilityBin, brier};
 pub use has_answer::{AnswerPatterns, has_answer};
 pub use language::{Language, normalize};
 pub use recall::recall;
