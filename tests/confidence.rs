@@ -1,18 +1,26 @@
-//! How sure a model is of its answers: the calibration that it carries, and abstention.
+//! How sure a model is of its answers: the calibration that it carries, abstention, and provenance.
 
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
-use std::fs;
+use std::{fs, slice::from_ref};
 
 use burn_rag::{
-    core::marginal::RagModel,
+    core::{Passage, marginal::RagModel},
     generate::{
         Answer, Calibration, Error as GenerateError, Outcome, Rag, Threshold, decode::Control,
     },
+    retrieve::{Storage, build_knowledge_base},
+    train::{
+        QuestionAnswer,
+        evaluate::{Asked, Trust},
+    },
 };
-use common::{KINDS, Kind, QUESTIONS, context_encoder, cpu, knowledge, rag};
+use common::{
+    KINDS, Kind, QUESTIONS, checkpoint, config, context_encoder, cpu, generator_tokenizer,
+    knowledge, passages, question_tokenizer, rag,
+};
 use serde_json::Value;
 
 const CALIBRATION: Calibration = Calibration {
@@ -132,4 +140,157 @@ fn an_answer_below_the_confidence_asked_for_is_an_abstention() {
         .unwrap_err();
     assert!(matches!(error, GenerateError::NoCalibration), "{error}");
     assert!(error.to_string().contains("with_calibration"), "{error}");
+}
+
+/// The same model over other passages.
+fn rag_over(kind: Kind, passages: Vec<Passage>) -> Rag {
+    let encoder = context_encoder(7);
+    let mut config = config(kind);
+    config.n_docs = config.n_docs.min(passages.len());
+    Rag::new(
+        checkpoint(config, 1),
+        question_tokenizer(),
+        generator_tokenizer(kind),
+        encoder.clone(),
+        build_knowledge_base(passages, &encoder, Storage::F32, |_| ()).unwrap(),
+    )
+    .unwrap()
+}
+
+fn asked(rag: &Rag, question: &str, passage: Option<String>) -> Asked {
+    let pair = QuestionAnswer {
+        passage,
+        ..QuestionAnswer::new(question, "雨")
+    };
+    Asked::new(pair, rag.ask(question).unwrap())
+}
+
+fn assert_same(found: &Answer, expected: &Answer) {
+    assert_eq!(found.text, expected.text);
+    common::assert_close(found.log_likelihood, expected.log_likelihood, 1e-4);
+    assert_eq!(found.evidence.len(), expected.evidence.len());
+    for (found, expected) in found.evidence.iter().zip(&expected.evidence) {
+        assert_eq!(found.passage, expected.passage);
+        common::assert_close(found.posterior, expected.posterior, 1e-4);
+    }
+}
+
+#[test]
+fn a_removed_passage_is_one_that_was_never_there() {
+    for kind in KINDS {
+        let rag = rag(kind);
+        for question in QUESTIONS {
+            for place in 0..3 {
+                let found = &rag.retriever.retrieve(&[question]).unwrap()[0][place].passage;
+                let mut asked = asked(&rag, question, Some(found.id.clone()));
+                asked.remove_passages(&rag).unwrap();
+                let mut others = passages();
+                others.retain(|passage| passage.id != found.id);
+                let without = rag_over(kind, others).ask(question).unwrap();
+                assert_same(asked.removed.as_ref().unwrap(), &without);
+            }
+        }
+    }
+}
+
+#[test]
+fn all_passages_that_hold_the_answer_are_removed_where_none_is_known() {
+    let rag = rag(Kind::T5);
+    let mut asked = asked(&rag, QUESTIONS[2], None);
+    asked.pair.answers = vec!["下雨".into(), "晴天".into(), "play".into(), "fast".into()];
+    asked.remove_passages(&rag).unwrap();
+    let kept = &asked.removed.as_ref().unwrap().evidence;
+    let mut kept: Vec<_> = kept.iter().map(|kept| kept.passage.id.as_str()).collect();
+    kept.sort_unstable();
+    assert_eq!(kept, ["mixed", "rain"]);
+}
+
+#[test]
+fn without_one_of_its_passages_the_model_answers_from_the_others() {
+    for kind in KINDS {
+        let rag = rag(kind).with_calibration(CALIBRATION);
+        for question in QUESTIONS {
+            let mut asked = asked(&rag, question, None);
+            asked.leave_out(&rag).unwrap();
+            let left_out = asked.left_out.clone().unwrap();
+            let best = asked.answer.best_evidence().unwrap().passage.clone();
+            let least = (asked.answer.evidence.iter())
+                .min_by(|a, b| a.posterior.total_cmp(&b.posterior))
+                .unwrap();
+            for (found, gone) in [
+                (&left_out.best, &best),
+                (&left_out.least, &least.passage.clone()),
+            ] {
+                let mut others = rag.retriever.retrieve(&[question]).unwrap().swap_remove(0);
+                others.retain(|other| other.passage != *gone);
+                assert_eq!(others.len(), 2);
+                let expected = rag.answers(question, &others, Control::default()).unwrap();
+                assert_eq!(*found, expected[0]);
+                assert!(found.confidence.is_some());
+            }
+            assert!(left_out.similar.is_none_or(|place| place < 3));
+        }
+    }
+}
+
+#[test]
+fn the_most_similar_passage_is_that_of_the_same_text() {
+    let rag = rag(Kind::Bart);
+    let mut asked = asked(&rag, QUESTIONS[1], None);
+    // An encoder of vectors that are not normalised may prefer a longer one: ask for its largest inner product.
+    for place in 0..3 {
+        let text = asked.answer.evidence[place].passage.text.clone();
+        asked.answer.text = text.clone();
+        asked.leave_out(&rag).unwrap();
+        let encoder = rag.retriever.context_encoder();
+        let vector = |passage: &Passage| encoder.embed_passages(from_ref(passage)).unwrap();
+        let answer = vector(&Passage::new("", "", text));
+        let scores = asked
+            .answer
+            .evidence
+            .iter()
+            .map(|evidence| vector(&evidence.passage).row(0).dot(&answer.row(0)));
+        let scores: Vec<f32> = scores.collect();
+        let best = (0..3).max_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+        assert_eq!(asked.left_out.as_ref().unwrap().similar, best);
+    }
+    asked.answer.text = String::new();
+    asked.leave_out(&rag).unwrap();
+    assert_eq!(asked.left_out.unwrap().similar, None);
+}
+
+#[test]
+fn a_single_passage_can_neither_be_removed_nor_left_out() {
+    let rag = rag_over(Kind::T5, passages()[..1].to_vec());
+    let mut asked = asked(&rag, QUESTIONS[0], Some("hamlet".into()));
+    asked.remove_passages(&rag).unwrap();
+    asked.leave_out(&rag).unwrap();
+    assert_eq!((asked.removed, asked.left_out), (None, None));
+}
+
+/// From answers to a calibrated model that abstains.
+#[test]
+fn trust_calibrates_a_model() {
+    let rag = rag(Kind::T5);
+    let ask = |question: &&str| {
+        let mut asked = asked(&rag, question, Some("yu".into()));
+        if question.contains("rain") {
+            asked.pair.answers = vec![asked.answer.text.clone()];
+        }
+        asked.remove_passages(&rag).unwrap();
+        asked.leave_out(&rag).unwrap();
+        asked
+    };
+    let asked: Vec<_> = QUESTIONS.iter().map(ask).collect();
+    let trust = Trust::of(&asked, &asked).unwrap();
+    assert_eq!(trust.provenance.left_out.unwrap().questions, 3);
+    let rag = rag.with_calibration(trust.calibration());
+    for abstention in &trust.confidences[3].abstention {
+        let threshold = Threshold::Confidence(abstention.threshold as f32 - 1e-6);
+        let answered = QUESTIONS.iter().filter(|question| {
+            let outcome = rag.ask_or_abstain(question, threshold).unwrap();
+            matches!(outcome, Outcome::Answered(_))
+        });
+        assert_eq!(answered.count() as f64 / 3.0, abstention.coverage);
+    }
 }
