@@ -15,7 +15,8 @@ pub use error::{Error, Result};
 pub mod prelude {
     pub use rag_core::{Device, Passage, Tokenizer, device, marginal::RagModel, nn::Precision};
     pub use rag_generate::{
-        Answer, Evidence, LanguageModel, Outcome, Rag, RankBy, SequenceDecoding, Threshold,
+        Answer, Calibration, Evidence, LanguageModel, Outcome, Rag, RankBy, SequenceDecoding,
+        Threshold,
         decode::{Control, GenerationConfig},
     };
     pub use rag_retrieve::{

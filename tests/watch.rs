@@ -573,6 +573,7 @@ fn report(events: Vec<Event>) -> RunReport {
         seed: 42,
         settings: json!({"epochs": 3, "decay": 0.001_f32, "monitor": {"window": 256, "rate": 3e-5, "actions": {}}, "path": "</td>"}),
         events,
+        trust: None,
         examples: vec![example; 12],
     }
 }

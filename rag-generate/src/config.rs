@@ -3,7 +3,7 @@ use rag_retrieve::{EncoderConfig, PriorWeights};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{generator::GeneratorConfig, template::Template};
+use crate::{calibration::Calibration, generator::GeneratorConfig, template::Template};
 
 /// `config.json` of a RAG model as transformers writes it, with what this library adds to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +43,9 @@ pub struct RagConfig {
     /// written. Not a field of transformers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<Template>,
+    /// How likely its answers are to be right, where that was fitted; not a field of transformers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
     /// Everything else in the file, kept for whoever reads it next.
     #[serde(flatten)]
     pub other: Map<String, Value>,
@@ -88,6 +91,7 @@ impl RagConfig {
             compat: Compat::Paper,
             prior: None,
             template: None,
+            calibration: None,
             other: Map::new(),
         };
         config.set_model(model);

@@ -47,6 +47,12 @@ pub enum Error {
     /// No passages to answer from.
     #[error("no passages were given; give at least one, or retrieve them")]
     NoPassages,
+    /// The model does not know how likely its answers are to be right.
+    #[error(
+        "expected a model with a calibration, which Threshold::Confidence compares, and found none; fit one to judged \
+         answers and give it to Rag::with_calibration, or use another Threshold"
+    )]
+    NoCalibration,
     /// A device could not compute what was asked of it.
     #[error("the device failed; it may be out of memory, try fewer documents or beams")]
     Execution(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -61,6 +61,9 @@ impl Explained<'_> {
             p.soft {
                 "P(y|x) = " (format_args!("{:.3}", self.answer.probability()))
                 " \u{2002} log P(y|x) = " (format_args!("{:.3}", self.answer.log_likelihood))
+                @if let Some(confidence) = self.answer.confidence {
+                    " \u{2002} confidence = " (format_args!("{confidence:.3}"))
+                }
                 br;
                 "Each token has the colour and number of the passage it came from most; a stronger colour is \
                  a larger share. Point at a token for the shares of all passages."
@@ -202,6 +205,7 @@ mod tests {
             question: "长江</title><script>x</script>?".into(),
             text: "东 sea<".into(),
             log_likelihood: 0.25f32.ln(),
+            confidence: None,
             tokens: vec![
                 token("东", [0.25, 0.75]),
                 token(" sea<", [0.9, 0.1]),

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+pub mod calibration;
 mod checkpoint;
 mod config;
 pub mod decode;
@@ -28,6 +29,7 @@ mod stop;
 mod template;
 
 pub use answer::{Answer, AnswerToken, Evidence, Outcome};
+pub use calibration::{Calibration, Signals};
 pub use checkpoint::Checkpoint;
 pub use config::RagConfig;
 pub use error::{Error, Result};

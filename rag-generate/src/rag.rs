@@ -8,6 +8,7 @@ use rag_retrieve::{
 
 use crate::{
     answer::{Answer, assemble::assemble},
+    calibration::Calibration,
     checkpoint::Checkpoint,
     config::RagConfig,
     decode::{AllowedAnswers, Control, GenerationConfig},
@@ -18,7 +19,7 @@ use crate::{
     prompt::pack,
     rag_sequence::{self, SequenceDecoding, SequenceSettings},
     rag_token,
-    reader::Reader,
+    reader::{Likelihood, Reader},
     stop::StopStrings,
     template::Template,
 };
@@ -197,6 +198,11 @@ impl Rag {
         &self.generation
     }
 
+    /// How likely answers are to be right, where that was fitted.
+    pub fn calibration(&self) -> Option<Calibration> {
+        self.config.calibration
+    }
+
     /// How RAG-Sequence compares what its documents propose.
     pub fn sequence_decoding(&self) -> SequenceDecoding {
         self.sequence_decoding
@@ -214,10 +220,22 @@ impl Rag {
         self
     }
 
+    /// Gives every answer a [confidence](Answer::confidence). It is saved with the model; another generator, training,
+    /// and the change from RAG-Sequence to RAG-Token or back give it up, since it is not theirs. It should be fitted
+    /// anew for another retriever, knowledge base or template too.
+    #[must_use]
+    pub fn with_calibration(mut self, calibration: Calibration) -> Self {
+        Arc::make_mut(&mut self.config).calibration = Some(calibration);
+        self
+    }
+
     /// Chooses RAG-Sequence or RAG-Token; the weights serve both.
     #[must_use]
     pub fn with_model(mut self, model: RagModel) -> Self {
-        Arc::make_mut(&mut self.config).set_model(model);
+        let is_other = model != self.model();
+        let config = Arc::make_mut(&mut self.config);
+        config.set_model(model);
+        config.calibration = config.calibration.filter(|_| !is_other);
         self
     }
 
@@ -251,6 +269,7 @@ impl Rag {
     /// [`rag_core::Error::Vocabulary`] where it does not have the tokenizer's vocabulary.
     pub fn with_generator(mut self, generator: Generator) -> Result<Self> {
         self.tokenizer.fits(generator.vocabulary())?;
+        Arc::make_mut(&mut self.config).calibration = None;
         self.generator = Arc::new(sayable(generator, &self.config, &self.tokenizer));
         Ok(self)
     }
@@ -416,15 +435,32 @@ impl Rag {
             .into_iter()
             .map(|likelihood| {
                 let stop_strings = &self.generation.stop_strings;
-                assemble(
-                    question,
-                    passages,
-                    likelihood,
-                    &self.tokenizer,
-                    stop_strings,
-                )
+                self.answer(question, passages, likelihood, stop_strings)
             })
             .collect()
+    }
+
+    /// The answer in words, with its evidence and, where the model is calibrated, its confidence.
+    fn answer(
+        &self,
+        question: &str,
+        passages: &[Retrieved],
+        likelihood: Likelihood,
+        stop_strings: &[String],
+    ) -> Result<Answer> {
+        let answer = assemble(
+            question,
+            passages,
+            likelihood,
+            &self.tokenizer,
+            stop_strings,
+        )?;
+        let signals = answer.signals();
+        let confidence = |calibration: Calibration| calibration.confidence(signals) as f32;
+        Ok(Answer {
+            confidence: self.calibration().map(confidence),
+            ..answer
+        })
     }
 
     /// Finds `stop_strings` while answers are decoded.
@@ -453,7 +489,7 @@ impl Rag {
         reader
             .likelihoods(self.config.model(), &forced)?
             .into_iter()
-            .map(|likelihood| assemble(question, &passages, likelihood, &self.tokenizer, &[]))
+            .map(|likelihood| self.answer(question, &passages, likelihood, &[]))
             .collect()
     }
 

@@ -10,11 +10,14 @@ use crate::{
     rag::{Rag, not_empty},
 };
 
-/// When an answer is accepted.
+/// The least at which an answer is accepted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Threshold {
     /// P(y|x) of at least this.
     Probability(f32),
+    /// [`Answer::confidence`](crate::Answer::confidence) of at least this; the model must have a
+    /// [`Calibration`](crate::Calibration).
+    Confidence(f32),
     /// The retriever's similarity of question and answer, an inner product, of at least this. Texts are
     /// comparable where the encoders normalise their vectors; else long ones may win by length.
     Similarity(f32),
@@ -44,11 +47,17 @@ impl Rag {
     /// The best answer, or an abstention with that answer inside where it stays below the threshold.
     ///
     /// # Errors
-    /// Those of [`Rag::ask`].
+    /// [`Error::NoCalibration`]; those of [`Rag::ask`].
     pub fn ask_or_abstain(&self, question: &str, threshold: Threshold) -> Result<Outcome> {
+        if matches!(threshold, Threshold::Confidence(_)) && self.calibration().is_none() {
+            return Err(Error::NoCalibration);
+        }
         let answer = self.ask(question)?;
         let accepted = match threshold {
             Threshold::Probability(least) => answer.probability() >= least,
+            Threshold::Confidence(least) => {
+                (answer.confidence).is_some_and(|confidence| confidence >= least)
+            }
             Threshold::Similarity(least) => {
                 let ranked = self.rank_candidates(question, &[&answer.text], RankBy::Question)?;
                 ranked[0].score >= least

@@ -58,6 +58,7 @@ pub(crate) fn assemble(
         question: question.to_owned(),
         text: answer,
         log_likelihood: likelihood.log_likelihood,
+        confidence: None,
         tokens,
         evidence,
     })

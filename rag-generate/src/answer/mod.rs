@@ -15,6 +15,10 @@ pub struct Answer {
     /// log P(y|x): the natural logarithm of the answer's probability under the marginal, that of all its tokens: the end
     /// token, or those of a stop string, included.
     pub log_likelihood: f32,
+    /// The probability that the answer is right, 0 to 1, by the model's
+    /// [`Calibration`](crate::Calibration); `None` where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f32>,
     /// The tokens that were chosen, the end token or those of a stop string included.
     pub tokens: Vec<AnswerToken>,
     /// The retrieved passages, in the retriever's order.
@@ -77,8 +81,12 @@ impl fmt::Display for Answer {
         let probability = self.probability();
         // Long answers are improbable, however good.
         match probability < 0.0005 {
-            true => writeln!(f, "→ {}   P(y|x) = {probability:.1e}", self.text)?,
-            false => writeln!(f, "→ {}   P(y|x) = {probability:.3}", self.text)?,
+            true => write!(f, "→ {}   P(y|x) = {probability:.1e}", self.text)?,
+            false => write!(f, "→ {}   P(y|x) = {probability:.3}", self.text)?,
+        }
+        match self.confidence {
+            Some(confidence) => writeln!(f, "   confidence = {confidence:.3}")?,
+            None => writeln!(f)?,
         }
         let mut evidence: Vec<_> = self.evidence.iter().collect();
         evidence.sort_by(|a, b| b.posterior.total_cmp(&a.posterior));

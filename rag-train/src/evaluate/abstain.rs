@@ -38,20 +38,7 @@ impl RiskCoverage {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn of(judged: &[(f64, bool)]) -> Result<Self> {
-        if judged.is_empty() {
-            return Err(Error::NoExamples);
-        }
-        if let Some(row) = judged
-            .iter()
-            .position(|(confidence, _)| confidence.is_nan())
-        {
-            return Err(Error::Number {
-                what: "confidence",
-                row,
-                found: f64::NAN,
-                expected: "a number",
-            });
-        }
+        check_confidences(judged)?;
         let mut judged = judged.to_vec();
         judged.sort_by(|a, b| b.0.total_cmp(&a.0));
         let (mut answered, mut wrong) = (0, 0);
@@ -88,6 +75,34 @@ impl RiskCoverage {
     pub fn at_risk(&self, risk: f64) -> Option<&RiskPoint> {
         self.points.iter().rev().find(|point| point.risk <= risk)
     }
+
+    /// The highest threshold that answers at least this share of questions; `None` for a share above 1. The accuracy
+    /// of what is answered there is 1 less its risk.
+    pub fn at_coverage(&self, coverage: f64) -> Option<&RiskPoint> {
+        // 7 of 10 questions are 70 %, whatever 0.7 is in binary.
+        self.points
+            .iter()
+            .find(|point| point.coverage >= coverage - 1e-9)
+    }
+}
+
+/// Refuses no answers, and a confidence that is NaN.
+pub(super) fn check_confidences(judged: &[(f64, bool)]) -> Result<()> {
+    if judged.is_empty() {
+        return Err(Error::NoExamples);
+    }
+    match judged
+        .iter()
+        .position(|(confidence, _)| confidence.is_nan())
+    {
+        None => Ok(()),
+        Some(row) => Err(Error::Number {
+            what: "confidence",
+            row,
+            found: f64::NAN,
+            expected: "a number",
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -106,6 +121,10 @@ mod tests {
         assert_eq!(curve.at_risk(0.4).unwrap().threshold, 0.5);
         assert_eq!(curve.at_risk(0.0).unwrap().coverage, 0.25);
         assert_eq!(curve.at_risk(1.0).unwrap().coverage, 1.0);
+        assert_eq!(curve.at_coverage(0.7).unwrap().threshold, 0.5);
+        assert_eq!(curve.at_coverage(0.75).unwrap().threshold, 0.5);
+        assert_eq!(curve.at_coverage(0.0).unwrap().threshold, 0.9);
+        assert_eq!(curve.at_coverage(1.1), None);
     }
 
     #[test]

@@ -1,3 +1,4 @@
+use rag_generate::{Calibration, calibration::log_odds};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -69,7 +70,7 @@ impl Temperature {
         let logits: Vec<(f64, f64)> = judged
             .iter()
             .map(|&(log_probability, right)| {
-                (logit(log_probability), if right { 1.0 } else { -1.0 })
+                (log_odds(log_probability), if right { 1.0 } else { -1.0 })
             })
             .collect();
         Ok(Self::least(|temperature| {
@@ -125,7 +126,7 @@ impl Temperature {
 
     /// The probability that an answer of this log P(y|x) is right: sigmoid(logit P(y|x) / T).
     pub fn answer(self, log_probability: f64) -> f64 {
-        (-softplus(-logit(log_probability) / self.0)).exp()
+        (-softplus(-log_odds(log_probability) / self.0)).exp()
     }
 
     /// Probabilities of documents `[n_docs]` from their log-scores: softmax(log-scores / T). At least
@@ -184,9 +185,14 @@ impl Temperature {
     }
 }
 
-/// log(p / (1 - p)) from log p. No p is nearer to 1 than f64 can tell it from 1.
-fn logit(log_probability: f64) -> f64 {
-    log_probability - (-log_probability.exp_m1()).max(f64::EPSILON).ln()
+impl From<Temperature> for Calibration {
+    /// P(y|x) at that temperature as the probability that the answer is right, [`Temperature::answer`].
+    fn from(temperature: Temperature) -> Self {
+        Self {
+            likelihood: 1.0 / temperature.0,
+            ..Self::default()
+        }
+    }
 }
 
 /// log(1 + exp x).
@@ -206,6 +212,8 @@ fn log_sum_exp(scores: &[f64], temperature: f64) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
+    use rag_generate::Signals;
+
     use super::*;
 
     fn close(found: f64, expected: f64) {
@@ -292,6 +300,22 @@ mod tests {
         );
         let undecided = [(vec![2.0, 2.0], 0), (vec![3.0], 0)];
         assert_eq!(Temperature::of_documents(&undecided).unwrap().0, 1.0);
+    }
+
+    #[test]
+    fn a_temperature_is_a_calibration() {
+        let temperature = Temperature(1.7);
+        for log_likelihood in [-40.0, -2.0, -0.1, 0.0] {
+            let answer = Signals {
+                log_likelihood,
+                tokens: 5,
+                entropy: 1.0,
+            };
+            close(
+                Calibration::from(temperature).confidence(answer),
+                temperature.answer(log_likelihood),
+            );
+        }
     }
 
     #[test]

@@ -94,6 +94,7 @@ impl Diary {
             seed: config.seed,
             settings: serde_json::to_value(config).unwrap_or_default(),
             events: MetricsLog::read(folder.join(METRICS))?,
+            trust: None,
             examples: examples.collect::<Result<_>>()?,
         };
         report.write(folder.join(REPORT))

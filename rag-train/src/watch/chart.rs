@@ -1,5 +1,5 @@
-//! Curves over steps: the SVG of the report, in a figure. The page's CSS colours it, for light and dark
-//! screens.
+//! Curves over steps or shares: the SVG of a report, in a figure. The page's CSS colours it, for light and
+//! dark screens.
 
 use maud::{Markup, html};
 
@@ -14,12 +14,56 @@ pub(super) struct Chart<'a> {
     pub title: &'static str,
     pub unit: &'static str,
     pub scale: Scale,
-    /// First and last step of the run, the same for all charts.
-    pub steps: (usize, usize),
+    pub across: Across,
     pub curves: Vec<Curve>,
     pub marks: &'a [Mark],
     /// Steps that were skipped.
     pub skipped: Vec<usize>,
+}
+
+/// The horizontal axis.
+#[derive(Clone, Copy)]
+pub(super) enum Across {
+    /// From the first to the last step of the run, the same for all charts.
+    Steps(usize, usize),
+    /// From 0 to 1, with its name.
+    Share(&'static str),
+}
+
+impl Across {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Steps(..) => "step",
+            Self::Share(name) => name,
+        }
+    }
+
+    fn text(self, place: f64) -> String {
+        match self {
+            Self::Steps(..) => count(place as usize),
+            Self::Share(_) => Scale::Share.text(place),
+        }
+    }
+
+    /// How far a place is from the beginning, of the whole length.
+    fn part(self, place: f64) -> f64 {
+        match self {
+            Self::Steps(first, last) => (place - first as f64) / (last - first).max(1) as f64,
+            Self::Share(_) => place,
+        }
+    }
+
+    fn ticks(self) -> Vec<f64> {
+        match self {
+            Self::Steps(first, last) => {
+                let apart = nice((last - first) as f64 / 5.0).max(1.0) as usize;
+                (first.div_ceil(apart)..=last / apart)
+                    .map(|i| (i * apart) as f64)
+                    .collect()
+            }
+            Self::Share(_) => (0..=5).map(|fifth| f64::from(fifth) / 5.0).collect(),
+        }
+    }
 }
 
 /// Something that happened at a step: a numbered warning, or else a refresh of the index.
@@ -59,7 +103,7 @@ impl Chart<'_> {
                     @let axis = Axis::new(self.scale, smallest, largest);
                     @let [from, to] = [smallest, largest].map(|value| self.scale.text(value));
                     svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img"
-                        aria-label={ (self.title) " over steps, from " (from) " to " (to) } {
+                        aria-label={ (self.title) " by " (self.across.name()) ", from " (from) " to " (to) } {
                         (self.axes(&axis))
                         (self.bands())
                         @for curve in &self.curves { (self.curve(curve, &axis)) }
@@ -86,9 +130,6 @@ impl Chart<'_> {
     }
 
     fn axes(&self, axis: &Axis) -> Markup {
-        let (first, last) = self.steps;
-        let apart = nice((last - first) as f64 / 5.0).max(1.0) as usize;
-        let steps = (first.div_ceil(apart)..=last / apart).map(|i| i * apart);
         html! {
             text x="2" y="13" { (self.unit) }
             @for &value in &axis.ticks {
@@ -96,42 +137,42 @@ impl Chart<'_> {
                 path.grid d={ "M" (LEFT) "," (y) "H" (RIGHT) } {}
                 text x=(LEFT - 7.0) y=(y) dy="4" text-anchor="end" { (self.scale.text(value)) }
             }
-            @for step in steps {
-                @let x = self.x(step as f64);
+            @for place in self.across.ticks() {
+                @let x = self.x(place);
                 path.tick d={ "M" (x) "," (BOTTOM) "v4" } {}
-                text x=(x) y=(BOTTOM + 16.0) text-anchor="middle" { (count(step)) }
+                text x=(x) y=(BOTTOM + 16.0) text-anchor="middle" { (self.across.text(place)) }
             }
             path.tick d={ "M" (LEFT) "," (BOTTOM) "H" (RIGHT) } {}
-            text x=(RIGHT) y=(HEIGHT - 2.0) text-anchor="end" { "step" }
+            text x=(RIGHT) y=(HEIGHT - 2.0) text-anchor="end" { (self.across.name()) }
         }
     }
 
     /// Bands that show the values of all curves where they are pointed at.
     fn bands(&self) -> Markup {
         let points = self.curves.iter().flat_map(|curve| &curve.points);
-        let mut steps: Vec<usize> = points.map(|point| point.0).collect();
-        steps.sort_unstable();
-        steps.dedup();
-        let every = steps.len().div_ceil(BANDS).max(1);
-        let steps: Vec<usize> = steps.into_iter().step_by(every).collect();
+        let mut places: Vec<f64> = points.map(|point| point.0).collect();
+        places.sort_unstable_by(f64::total_cmp);
+        places.dedup();
+        let every = places.len().div_ceil(BANDS).max(1);
+        let places: Vec<f64> = places.into_iter().step_by(every).collect();
         // A band reaches to the middle between its neighbours.
-        let middle = |a: usize, b: usize| (a + b) as f64 / 2.0;
+        let middle = |a: f64, b: f64| (a + b) / 2.0;
         let band = |i: usize| {
             let begin = i
                 .checked_sub(1)
-                .map(|before| middle(steps[before], steps[i]));
-            let end = steps.get(i + 1).map(|&next| middle(steps[i], next));
+                .map(|before| middle(places[before], places[i]));
+            let end = places.get(i + 1).map(|&next| middle(places[i], next));
             [begin.unwrap_or(0.0), end.unwrap_or(f64::INFINITY)]
         };
         html! {
-            @for (i, &step) in steps.iter().enumerate() {
+            @for (i, &place) in places.iter().enumerate() {
                 @let band = band(i);
-                @let [left, right] = band.map(|step| self.x(step).clamp(LEFT, RIGHT));
+                @let [left, right] = band.map(|place| self.x(place).clamp(LEFT, RIGHT));
                 rect.place x=(left) y=(TOP) width=(tenths(right - left)) height=(BOTTOM - TOP) {
                     title {
-                        "step " (count(step))
+                        (self.across.name()) " " (self.across.text(place))
                         @for curve in &self.curves {
-                            @if let Some(value) = curve.near(step, band) {
+                            @if let Some(value) = curve.near(place, band) {
                                 "\n" (curve.name) ": " (self.scale.text(value))
                             }
                         }
@@ -143,7 +184,7 @@ impl Chart<'_> {
 
     fn curve(&self, curve: &Curve, axis: &Axis) -> Markup {
         let places = curve.points.iter();
-        let places = places.map(|&(step, value)| (self.x(step as f64), y(axis, value)));
+        let places = places.map(|&(place, value)| (self.x(place), y(axis, value)));
         html! {
             g style=(curve.style()) {
                 path.curve d={
@@ -198,10 +239,8 @@ impl Chart<'_> {
         }
     }
 
-    fn x(&self, step: f64) -> f64 {
-        let (first, last) = self.steps;
-        let length = (last - first).max(1) as f64;
-        tenths(LEFT + (step - first as f64) / length * (RIGHT - LEFT))
+    fn x(&self, place: f64) -> f64 {
+        tenths(LEFT + self.across.part(place) * (RIGHT - LEFT))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     Action, EvaluationMetrics, Event, StepMetrics, Warning,
     axis::Scale,
-    chart::{Chart, Mark},
+    chart::{Across, Chart, Mark},
     curve::{Curve, Points, smoothed},
 };
 
@@ -175,7 +175,7 @@ impl<'a> Run<'a> {
             title,
             unit,
             scale,
-            steps: self.range,
+            across: Across::Steps(self.range.0, self.range.1),
             curves,
             marks: &self.marks,
             skipped: Vec::new(),
@@ -189,7 +189,7 @@ impl<'a> Run<'a> {
         let curves = ks.iter().enumerate().map(|(i, &(k, _))| {
             let points = self.evaluations.iter().filter_map(|scores| {
                 let recall = scores.recall.iter().find(|recall| recall.0 == k)?;
-                Some((scores.step, recall.1))
+                Some((scores.step as f64, recall.1))
             });
             let opacity = 1.0 - 0.7 * i as f64 / ks.len() as f64;
             Curve::new(format!("recall@{k}"), 0, points.collect()).with_opacity(opacity)
@@ -200,7 +200,7 @@ impl<'a> Run<'a> {
     fn heldout_loss(&self) -> Points {
         let scores = self.evaluations.iter();
         scores
-            .filter_map(|scores| Some((scores.step, scores.loss_per_token?)))
+            .filter_map(|scores| Some((scores.step as f64, scores.loss_per_token?)))
             .collect()
     }
 
@@ -214,11 +214,13 @@ impl<'a> Run<'a> {
 
     fn of_steps(&self, value: impl Fn(&StepMetrics) -> f64) -> Points {
         let steps = self.steps.iter();
-        steps.map(|step| (step.step, value(step))).collect()
+        steps.map(|step| (step.step as f64, value(step))).collect()
     }
 
     fn of_evaluations(&self, value: impl Fn(&EvaluationMetrics) -> f64) -> Points {
         let scores = self.evaluations.iter();
-        scores.map(|scores| (scores.step, value(scores))).collect()
+        scores
+            .map(|scores| (scores.step as f64, value(scores)))
+            .collect()
     }
 }

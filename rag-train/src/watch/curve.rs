@@ -1,13 +1,13 @@
-//! A curve of a chart: values over steps, smoothed, thinned out where there are too many.
+//! A curve of a chart: values over steps or shares, smoothed, thinned out where there are too many.
 
 use rag_generate::html::hue;
 
 use super::axis::Scale;
 
-/// Steps, rising, with a value each.
-pub(super) type Points = Vec<(usize, f64)>;
+/// Places on the horizontal axis, rising, with a value each.
+pub(super) type Points = Vec<(f64, f64)>;
 
-/// Values over steps.
+/// Values over places on the horizontal axis.
 #[derive(Clone)]
 pub(super) struct Curve {
     pub name: String,
@@ -62,17 +62,18 @@ impl Curve {
         format!("{};opacity:{}", hue(self.hue), self.opacity)
     }
 
-    /// The value at the step nearest to `step`, among steps from `begin` to below `end`.
-    pub fn near(&self, step: usize, [begin, end]: [f64; 2]) -> Option<f64> {
-        let inside = |point: &&(usize, f64)| (begin..end).contains(&(point.0 as f64));
+    /// The value at the place nearest to `place`, among those from `begin` to below `end`.
+    pub fn near(&self, place: f64, [begin, end]: [f64; 2]) -> Option<f64> {
+        let inside = |point: &&(f64, f64)| (begin..end).contains(&point.0);
         let points = self.points.iter().filter(inside);
-        let nearest = points.min_by_key(|point| point.0.abs_diff(step));
+        let distance = |point: &(f64, f64)| (point.0 - place).abs();
+        let nearest = points.min_by(|a, b| distance(a).total_cmp(&distance(b)));
         nearest.map(|point| point.1)
     }
 }
 
 /// Exponential moving average over a fiftieth of the steps, at least five.
-pub(super) fn smoothed(points: &[(usize, f64)]) -> Points {
+pub(super) fn smoothed(points: &[(f64, f64)]) -> Points {
     let width = (points.len() / 50).max(5);
     let keep = 1.0 - 1.0 / width as f64;
     let (mut sum, mut weight) = (0.0, 0.0);
@@ -88,7 +89,7 @@ pub(super) fn smoothed(points: &[(usize, f64)]) -> Points {
 }
 
 /// At most `longest` points of a curve that keep its peaks: the lowest and the highest of each stretch.
-fn downsample(points: &[(usize, f64)], longest: usize) -> Points {
+fn downsample(points: &[(f64, f64)], longest: usize) -> Points {
     if points.len() <= longest {
         return points.to_vec();
     }
@@ -110,22 +111,22 @@ mod tests {
 
     #[test]
     fn peaks_survive_downsampling() {
-        let mut points: Points = (0..10_000).map(|i| (i, 1.0)).collect();
+        let mut points: Points = (0..10_000).map(|i| (f64::from(i), 1.0)).collect();
         points[5_001].1 = 9.0;
         points[5_002].1 = -9.0;
         let drawn = downsample(&points, POINTS);
         assert!(drawn.len() <= POINTS);
-        assert!(drawn.contains(&(5_001, 9.0)) && drawn.contains(&(5_002, -9.0)));
+        assert!(drawn.contains(&(5_001.0, 9.0)) && drawn.contains(&(5_002.0, -9.0)));
         assert!(drawn.is_sorted_by_key(|point| point.0));
     }
 
     #[test]
     fn a_smoothed_curve_is_a_mean_from_the_first_step_on() {
         // Over five steps each weighs 0.8 of its successor: (0.8 * 2 + 4) / 1.8.
-        let smoothed = smoothed(&[(0, 2.0), (1, f64::NAN), (2, 4.0)]);
+        let smoothed = smoothed(&[(0.0, 2.0), (1.0, f64::NAN), (2.0, 4.0)]);
         assert_eq!(smoothed.len(), 2);
-        assert_eq!(smoothed[0], (0, 2.0));
-        assert_eq!(smoothed[1].0, 2);
+        assert_eq!(smoothed[0], (0.0, 2.0));
+        assert_eq!(smoothed[1].0, 2.0);
         assert!((smoothed[1].1 - 5.6 / 1.8).abs() < 1e-12);
     }
 }

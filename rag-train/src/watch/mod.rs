@@ -16,6 +16,7 @@ pub(crate) mod observation;
 pub(crate) mod progress;
 pub(crate) mod report;
 mod statistics;
+mod trust;
 pub(crate) mod warning;
 mod window;
 

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use rag_generate::calibration::entropy;
 use serde::{Deserialize, Serialize};
 
 use super::statistics::mean;
@@ -74,9 +75,4 @@ pub(super) fn distinct_passages<'a>(
 ) -> usize {
     let passages = questions.into_iter().flat_map(|found| &found.passages);
     passages.collect::<BTreeSet<_>>().len()
-}
-
-fn entropy(probabilities: &[f32]) -> f64 {
-    let terms = probabilities.iter().map(|&p| f64::from(p));
-    terms.filter(|&p| p > 0.0).map(|p| -p * p.ln()).sum()
 }

@@ -10,8 +10,9 @@ use super::{
     EvaluationMetrics, Event, ExampleRow,
     charts::Run,
     number::{count, short},
+    trust::section,
 };
-use crate::Result;
+use crate::{Result, evaluate::trust::Trust};
 
 const STYLE: &str = include_str!("report.css");
 
@@ -30,6 +31,9 @@ pub struct RunReport {
     pub settings: Value,
     /// The events of the run, as [`super::MetricsLog::read`] gives them.
     pub events: Vec<Event>,
+    /// How far the answers can be trusted, where that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Trust>,
     /// Questions with their answers; ten are shown.
     pub examples: Vec<ExampleRow>,
 }
@@ -51,6 +55,10 @@ impl RunReport {
             (warnings(&run))
             h2 { "Curves" }
             .charts { @for chart in run.charts() { (chart.figure()) } }
+            @if let Some(trust) = &self.trust {
+                h2 { "How far the answers can be trusted" }
+                (section(trust))
+            }
             h2 { "Examples" }
             @if self.examples.is_empty() { p.soft { "None." } }
             @for example in self.examples.iter().take(EXAMPLES) { (example.section()) }
