@@ -13,9 +13,9 @@
 //!   answers, passage_id}: prints recall@1, @5 and @20, the share of questions whose own passage is
 //!   among the best 1, 5 and 20.
 //!
-//! Vectors and words come together by reciprocal ranks, and, with `--fit`, by weights that make right
-//! passages likely on the pairs of another folder of the second kind. `--reranker` has a cross-encoder
-//! judge what both found.
+//! Vectors and words come together by the weights that a retriever learns from the passages alone, by
+//! reciprocal ranks, and, with `--fit`, by weights that make right passages likely on the pairs of another
+//! folder of the second kind. `--reranker` has a cross-encoder judge what both found.
 //!
 //! `--device`, or else `RAG_DEVICE`, chooses the device: `cpu` (default), or `wgpu` and `cuda` in
 //! builds that have them. `-- --help` explains every argument.
@@ -30,7 +30,7 @@ use std::{
 
 use burn_rag::{
     prelude::*,
-    retrieve::{CrossEncoder, DocumentError, LexicalIndex, PriorWeights},
+    retrieve::{CrossEncoder, DocumentError, Fusion, LexicalIndex, PriorWeights},
     train::fit_prior,
 };
 use clap::{CommandFactory, Parser, error::ErrorKind};
@@ -151,8 +151,18 @@ fn ways(
             "words (BM25)",
             both.clone().with_candidates(all).with_prior(only_words),
         ),
-        ("both, by reciprocal ranks", both.clone()),
+        ("both, by default", both.clone()),
+        (
+            "both, by reciprocal ranks",
+            both.clone().with_fusion(Fusion::Ranks),
+        ),
     ];
+    let begun = Instant::now();
+    let weights = both.weights()?;
+    println!(
+        "learnt from the passages in {:.2} s: {weights:?}",
+        begun.elapsed().as_secs_f64()
+    );
     if let Some(folder) = &arguments.fit {
         let known = index(&encoder, &folder.join("passages.jsonl"))?;
         let words = LexicalIndex::new(known.local()?.passages())?;

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, error::Error as _, hint::black_box, sync::Arc, 
 use burn_rag::{
     core::Passage,
     prelude::*,
-    retrieve::{EncoderError, Error, Fingerprint, KnowledgeError, Result, Role},
+    retrieve::{EncoderError, Error, Fingerprint, Fusion, KnowledgeError, Result, Role},
     train::{Error as TrainError, fit_prior, lora::Lora},
 };
 use common::{KINDS, Kind, N_DOCS, passages, rag};
@@ -78,7 +78,13 @@ fn a_table_searches() {
     assert!(found.iter().all(|found| found[0].score == 1.0));
     let words = LexicalIndex::new(retriever.local().unwrap().passages()).unwrap();
     let hybrid = retriever.clone().with_lexical(words).unwrap();
-    assert_eq!(hybrid.retrieve(&["east"]).unwrap()[0].len(), N_DOCS);
+    let ranks = hybrid.clone().with_fusion(Fusion::Ranks);
+    assert_eq!(ranks.retrieve(&["east"]).unwrap()[0].len(), N_DOCS);
+    // It has no vectors for the runs of words that weights are learnt from.
+    let error = hybrid.retrieve(&["east"]).unwrap_err();
+    assert!(error.to_string().contains("Fusion::Ranks"), "{error}");
+    let cause = error.source().unwrap().source().unwrap();
+    assert!(cause.to_string().contains("no vector for"), "{cause}");
 
     let error = retriever.retrieve(&["south"]).unwrap_err();
     let failed = Error::Encoder(EncoderError::Embedder { source: "".into() });

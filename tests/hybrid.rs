@@ -9,7 +9,7 @@ use burn_rag::{
     generate::Rag,
     prelude::*,
     retrieve::{
-        CrossEncoder, DeviceIndex, EncoderError, Error, FlatIndex, Index, KnowledgeError,
+        CrossEncoder, DeviceIndex, EncoderError, Error, FlatIndex, Fusion, Index, KnowledgeError,
         LexicalIndex, PriorWeights, Reranker, Result, Retrieved, Retriever, RetrieverError,
         encoder::BertConfig, reciprocal_rank_fusion, rerank::PairScorer,
     },
@@ -69,13 +69,34 @@ fn everything(question: &str) -> Vec<Retrieved> {
 }
 
 #[test]
-fn words_and_vectors_are_put_in_one_order() {
+fn words_and_vectors_are_weighed_by_default() {
+    let retriever = hybrid();
+    let weights = retriever.weights().unwrap().unwrap();
+    assert_eq!((weights.lexical, weights.rerank), (0.5, 0.0));
+    assert!(weights.dense >= 0.0 && weights.dense.is_finite());
+    for question in QUESTIONS {
+        let found = ask(&retriever, question);
+        let all = everything(question);
+        let score = |found: &Retrieved| weights.score(found.relevance);
+        assert_eq!(positions(&found), ordered(score, &all)[..3], "{question}");
+        assert!(found.iter().all(|found| found.score == score(found)));
+        // A reranker that reads one passage reads the best of them.
+        let reranked = retriever.clone().with_reranker(ByLength).with_candidates(1);
+        let reranked = ask(&reranked.top_k(1).unwrap(), question);
+        assert_eq!(positions(&reranked), positions(&found)[..1], "{question}");
+    }
+    assert_eq!(dense().weights().unwrap(), None);
+    assert_eq!(retriever.prior(), None);
+}
+
+#[test]
+fn words_and_vectors_are_put_in_one_order_by_ranks() {
     for question in [
         "who wrote hamlet?",
         "a safe language",
         "今天下雨了吗，路滑吗？",
     ] {
-        let retriever = hybrid();
+        let retriever = hybrid().with_fusion(Fusion::Ranks);
         let vector = retriever
             .question_encoder()
             .embed_questions(&[question])
@@ -92,7 +113,7 @@ fn words_and_vectors_are_put_in_one_order() {
         let expected: Vec<_> = fused.iter().map(|hit| hit.position).take(3).collect();
         assert_eq!(positions(&found), expected, "{question}");
         assert!(expected.contains(&rankings[1][0].position), "{question}");
-        // The paper's P(z|x), until there are weights.
+        // The paper's P(z|x).
         assert!(
             found
                 .iter()

@@ -91,9 +91,9 @@ impl Rag {
     /// Answers with a language model from what a retriever finds: an encoder, documents and a GGUF file are enough.
     ///
     /// Decodes as RAG-Token ([`Rag::with_model`]), from contexts up to 512 tokens long
-    /// ([`Rag::with_max_combined_length`]). Where the encoder's scores are cosines and the retriever has no prior of its
-    /// own, P(z|x) is the softmax of 20 times the cosine, as sentence encoders are trained to have it: of the cosines alone it
-    /// would be nearly the same for all passages.
+    /// ([`Rag::with_max_combined_length`]). Where the encoder's scores are cosines and the retriever has no
+    /// [weights](Retriever::weights), P(z|x) is the softmax of 20 times the cosine, as sentence encoders are trained to have
+    /// it: of the cosines alone it would be nearly the same for all passages.
     ///
     /// ```no_run
     /// # use rag_core::device;
@@ -112,13 +112,13 @@ impl Rag {
     /// ```
     ///
     /// # Errors
-    /// [`rag_core::Error::Vocabulary`]; those of [`Template::check`].
+    /// [`rag_core::Error::Vocabulary`]; those of [`Template::check`] and [`Retriever::weights`].
     pub fn from_parts(retriever: Retriever, model: LanguageModel) -> Result<Self> {
         let encoder = retriever.question_encoder().text_encoder();
         let encoder = encoder.map(|encoder| encoder.config().clone());
         let encoder = encoder.unwrap_or_default();
         let is_cosine = encoder.normalization == Normalization::L2;
-        let retriever = match retriever.prior() {
+        let retriever = match retriever.weights()? {
             None if is_cosine => retriever.with_prior(PriorWeights {
                 dense: COSINE,
                 ..PriorWeights::default()

@@ -6,6 +6,21 @@ use ndarray::{ArrayView1, ArrayView2};
 
 use crate::index::Hit;
 
+/// How passages that vectors and words found are put in one order by a retriever without
+/// [weights](crate::PriorWeights) of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fusion {
+    /// By weights that are learnt from the passages: words count half their BM25, vectors half of what makes passages
+    /// likely that a run of their own words asks for. P(z|x) is made with them.
+    ///
+    /// The first search embeds up to 128 such runs, of some six words each, as questions.
+    #[default]
+    Weights,
+    /// By [reciprocal ranks](reciprocal_rank_fusion). It asks nothing of the scores, and cannot know which side is the
+    /// better; P(z|x) is that of inner products alone.
+    Ranks,
+}
+
 /// The constant of reciprocal rank fusion, as in its paper: how little the first places differ.
 const K: f32 = 60.0;
 

@@ -26,7 +26,7 @@ pub use encoder::{
 };
 pub use error::{Error, Result};
 pub use filter::Filter;
-pub use fuse::{maximal_marginal_relevance, reciprocal_rank_fusion};
+pub use fuse::{Fusion, maximal_marginal_relevance, reciprocal_rank_fusion};
 #[cfg(feature = "ann")]
 pub use index::{Code, GraphIndex, GraphSettings};
 pub use index::{DeviceIndex, FlatIndex, Hit, Index, IndexError, Storage};

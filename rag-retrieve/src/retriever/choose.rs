@@ -13,6 +13,15 @@ use crate::{
     retriever::error::RetrieverError,
 };
 
+/// A passage that was found.
+#[derive(Clone, Copy)]
+struct Candidate {
+    position: usize,
+    relevance: Relevance,
+    /// What it is put in order by.
+    score: f32,
+}
+
 impl Retriever {
     /// The best `n_docs` of what the vectors of `queries` found. The first of them is the question, of
     /// which `vector` is the vector.
@@ -22,82 +31,105 @@ impl Retriever {
         vector: ArrayView1<f32>,
         mut found: Vec<Vec<Hit>>,
     ) -> Result<Vec<Retrieved>> {
-        let weighed = self.weights().is_some();
-        let weights = self.weights().unwrap_or_default();
-        self.check_sources(weights)?;
-        let candidates = self.compared(queries.len());
-        let mut dense: HashMap<usize, f32> = (found[0].iter())
+        let weights = self.weights()?;
+        self.check_sources(weights.unwrap_or_default())?;
+        let most = self.compared(queries.len());
+        let dense: HashMap<usize, f32> = (found[0].iter())
             .map(|hit| (hit.position, hit.score))
             .collect();
         if let Some(lexical) = &self.lexical {
             for query in queries {
-                found.push(lexical.search_among(query, candidates, self.positions())?);
+                found.push(lexical.search_among(query, most, self.positions())?);
             }
         }
-        let mut ranked = match found.len() {
+        let ranked = match found.len() {
             1 => found.swap_remove(0),
             _ => reciprocal_rank_fusion(&found),
         };
-        ranked.truncate(candidates);
 
+        let mut candidates = self.by_vectors_and_words(queries[0], vector, &ranked, &dense)?;
+        if let Some(reranker) = &self.reranker {
+            if let Some(weights) = self.weights_before_reranker()? {
+                put_in_order(&mut candidates, weights);
+            }
+            candidates.truncate(most);
+            let passages = self.knowledge.passages_at(&positions(&candidates))?;
+            let scores = reranker.rerank(queries[0], &passages)?;
+            for (candidate, score) in candidates.iter_mut().zip(scores) {
+                candidate.relevance.rerank = score;
+            }
+        }
+        match weights {
+            Some(weights) => put_in_order(&mut candidates, weights),
+            None => candidates.truncate(most),
+        }
+
+        if let Some(lambda) = self.diversity {
+            let scores: Vec<f32> = candidates.iter().map(|one| one.score).collect();
+            let vectors = self.knowledge.vectors_at(&positions(&candidates))?;
+            let chosen = maximal_marginal_relevance(&scores, vectors.view(), lambda, self.n_docs);
+            candidates = chosen.into_iter().map(|at| candidates[at]).collect();
+        }
+        candidates.truncate(self.n_docs);
+        let passages = self.knowledge.passages_at(&positions(&candidates))?;
+        let weights = weights.unwrap_or_default();
+        Ok(candidates
+            .into_iter()
+            .zip(passages)
+            .map(|(candidate, passage)| Retrieved {
+                passage,
+                position: candidate.position,
+                relevance: candidate.relevance,
+                score: weights.score(candidate.relevance),
+            })
+            .collect())
+    }
+
+    /// The passages of a ranking with their exact scores for `question`, of which some in `dense` are known already.
+    fn by_vectors_and_words(
+        &self,
+        question: &str,
+        vector: ArrayView1<f32>,
+        ranked: &[Hit],
+        dense: &HashMap<usize, f32>,
+    ) -> Result<Vec<Candidate>> {
         let positions: Vec<usize> = ranked.iter().map(|hit| hit.position).collect();
         let by_others: Vec<usize> = (positions.iter().copied())
             .filter(|position| !dense.contains_key(position))
             .collect();
         let scores = self.knowledge.vectors_at(&by_others)?.dot(&vector);
-        dense.extend(by_others.into_iter().zip(scores));
-        let relevance = self.relevance(queries[0], &positions, &dense)?;
-        let order: Vec<f32> = if weighed {
-            let scores = relevance.iter().map(|&passage| weights.score(passage));
-            scores.collect()
-        } else {
-            ranked.iter().map(|hit| hit.score).collect()
+        let others: HashMap<usize, f32> = by_others.into_iter().zip(scores).collect();
+        let lexical = match &self.lexical {
+            Some(lexical) => lexical.scores(question, &positions)?,
+            None => vec![0.0; positions.len()],
         };
-        let mut best: Vec<usize> = (0..order.len()).collect();
-        best.sort_by(|&a, &b| order[b].total_cmp(&order[a]));
-        if let Some(lambda) = self.diversity {
-            let vectors = self.knowledge.vectors_at(&positions)?;
-            best = maximal_marginal_relevance(&order, vectors.view(), lambda, self.n_docs);
-        }
-        best.truncate(self.n_docs);
-        let chosen: Vec<usize> = best.iter().map(|&at| positions[at]).collect();
-        let passages = self.knowledge.passages_at(&chosen)?;
-        Ok(best
-            .into_iter()
-            .zip(passages)
-            .map(|(at, passage)| Retrieved {
-                passage,
-                position: positions[at],
-                relevance: relevance[at],
-                score: weights.score(relevance[at]),
+        Ok(ranked
+            .iter()
+            .zip(lexical)
+            .map(|(&Hit { position, score }, lexical)| Candidate {
+                position,
+                relevance: Relevance {
+                    dense: *(dense.get(&position)).unwrap_or_else(|| &others[&position]),
+                    lexical,
+                    rerank: 0.0,
+                },
+                score,
             })
             .collect())
     }
 
-    /// The scores of the passages at `positions`, in their order.
-    fn relevance(
-        &self,
-        question: &str,
-        positions: &[usize],
-        dense: &HashMap<usize, f32>,
-    ) -> Result<Vec<Relevance>> {
-        let lexical = match &self.lexical {
-            Some(lexical) => lexical.scores(question, positions)?,
-            None => vec![0.0; positions.len()],
-        };
-        let rerank = match &self.reranker {
-            Some(reranker) => reranker.rerank(question, &self.knowledge.passages_at(positions)?)?,
-            None => vec![0.0; positions.len()],
-        };
-        Ok(positions
-            .iter()
-            .zip(lexical.into_iter().zip(rerank))
-            .map(|(&position, (lexical, rerank))| Relevance {
-                dense: dense[&position],
-                lexical,
-                rerank,
-            })
-            .collect())
+    /// What chooses the passages that a reranker reads: the weights of vectors and words in the retriever's own prior, else
+    /// those that it has by default; `None` for the order of what found them.
+    fn weights_before_reranker(&self) -> Result<Option<PriorWeights>> {
+        match self.prior {
+            Some(prior) if self.lexical.is_some() && (prior.dense, prior.lexical) != (0.0, 0.0) => {
+                Ok(Some(PriorWeights {
+                    rerank: 0.0,
+                    ..prior
+                }))
+            }
+            _ => self.default_weights(),
+        }
     }
 
     /// Refuses weights for signals that the retriever does not have.
@@ -129,4 +161,21 @@ impl Retriever {
             None => Ok(()),
         }
     }
+}
+
+fn positions(candidates: &[Candidate]) -> Vec<usize> {
+    candidates.iter().map(|one| one.position).collect()
+}
+
+/// Best first; among equals that of the larger inner product, then the lower position.
+fn put_in_order(candidates: &mut [Candidate], weights: PriorWeights) {
+    for candidate in candidates.iter_mut() {
+        candidate.score = weights.score(candidate.relevance);
+    }
+    candidates.sort_by(|a, b| {
+        let by_score = b.score.total_cmp(&a.score);
+        by_score
+            .then(b.relevance.dense.total_cmp(&a.relevance.dense))
+            .then(a.position.cmp(&b.position))
+    });
 }

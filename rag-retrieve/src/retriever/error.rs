@@ -1,3 +1,5 @@
+use std::error::Error;
+
 /// Errors of a question or of a retriever's settings.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -50,6 +52,15 @@ pub enum RetrieverError {
         weight: f32,
         /// The setter that gives it.
         give: &'static str,
+    },
+    /// The embedder cannot read the runs of words of passages that the default weights are learnt from.
+    #[error(
+        "the weights of vectors and words could not be learnt, since questions made of passages could not be embedded; \
+         set weights by Retriever::with_prior, or choose Fusion::Ranks by Retriever::with_fusion"
+    )]
+    DefaultWeights {
+        /// The embedder's error.
+        source: Box<dyn Error + Send + Sync>,
     },
     /// λ of maximal marginal relevance outside 0 to 1.
     #[error("the diversity's λ is {lambda}; expected 0 (difference alone) to 1 (relevance alone)")]

@@ -1,9 +1,10 @@
 mod choose;
 pub(crate) mod error;
+mod pool;
 
 pub use error::RetrieverError;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ndarray::Array2;
 use rag_core::Passage;
@@ -12,6 +13,7 @@ use crate::{
     encoder::{Embedder, Role, TextEncoder, error::EncoderError},
     error::{Error, Result},
     filter::Filter,
+    fuse::Fusion,
     index::{Hit, Index},
     knowledge::{Knowledge, KnowledgeBase, Selection, error::KnowledgeError},
     lexical::LexicalIndex,
@@ -28,16 +30,16 @@ pub struct Retrieved {
     pub position: usize,
     /// Its scores by vectors, words and reranker.
     pub relevance: Relevance,
-    /// The sum of it, weighed; P(z|x) is the softmax of these over what was retrieved. Without weights of
-    /// the retriever's own it is the raw inner product of the question's and the passage's vectors.
+    /// The sum of it, weighed by [`Retriever::weights`]; P(z|x) is the softmax of these over what was retrieved. Without
+    /// weights it is the raw inner product of the question's and the passage's vectors.
     pub score: f32,
 }
 
 /// Finds the passages for a question: by its vector among all passages of a knowledge base and, as configured, by its
 /// words, with a reranker, and with a preference for passages that differ.
 ///
-/// Passages that several ways found are put in one order by [reciprocal rank
-/// fusion](crate::reciprocal_rank_fusion), or by P(z|x) where the retriever has [weights](PriorWeights) for it.
+/// Passages that vectors and words found are put in one order by P(z|x), with [weights](PriorWeights) of the retriever's
+/// own or else with those that it learns from the passages; [`Fusion`] has the other way.
 ///
 /// Any [`Embedder`] serves for searching. Training, LoRA and saving ask for the weights of a [`TextEncoder`], and fail
 /// with [`EncoderError::NotATextEncoder`] where the retriever has another embedder. Clones share everything and cost
@@ -57,6 +59,9 @@ pub struct Retriever {
     index: Option<Arc<dyn Index>>,
     n_docs: usize,
     lexical: Option<Arc<LexicalIndex>>,
+    fusion: Fusion,
+    /// The weights that [`Fusion::Weights`] learns, once they were asked for.
+    pooled: Arc<OnceLock<PriorWeights>>,
     reranker: Option<Arc<dyn Reranker>>,
     candidates: usize,
     /// λ of maximal marginal relevance.
@@ -94,6 +99,8 @@ impl Retriever {
             index: None,
             n_docs: 0,
             lexical: None,
+            fusion: Fusion::default(),
+            pooled: Arc::default(),
             reranker: None,
             candidates: CANDIDATES,
             diversity: None,
@@ -122,6 +129,7 @@ impl Retriever {
             passages: knowledge.count()?,
             knowledge: Arc::new(knowledge),
             index: None,
+            pooled: Arc::default(),
             among,
             ..self
         };
@@ -168,7 +176,9 @@ impl Retriever {
         })
     }
 
-    /// Also searches by words; `lexical` holds the passages of the knowledge base, in their order.
+    /// Also searches by words; `lexical` holds the passages of the knowledge base, in their order. Unless the retriever
+    /// has a [prior](Retriever::with_prior), P(z|x) and the order of passages then weigh vectors and words, as
+    /// [`Fusion::Weights`] says.
     ///
     /// # Errors
     /// [`RetrieverError::LexicalIndex`] where it holds other passages, or in another order; those of
@@ -197,8 +207,16 @@ impl Retriever {
     pub fn with_question_encoder(self, encoder: impl Embedder + 'static) -> Self {
         Self {
             question_encoder: Arc::new(encoder),
+            pooled: Arc::default(),
             ..self
         }
+    }
+
+    /// Sets how what vectors and words found is put in one order where the retriever has no
+    /// [prior](Retriever::with_prior).
+    #[must_use]
+    pub fn with_fusion(self, fusion: Fusion) -> Self {
+        Self { fusion, ..self }
     }
 
     /// Sets [`Retriever::prior`].
@@ -219,8 +237,8 @@ impl Retriever {
         }
     }
 
-    /// Sets how many passages are compared before the best `n_docs` are chosen; 50 by default. It matters only where
-    /// passages are found or judged by more than their vectors.
+    /// Sets how many passages vectors and words each find before the best `n_docs` are chosen, and how many of them a
+    /// reranker judges; 50 by default. It matters only where passages are found or judged by more than their vectors.
     #[must_use]
     pub fn with_candidates(self, candidates: usize) -> Self {
         Self { candidates, ..self }
@@ -291,21 +309,45 @@ impl Retriever {
         self.prior
     }
 
-    /// The weights that P(z|x) is made with: the retriever's own, else, with a reranker, its word alone;
-    /// `None` for the inner product alone.
-    pub fn weights(&self) -> Option<PriorWeights> {
+    /// The weights that P(z|x) is made with: the retriever's own, else, with a reranker, its word alone, else, with words,
+    /// those that [`Fusion::Weights`] learns from the passages; `None` for the inner product alone.
+    ///
+    /// # Errors
+    /// [`RetrieverError::DefaultWeights`]; those of [`KnowledgeBase::passage`].
+    pub fn weights(&self) -> Result<Option<PriorWeights>> {
         let reranker = PriorWeights {
             dense: 0.0,
             lexical: 0.0,
             rerank: 1.0,
         };
-        self.prior.or(self.reranker.is_some().then_some(reranker))
+        match self.prior.or(self.reranker.is_some().then_some(reranker)) {
+            Some(weights) => Ok(Some(weights)),
+            None => self.default_weights(),
+        }
+    }
+
+    /// The weights of vectors and words where [`Fusion::Weights`] is to learn them. They depend on all passages, also of
+    /// a retriever that is limited to some.
+    fn default_weights(&self) -> Result<Option<PriorWeights>> {
+        if self.lexical.is_none() || self.fusion != Fusion::Weights {
+            return Ok(None);
+        }
+        let weights = match self.pooled.get() {
+            Some(weights) => *weights,
+            // Two threads that come here learn the same.
+            None => {
+                let weights = self.pooled()?;
+                *self.pooled.get_or_init(|| weights)
+            }
+        };
+        Ok(Some(weights))
     }
 
     /// The passages of each question, best first.
     ///
     /// # Errors
-    /// [`RetrieverError::EmptyQuestion`], [`EncoderError::QuestionTooLong`](crate::EncoderError::QuestionTooLong), [`RetrieverError::NoSource`]; those of the index.
+    /// [`RetrieverError::EmptyQuestion`], [`EncoderError::QuestionTooLong`](crate::EncoderError::QuestionTooLong), [`RetrieverError::NoSource`]; those of
+    /// [`Retriever::weights`] and of the index.
     pub fn retrieve(&self, questions: &[&str]) -> Result<Vec<Vec<Retrieved>>> {
         not_empty(questions)?;
         let vectors = self.question_encoder.embed_questions(questions)?;
@@ -334,8 +376,8 @@ impl Retriever {
     /// vectors.
     ///
     /// # Errors
-    /// [`RetrieverError::NoSource`]; [`EncoderError::Vectors`] for more or fewer vectors than questions; those of the
-    /// index.
+    /// [`RetrieverError::NoSource`]; [`EncoderError::Vectors`] for more or fewer vectors than questions; those of
+    /// [`Retriever::weights`] and of the index.
     pub fn search(&self, questions: &[&str], vectors: &Array2<f32>) -> Result<Vec<Vec<Retrieved>>> {
         one_each(questions, vectors)?;
         settled(|| {

@@ -6,7 +6,7 @@ use rag_core::{
     marginal::{log_prior, log_sum_exp},
     nn::Precision,
 };
-use rag_retrieve::{PriorWeights, Relevance, Retriever};
+use rag_retrieve::{Fusion, PriorWeights, Relevance, Retriever};
 
 use crate::{
     data::pairs::QuestionAnswer,
@@ -45,6 +45,7 @@ pub fn fit_prior(retriever: &Retriever, pairs: &[QuestionAnswer]) -> Result<Prio
     let candidates = CANDIDATES.min(retriever.searched());
     let retriever = (retriever.clone().with_candidates(candidates))
         .without_prior()
+        .with_fusion(Fusion::Ranks)
         .top_k(candidates)?;
     let (mut relevances, mut right) = (Vec::new(), Vec::new());
     for pairs in pairs.chunks(QUESTIONS) {

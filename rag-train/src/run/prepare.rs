@@ -139,7 +139,7 @@ fn search(
     let n_docs = retriever.n_docs();
     let candidates = candidates.max(n_docs).min(retriever.searched());
     let fresh = (retriever.context_text_encoder()?).with_encoder(encoder.valid());
-    let weights = retriever.weights().unwrap_or_default();
+    let weights = retriever.weights()?.unwrap_or_default();
     let found = (retriever.clone().top_k(candidates)?).search(questions, vectors)?;
     found
         .into_iter()

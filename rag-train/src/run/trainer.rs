@@ -50,7 +50,7 @@ impl Trainer {
     /// # Errors
     /// [`Error::Setting`](crate::Error::Setting) for a setting that cannot be, and for parameters that are not f32.
     pub fn new(rag: Rag, config: TrainConfig) -> Result<Self> {
-        let weights = rag.retriever.weights();
+        let weights = rag.retriever.weights()?;
         config.check(weights.is_some())?;
         keeps_f32("rag.precision", rag.precision())?;
         let question_encoder = rag.retriever.question_text_encoder()?;
