@@ -553,7 +553,7 @@ fn parameters_are_exact() {
     assert_eq!(bytes(&with_t5(small)).generator, 4 * 76_961_152);
     let alone = |generator| RagConfig::new(RagModel::Token, EncoderConfig::default(), generator);
     // SmolLM2-135M, Qwen2.5-0.5B.
-    let llama = GeneratorConfig::Llama(CausalConfig {
+    let llama = GeneratorConfig::Causal(CausalConfig {
         vocab_size: 49_152,
         hidden_size: 576,
         intermediate_size: 1536,
@@ -564,7 +564,7 @@ fn parameters_are_exact() {
         ..CausalConfig::llama()
     });
     assert_eq!(bytes(&alone(llama)).generator, 4 * 134_515_008);
-    let qwen2 = GeneratorConfig::Qwen2(CausalConfig {
+    let qwen2 = GeneratorConfig::Causal(CausalConfig {
         hidden_size: 896,
         intermediate_size: 4864,
         num_hidden_layers: 24,

@@ -109,7 +109,7 @@ impl Fixture {
     /// Llama, whose head is tied to the embeddings.
     pub const Llama: Self = Self {
         name: "llama",
-        config: |tiny| GeneratorConfig::Llama(causal(tiny, CausalConfig::llama())),
+        config: |tiny| GeneratorConfig::Causal(causal(tiny, CausalConfig::llama())),
         tokenizer: Words::ByteLevel,
         projections: "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj",
     };
@@ -122,7 +122,7 @@ impl Fixture {
                 factor: Some(2.0),
                 ..RopeParameters::default()
             };
-            GeneratorConfig::Qwen2(CausalConfig {
+            GeneratorConfig::Causal(CausalConfig {
                 rope_scaling: Some(scaling),
                 ..causal(tiny, CausalConfig::qwen2())
             })
@@ -134,7 +134,7 @@ impl Fixture {
     pub const Qwen3: Self = Self {
         name: "qwen3",
         config: |tiny| {
-            GeneratorConfig::Qwen3(CausalConfig {
+            GeneratorConfig::Causal(CausalConfig {
                 head_dim: Some(tiny.d_model / tiny.heads + 2),
                 tie_word_embeddings: false,
                 ..causal(tiny, CausalConfig::qwen3())

@@ -10,7 +10,7 @@ use crate::{
 
 /// `config.json` of BART.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, tag = "model_type", rename = "bart")]
 pub struct BartConfig {
     /// Rows of the embeddings.
     pub vocab_size: usize,
@@ -95,6 +95,9 @@ impl Default for BartConfig {
 }
 
 impl BartConfig {
+    /// `model_type` of all configurations.
+    pub(crate) const MODEL_TYPES: &[&str] = &["bart"];
+
     fn stack_sizes(&self, layers: usize, heads: usize, hidden: usize) -> StackSizes<'_> {
         StackSizes {
             layers,

@@ -1,7 +1,8 @@
 use rag_core::nn::{RopeParameters, Rotary, RotaryConfig};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
 
+use super::model_type::ModelType;
 use crate::{
     decode::{GenerationConfig, one_or_many},
     generator::{
@@ -14,11 +15,10 @@ use crate::{
 ///
 /// [`CausalConfig::llama`] and its siblings have the defaults of each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, remote = "Self")]
 pub struct CausalConfig {
     /// Which of them it is.
-    #[serde(skip)]
-    pub architecture: Architecture,
+    pub model_type: ModelType,
     /// Rows of the embeddings.
     pub vocab_size: usize,
     /// Size of the states.
@@ -68,25 +68,11 @@ pub struct CausalConfig {
     pub pad_token_id: Option<u32>,
 }
 
-/// The kinds of models that are this one module.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Architecture {
-    /// Llama and SmolLM2.
-    #[default]
-    Llama,
-    /// Mistral.
-    Mistral,
-    /// Qwen2 and Qwen2.5: queries, keys and values have biases.
-    Qwen2,
-    /// Qwen3: queries and keys have norms.
-    Qwen3,
-}
-
 impl Default for CausalConfig {
     /// transformers' defaults of Llama.
     fn default() -> Self {
         Self {
-            architecture: Architecture::Llama,
+            model_type: ModelType::Llama,
             vocab_size: 32_000,
             hidden_size: 4096,
             intermediate_size: 11_008,
@@ -113,6 +99,9 @@ impl Default for CausalConfig {
 }
 
 impl CausalConfig {
+    /// `model_type` of all configurations.
+    pub(crate) const MODEL_TYPES: &[&str] = ModelType::NAMES;
+
     /// Llama and SmolLM2, of transformers' default sizes.
     pub fn llama() -> Self {
         Self::default()
@@ -121,7 +110,7 @@ impl CausalConfig {
     /// Mistral, of transformers' default sizes.
     pub fn mistral() -> Self {
         Self {
-            architecture: Architecture::Mistral,
+            model_type: ModelType::Mistral,
             intermediate_size: 14_336,
             num_key_value_heads: Some(8),
             max_position_embeddings: 131_072,
@@ -133,7 +122,7 @@ impl CausalConfig {
     /// Qwen2 and Qwen2.5, of transformers' default sizes.
     pub fn qwen2() -> Self {
         Self {
-            architecture: Architecture::Qwen2,
+            model_type: ModelType::Qwen2,
             vocab_size: 151_936,
             intermediate_size: 22_016,
             num_key_value_heads: Some(32),
@@ -149,9 +138,19 @@ impl CausalConfig {
     /// Qwen3, of transformers' default sizes.
     pub fn qwen3() -> Self {
         Self {
-            architecture: Architecture::Qwen3,
+            model_type: ModelType::Qwen3,
             head_dim: Some(128),
             ..Self::qwen2()
+        }
+    }
+
+    /// The defaults of `model_type`.
+    fn of(model_type: ModelType) -> Self {
+        match model_type {
+            ModelType::Llama => Self::llama(),
+            ModelType::Mistral => Self::mistral(),
+            ModelType::Qwen2 => Self::qwen2(),
+            ModelType::Qwen3 => Self::qwen3(),
         }
     }
 
@@ -168,17 +167,17 @@ impl CausalConfig {
 
     /// Whether the projections of queries, keys and values, and that of the heads' outputs, have biases.
     pub(super) fn attention_biases(&self) -> [bool; 2] {
-        match self.architecture {
-            Architecture::Llama | Architecture::Qwen3 => [self.attention_bias; 2],
-            Architecture::Mistral => [false; 2],
+        match self.model_type {
+            ModelType::Llama | ModelType::Qwen3 => [self.attention_bias; 2],
+            ModelType::Mistral => [false; 2],
             // Whatever `attention_bias` says.
-            Architecture::Qwen2 => [true, false],
+            ModelType::Qwen2 => [true, false],
         }
     }
 
     /// Whether queries and keys have norms.
     pub(super) fn norms_queries(&self) -> bool {
-        self.architecture == Architecture::Qwen3
+        self.model_type == ModelType::Qwen3
     }
 
     pub(super) fn rotary(&self) -> rag_core::Result<Rotary> {
@@ -193,21 +192,30 @@ impl CausalConfig {
 
     /// The longest text that every token sees whole. Where a layer has a window, longer texts would need it.
     fn longest(&self) -> usize {
-        let window = self.sliding_window.filter(|_| match self.architecture {
-            Architecture::Llama => false,
-            Architecture::Mistral => true,
-            Architecture::Qwen2 | Architecture::Qwen3 => self.use_sliding_window == Some(true),
+        let window = self.sliding_window.filter(|_| match self.model_type {
+            ModelType::Llama => false,
+            ModelType::Mistral => true,
+            ModelType::Qwen2 | ModelType::Qwen3 => self.use_sliding_window == Some(true),
         });
         let positions = self.max_position_embeddings;
         window.map_or(positions, |window| window.min(positions))
     }
+}
 
-    fn read<'de, D: Deserializer<'de>>(from: D, defaults: Self) -> Result<Self, D::Error> {
-        // Fields that have the default of their kind are not in the file.
-        let architecture = defaults.architecture;
-        let failed = <D::Error as serde::de::Error>::custom::<serde_json::Error>;
-        let mut fields = serde_json::to_value(defaults).map_err(failed)?;
+impl Serialize for CausalConfig {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, to)
+    }
+}
+
+impl<'de> Deserialize<'de> for CausalConfig {
+    /// A field that is not in the file has the default of its `model_type`.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let failed = <D::Error as de::Error>::custom::<serde_json::Error>;
         let mut own: Map<String, Value> = Map::deserialize(from)?;
+        let model_type = own.get("model_type").cloned();
+        let model_type = model_type.ok_or_else(|| de::Error::missing_field("model_type"))?;
+        let model_type: ModelType = serde_json::from_value(model_type).map_err(failed)?;
         // transformers 5 writes both together.
         if let Some(parameters) = own.remove("rope_parameters") {
             if let Some(theta) = parameters.get("rope_theta") {
@@ -218,34 +226,12 @@ impl CausalConfig {
         // Old files say so that there is no such token.
         let none = |value: &Value| value.as_i64().is_some_and(|id| id < 0);
         own.retain(|name, value| !(name.ends_with("_token_id") && none(value)));
+        let mut fields = serde_json::to_value(Self::of(model_type)).map_err(failed)?;
         if let Value::Object(fields) = &mut fields {
             fields.extend(own);
         }
-        let read: Self = serde_json::from_value(fields).map_err(failed)?;
-        Ok(Self {
-            architecture,
-            ..read
-        })
+        Self::deserialize(fields).map_err(failed)
     }
-}
-
-/// Reads a configuration of each kind.
-macro_rules! readers {
-    ($($name:ident),*) => {
-        $(pub fn $name<'de, D: Deserializer<'de>>(from: D) -> Result<CausalConfig, D::Error> {
-            CausalConfig::read(from, CausalConfig::$name())
-        })*
-    };
-}
-
-/// `model_type` of each kind.
-pub(crate) const MODEL_TYPES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
-
-/// Readers for `#[serde(deserialize_with)]`.
-pub(crate) mod read {
-    use super::{CausalConfig, Deserializer};
-
-    readers!(llama, mistral, qwen2, qwen3);
 }
 
 impl Family for CausalConfig {
@@ -278,12 +264,7 @@ impl Family for CausalConfig {
     }
 
     fn architecture(&self) -> Option<&'static str> {
-        Some(match self.architecture {
-            Architecture::Llama => "LlamaForCausalLM",
-            Architecture::Mistral => "MistralForCausalLM",
-            Architecture::Qwen2 => "Qwen2ForCausalLM",
-            Architecture::Qwen3 => "Qwen3ForCausalLM",
-        })
+        Some(self.model_type.class())
     }
 
     fn is_redundant(&self, name: &str) -> bool {

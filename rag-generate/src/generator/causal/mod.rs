@@ -1,6 +1,7 @@
 //! Decoders alone that rotate queries and keys: Llama (Touvron et al. 2023, arXiv 2302.13971) and what followed it.
 
 mod config;
+mod model_type;
 
 use burn::{
     module::{Initializer, Module},
@@ -16,9 +17,8 @@ use rag_core::{
     },
 };
 
-pub(crate) use config::MODEL_TYPES;
-pub(super) use config::read;
-pub use config::{Architecture, CausalConfig};
+pub use config::CausalConfig;
+pub use model_type::ModelType;
 
 use super::{
     family::Model,

@@ -10,7 +10,7 @@ use crate::{
 
 /// `config.json` of T5.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, tag = "model_type", rename = "t5")]
 pub struct T5Config {
     /// Rows of the embeddings.
     pub vocab_size: usize,
@@ -74,6 +74,9 @@ impl Default for T5Config {
 }
 
 impl T5Config {
+    /// `model_type` of all configurations.
+    pub(crate) const MODEL_TYPES: &[&str] = &["t5"];
+
     /// Layers of the decoder.
     pub fn decoder_layers(&self) -> usize {
         self.num_decoder_layers.unwrap_or(self.num_layers)
