@@ -395,6 +395,11 @@ fn cases() -> Vec<(RagConfig, PlanSettings)> {
         (with(Fixture::Qwen3, 500), settings(2, 4, 96, 12)),
         (with(Fixture::Qwen3, 500), bf16(settings(2, 4, 64, 16))),
         (with(Fixture::Qwen3, 8_000), settings(2, 5, 48, 16)),
+        (with(Fixture::Gemma2, 500), settings(2, 4, 96, 12)),
+        (with(Fixture::Gemma2, 500), bf16(settings(2, 4, 64, 16))),
+        (with(Fixture::Gemma2, 8_000), settings(2, 5, 48, 16)),
+        (with(Fixture::Gemma3, 500), settings(2, 4, 96, 12)),
+        (with(Fixture::Gemma3, 8_000), bf16(settings(2, 5, 48, 16))),
     ]
 }
 
@@ -520,6 +525,8 @@ fn parameters_are_exact() {
         with(Fixture::Llama, 500),
         with(Fixture::Qwen2, 500),
         with(Fixture::Qwen3, 500),
+        with(Fixture::Gemma2, 500),
+        with(Fixture::Gemma3, 500),
     ] {
         for encoder in [bert(), projected.clone()] {
             config.question_encoder = encoder;

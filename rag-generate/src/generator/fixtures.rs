@@ -68,13 +68,15 @@ impl Default for Tiny {
 }
 
 /// Every family, with the variants of it that take another path.
-pub const ALL: [Fixture; 6] = [
+pub const ALL: [Fixture; 8] = [
     Fixture::Bart,
     Fixture::T5,
     Fixture::GatedT5,
     Fixture::Llama,
     Fixture::Qwen2,
     Fixture::Qwen3,
+    Fixture::Gemma2,
+    Fixture::Gemma3,
 ];
 
 #[allow(non_upper_case_globals)]
@@ -142,6 +144,35 @@ impl Fixture {
         },
         tokenizer: Words::ByteLevel,
         projections: "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj lm_head",
+    };
+    /// Gemma 2, with norms around its blocks, and with caps that bend its scores and logits.
+    pub const Gemma2: Self = Self {
+        name: "gemma2",
+        config: |tiny| {
+            GeneratorConfig::Causal(CausalConfig {
+                head_dim: Some(tiny.d_model / tiny.heads + 2),
+                query_pre_attn_scalar: Some(4),
+                attn_logit_softcapping: Some(1.0),
+                final_logit_softcapping: Some(4.0),
+                ..causal(tiny, CausalConfig::gemma2())
+            })
+        },
+        tokenizer: Words::ByteLevel,
+        projections: "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj",
+    };
+    /// Gemma 3, with norms around its blocks and of queries and keys, and with positions of their own in every second layer.
+    pub const Gemma3: Self = Self {
+        name: "gemma3",
+        config: |tiny| {
+            GeneratorConfig::Causal(CausalConfig {
+                query_pre_attn_scalar: Some(4),
+                rope_local_base_freq: Some(50.0),
+                sliding_window_pattern: Some(2),
+                ..causal(tiny, CausalConfig::gemma3())
+            })
+        },
+        tokenizer: Words::ByteLevel,
+        projections: "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj",
     };
 }
 

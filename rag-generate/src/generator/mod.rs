@@ -33,7 +33,7 @@ use crate::decode::GenerationConfig;
 use family::{Family, Model};
 
 pub use bart::{Bart, BartConfig};
-pub use causal::{Causal, CausalConfig, ModelType};
+pub use causal::{Causal, CausalConfig, LayerType, ModelType};
 pub use head::{Head, HeadConfig};
 pub use memory::{Cache, Memory};
 pub use places::{Places, Positions};
@@ -121,7 +121,7 @@ families! {
     Generator {
         /// Lewis et al. 2019 (arXiv 1910.13461).
         Bart(Bart),
-        /// A decoder alone: Llama, Mistral, Qwen2, Qwen3.
+        /// A decoder alone: Llama, Mistral, Qwen, Gemma.
         Causal(Causal),
         /// Raffel et al. 2020 (arXiv 1910.10683), v1.0 and v1.1.
         T5(T5),

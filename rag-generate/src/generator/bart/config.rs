@@ -117,6 +117,8 @@ impl BartConfig {
             relative_positions: false,
             layer_norm: true,
             normalize_before: self.normalize_before,
+            norms_added: false,
+            capped_scores: false,
             embeddings: 1,
             outer_norms: 1 + usize::from(self.add_final_layer_norm),
             outer_dropouts: usize::from(self.dropout > 0.0),
@@ -178,6 +180,7 @@ impl Family for BartConfig {
                 self.decoder_ffn_dim,
             ),
             tied_head: self.tie_word_embeddings,
+            capped_logits: false,
         }
     }
 }

@@ -116,6 +116,8 @@ impl T5Config {
             relative_positions: true,
             layer_norm: false,
             normalize_before: true,
+            norms_added: false,
+            capped_scores: false,
             embeddings: usize::from(!dropout),
             outer_norms: 1,
             outer_dropouts: 2 * usize::from(dropout),
@@ -169,6 +171,7 @@ impl Family for T5Config {
             encoder: Some(self.stack_sizes(self.num_layers)),
             decoder: self.stack_sizes(self.decoder_layers()),
             tied_head: self.tie_word_embeddings,
+            capped_logits: false,
         }
     }
 }
