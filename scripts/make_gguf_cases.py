@@ -4,15 +4,21 @@
     pip install gguf==0.19.0 numpy blake3
     npm pack @node-llama-cpp/linux-x64@3.22.1 && tar xzf node-llama-cpp-linux-x64-3.22.1.tgz
     python scripts/make_gguf_cases.py
-    for model in pieces pairs; do
+    for model in pieces pairs gemma2 gemma3; do
         python scripts/make_gguf_reference.py tests/golden/gguf/$model.gguf --llama-cpp package/bins/linux-x64
+    done
+    for model in gemma2 gemma3; do
+        python scripts/make_llama_cpp_logits.py tests/golden/gguf/$model.gguf --llama-cpp package/bins/linux-x64 \\
+            --prompts tests/golden/gguf/gemma.jsonl --output tests/golden/gguf/$model.gguf.safetensors
     done
 
 `pieces.gguf` and `pairs.gguf` are whole models, as small as llama.cpp accepts: a Llama with pieces and scores, a Qwen3
-with byte pairs. `blocks.gguf` has random blocks of every type that is read: for each type T `blocks.T` and, as F32, `expected.T`, which is what gguf-py makes of them. The first block has the scales that random
+with byte pairs. `gemma2.gguf` and `gemma3.gguf` are in F32, so that llama.cpp rounds nothing but keys and values, and `gemma.jsonl`
+has prompts for them. `blocks.gguf` has random blocks of every type that is read: for each type T `blocks.T` and, as F32, `expected.T`, which is what gguf-py makes of them. The first block has the scales that random
 ones seldom have: zeros of both signs, the smallest and the largest numbers, numbers below the smallest normal one.
 """
 
+import json
 from pathlib import Path
 
 import gguf
@@ -69,13 +75,17 @@ def write(writer: gguf.GGUFWriter) -> None:
     writer.close()
 
 
-def model(path: Path, architecture: str, tokens: list[str], rng: np.random.Generator) -> gguf.GGUFWriter:
-    """A model of one layer, its tensors in several types; the tokenizer's rules are still to be added."""
-    hidden, heads, keys, size = 32, 4, 2, 16
+# Width, heads of queries, heads of keys, size of a head.
+SIZES = 32, 4, 2, 16
+
+
+def described(path: Path, architecture: str, layers: int, tokens: list[str]) -> gguf.GGUFWriter:
+    """A file with the sizes of a model."""
+    hidden, heads, keys, size = SIZES
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(64)
     writer.add_embedding_length(hidden)
-    writer.add_block_count(1)
+    writer.add_block_count(layers)
     writer.add_feed_forward_length(hidden)
     writer.add_head_count(heads)
     writer.add_head_count_kv(keys)
@@ -85,6 +95,13 @@ def model(path: Path, architecture: str, tokens: list[str], rng: np.random.Gener
     writer.add_rope_freq_base(5e5)
     writer.add_rope_dimension_count(size)
     writer.add_token_list(tokens)
+    return writer
+
+
+def model(path: Path, architecture: str, tokens: list[str], rng: np.random.Generator) -> gguf.GGUFWriter:
+    """A model of one layer, its tensors in several types; the tokenizer's rules are still to be added."""
+    hidden, heads, keys, size = SIZES
+    writer = described(path, architecture, 1, tokens)
     normal = lambda *shape: (rng.standard_normal(shape) * 0.2).astype(np.float32)
 
     def add(name: str, shape: tuple[int, ...], kind: Type) -> None:
@@ -109,16 +126,67 @@ def model(path: Path, architecture: str, tokens: list[str], rng: np.random.Gener
     return writer
 
 
-def pieces(path: Path, rng: np.random.Generator) -> None:
-    """As SentencePiece has them: marks, bytes, then pieces in the order of their scores."""
+def with_scores() -> tuple[list[str], list[float], list[int]]:
+    """Tokens as SentencePiece has them, with their scores and types: marks, bytes, then pieces in the order of their scores."""
     words = ["▁t", "▁th", "he", "▁the", "in", "er", "▁a", "on", "an", "re", "▁w", "ing", "▁in", "▁text", "▁▁", "▁▁▁▁", "日本", "aa", "aaaa", "ab", "--", "----"]
     letters = sorted({c for word in words for c in word} | set("abcdefghijklmnopqrstuvwxyzABCDEH0123456789.,!?'-<>/|_é"))
     tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)] + words + letters + ["<think>"]
+    scores = [0.0] * 259 + [-float(i) for i in range(len(words) + len(letters))] + [0.0]
+    return tokens, scores, [2, 3, 3] + [6] * 256 + [1] * (len(words) + len(letters)) + [4]
+
+
+def pieces(path: Path, rng: np.random.Generator) -> None:
+    tokens, scores, types = with_scores()
     writer = model(path, "llama", tokens, rng)
     writer.add_tokenizer_model("llama")
-    writer.add_token_scores([0.0] * 259 + [-float(i) for i in range(len(words) + len(letters))] + [0.0])
-    writer.add_token_types([2, 3, 3] + [6] * 256 + [1] * (len(words) + len(letters)) + [4])
+    writer.add_token_scores(scores)
+    writer.add_token_types(types)
     write(writer)
+
+
+def gemma(path: Path, architecture: str, layers: int, rng: np.random.Generator) -> None:
+    """Norms as the converter stores them, 1 + weight. Of `gemma3` the sixth layer sees all, with stretched positions."""
+    hidden, heads, keys, size = SIZES
+    tokens, scores, types = with_scores()
+    writer = described(path, architecture, layers, tokens)
+    writer.add_sliding_window(32)
+    if architecture == "gemma2":
+        writer.add_attn_logit_softcapping(0.5)
+        writer.add_final_logit_softcapping(3.0)
+    else:
+        writer.add_rope_freq_base_swa(50.0)
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(4.0)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_scores(scores)
+    writer.add_token_types(types)
+
+    def add(name: str, *shape: int) -> None:
+        numbers = 0.2 * rng.standard_normal(shape)
+        writer.add_tensor(f"{name}.weight", (numbers if len(shape) > 1 else 1 + numbers).astype(np.float32))
+
+    add("token_embd", len(tokens), hidden)
+    add("output_norm", hidden)
+    for layer in range(layers):
+        for norm in ["attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"]:
+            add(f"blk.{layer}.{norm}", hidden)
+        if architecture == "gemma3":
+            add(f"blk.{layer}.attn_q_norm", size)
+            add(f"blk.{layer}.attn_k_norm", size)
+        add(f"blk.{layer}.attn_q", heads * size, hidden)
+        add(f"blk.{layer}.attn_k", keys * size, hidden)
+        add(f"blk.{layer}.attn_v", keys * size, hidden)
+        add(f"blk.{layer}.attn_output", hidden, heads * size)
+        add(f"blk.{layer}.ffn_gate", hidden, hidden)
+        add(f"blk.{layer}.ffn_up", hidden, hidden)
+        add(f"blk.{layer}.ffn_down", hidden, hidden)
+    write(writer)
+
+
+def prompts(path: Path, rng: np.random.Generator) -> None:
+    """Ids of a few tokens, up to as many as the window of `gemma`."""
+    lines = [json.dumps([1, *rng.integers(259, 300, length).tolist()]) for length in [0, 3, 8, 15, 23, 31]]
+    path.write_text("\n".join(lines) + "\n")
 
 
 def pairs(path: Path, rng: np.random.Generator) -> None:
@@ -153,6 +221,9 @@ def main() -> None:
     blocks(folder / "blocks.gguf", rng)
     pieces(folder / "pieces.gguf", rng)
     pairs(folder / "pairs.gguf", rng)
+    gemma(folder / "gemma2.gguf", "gemma2", 2, rng)
+    gemma(folder / "gemma3.gguf", "gemma3", 6, rng)
+    prompts(folder / "gemma.jsonl", rng)
 
 
 if __name__ == "__main__":

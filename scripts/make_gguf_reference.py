@@ -86,6 +86,10 @@ def tensors(reader: gguf.GGUFReader) -> dict[str, str]:
     layer = {"attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
              "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm", "ffn_gate": "mlp.gate_proj",
              "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj", "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
+    is_gemma = architecture.startswith("gemma")
+    if is_gemma:
+        layer |= {"post_attention_norm": "post_attention_layernorm", "ffn_norm": "pre_feedforward_layernorm",
+                  "post_ffw_norm": "post_feedforward_layernorm"}
     hashes = {}
     for tensor in reader.tensors:
         if tensor.name == "rope_freqs.weight":
@@ -97,6 +101,8 @@ def tensors(reader: gguf.GGUFReader) -> dict[str, str]:
             n = value(f"attention.{heads}")
             shape = numbers.shape
             numbers = numbers.reshape(n, shape[0] // n // 2, 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
+        if is_gemma and module.endswith("norm"):
+            numbers = numbers - np.float32(1)
         if module.startswith("blk."):
             _, number, module = module.split(".")
             name = f"model.layers.{number}.{layer[module]}"

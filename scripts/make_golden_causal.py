@@ -28,6 +28,10 @@ from pathlib import Path
 import torch
 from make_golden import FIRST_WORD, SEPARATOR, VOCABULARY, Cases, roughen, shaken
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GenerationMixin,
     LlamaConfig,
     LlamaForCausalLM,
@@ -191,6 +195,42 @@ FAMILIES = {
             )
         ),
         3,
+    ),
+    # Caps so low that they bend most scores and logits. Only eager attention applies that of the scores.
+    "gemma2": (
+        lambda: Gemma2ForCausalLM(
+            Gemma2Config(
+                **SIZES,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                head_dim=8,
+                query_pre_attn_scalar=4,
+                attn_logit_softcapping=0.5,
+                final_logit_softcapping=3.0,
+                sliding_window=32,
+                attn_implementation="eager",
+            )
+        ),
+        3,
+    ),
+    # One layer sees all, with stretched positions; the others have positions of their own.
+    "gemma3": (
+        lambda: Gemma3ForCausalLM(
+            Gemma3TextConfig(
+                **SIZES | {"num_hidden_layers": 3},
+                num_attention_heads=6,
+                num_key_value_heads=2,
+                head_dim=6,
+                query_pre_attn_scalar=9,
+                rope_theta=10_000.0,
+                rope_local_base_freq=50.0,
+                rope_scaling={"rope_type": "linear", "factor": 4.0},
+                sliding_window=32,
+                sliding_window_pattern=3,
+                attn_implementation="eager",
+            )
+        ),
+        2,
     ),
 }
 

@@ -316,6 +316,11 @@ fn cases() -> Vec<(RagConfig, PlanSettings)> {
         (with(Fixture::Qwen3, 500), settings(2, 4, 96, 12)),
         (with(Fixture::Qwen3, 500), bf16(settings(2, 4, 64, 16))),
         (with(Fixture::Qwen3, 8_000), settings(2, 5, 48, 16)),
+        (with(Fixture::Gemma2, 500), settings(2, 4, 96, 12)),
+        (with(Fixture::Gemma2, 500), bf16(settings(2, 4, 64, 16))),
+        (with(Fixture::Gemma2, 8_000), settings(2, 5, 48, 16)),
+        (with(Fixture::Gemma3, 500), settings(2, 4, 96, 12)),
+        (with(Fixture::Gemma3, 8_000), bf16(settings(2, 5, 48, 16))),
     ]
 }
 
@@ -441,6 +446,8 @@ fn parameters_are_exact() {
         with(Fixture::Llama, 500),
         with(Fixture::Qwen2, 500),
         with(Fixture::Qwen3, 500),
+        with(Fixture::Gemma2, 500),
+        with(Fixture::Gemma3, 500),
     ] {
         for encoder in [bert(), projected.clone()] {
             config.question_encoder = encoder;
@@ -474,7 +481,7 @@ fn parameters_are_exact() {
     assert_eq!(bytes(&with_t5(small)).generator, 4 * 76_961_152);
     let alone = |generator| RagConfig::new(RagModel::Token, EncoderConfig::default(), generator);
     // SmolLM2-135M, Qwen2.5-0.5B.
-    let llama = GeneratorConfig::Llama(CausalConfig {
+    let llama = GeneratorConfig::Causal(CausalConfig {
         vocab_size: 49_152,
         hidden_size: 576,
         intermediate_size: 1536,
@@ -485,7 +492,7 @@ fn parameters_are_exact() {
         ..CausalConfig::llama()
     });
     assert_eq!(bytes(&alone(llama)).generator, 4 * 134_515_008);
-    let qwen2 = GeneratorConfig::Qwen2(CausalConfig {
+    let qwen2 = GeneratorConfig::Causal(CausalConfig {
         hidden_size: 896,
         intermediate_size: 4864,
         num_hidden_layers: 24,

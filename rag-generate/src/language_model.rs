@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     decode::GenerationConfig,
     error::{Error, Result},
-    generator::{Generator, GeneratorConfig, MODEL_TYPES},
+    generator::{Generator, GeneratorConfig, LANGUAGE_MODELS},
     template::{TEMPLATE, Template},
 };
 
@@ -187,13 +187,13 @@ impl LanguageModel {
 /// The configuration of a decoder alone that there is a generator for.
 fn supported(config: Value, path: &Path) -> Result<GeneratorConfig> {
     let kind = config["model_type"].as_str().unwrap_or("nothing");
-    if !MODEL_TYPES.contains(&kind) {
+    if !LANGUAGE_MODELS.contains(&kind) {
         return Err(Error::Core(rag_core::Error::Config {
             field: format!("model_type in {}", path.display()),
             found: kind.into(),
             expected: format!(
                 "a language model that is supported: {}",
-                MODEL_TYPES.join(", ")
+                LANGUAGE_MODELS.join(", ")
             ),
         }));
     }

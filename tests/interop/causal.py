@@ -21,6 +21,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    Gemma2Config,
+    Gemma3TextConfig,
     GenerationConfig,
     LlamaConfig,
     MistralConfig,
@@ -131,6 +133,18 @@ INSTRUCT = Words(
     "{% elif message.role == 'user' %}{{ '[INST]' + ns.system + message.content + '[/INST]' }}"
     "{% else %}{{ message.content + eos_token }}{% endif %}{% endfor %}",
 )
+# In the manner of Gemma: the answering side has a name of its own, and the system's text stands in the user's turn.
+TURNS = Words(
+    special=["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"],
+    bos="<bos>",
+    eos="<end_of_turn>",
+    end="<eos>",
+    chat_template="{{ bos_token }}{% set ns = namespace(system='') %}{% for message in messages %}"
+    "{% if message.role == 'system' %}{% set ns.system = message.content + '\n\n' %}"
+    "{% else %}{{ '<start_of_turn>' + message.role + '\n' + ns.system + message.content | trim + '<end_of_turn>\n' }}"
+    "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}",
+)
 
 SIZES = {
     "hidden_size": 32,
@@ -202,6 +216,30 @@ MODELS = {
     "qwen3-shards": Model(CHATML, Qwen3Config, {"head_dim": 8, "tie_word_embeddings": True}, shards=2),
     "mistral": Model(INSTRUCT, MistralConfig, {"sliding_window": 160}),
     "mistral-bf16": Model(INSTRUCT, MistralConfig, {"sliding_window": None, "head_dim": 6}, dtype=torch.bfloat16),
+    "gemma2": Model(
+        TURNS,
+        Gemma2Config,
+        {
+            "head_dim": 10,
+            "query_pre_attn_scalar": 4,
+            "attn_logit_softcapping": 0.5,
+            "final_logit_softcapping": 3.0,
+            "sliding_window": 160,
+        },
+    ),
+    "gemma3": Model(
+        TURNS,
+        Gemma3TextConfig,
+        {
+            "num_hidden_layers": 3,
+            "head_dim": 8,
+            "query_pre_attn_scalar": 9,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            "rope_local_base_freq": 50.0,
+            "sliding_window": 160,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+    ),
 }
 
 
@@ -283,6 +321,8 @@ def prompt(tokenizer, system, passage, question):
 
 @torch.no_grad()
 def logits(model, ids):
+    # The only attention with soft caps.
+    model.set_attn_implementation("eager")
     return model(input_ids=ids).logits
 
 

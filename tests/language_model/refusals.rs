@@ -197,17 +197,24 @@ fn a_folder_without_one_of_its_files_is_refused() {
 #[test]
 fn an_unknown_architecture_is_refused_with_those_that_are_known() {
     let saved = Saved::new();
-    saved.change("config.json", |config| config["model_type"] = json!("gpt2"));
-    refuses!(
-        saved.load(),
-        Error::Core(CoreError::Config { .. }),
-        "config.json",
-        "gpt2",
-        "llama",
-        "mistral",
-        "qwen2",
-        "qwen3"
-    );
+    // The second reads images too.
+    for unknown in ["gpt2", "gemma3"] {
+        saved.change("config.json", |config| {
+            config["model_type"] = json!(unknown)
+        });
+        refuses!(
+            saved.load(),
+            Error::Core(CoreError::Config { .. }),
+            "config.json",
+            unknown,
+            "llama",
+            "mistral",
+            "qwen2",
+            "qwen3",
+            "gemma2",
+            "gemma3_text"
+        );
+    }
 }
 
 #[test]

@@ -36,8 +36,8 @@ pub struct FeedForwardConfig {
     pub std: f64,
 }
 
-/// `down(activation(up x))`, or `down(activation(up x) · gate x)` when gated: T5 1.1's gated GELU, Llama's SwiGLU (Shazeer
-/// 2020, arXiv 2002.05202).
+/// `down(activation(up x))`, or `down(activation(up x) · gate x)` when gated: the gated GELU of T5 1.1 and Gemma, Llama's
+/// SwiGLU (Shazeer 2020, arXiv 2002.05202).
 #[derive(Module, Debug)]
 pub struct FeedForward {
     /// Into the hidden layer, through the activation.

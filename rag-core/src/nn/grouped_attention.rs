@@ -1,15 +1,15 @@
 use burn::{
     config::Config,
     module::Module,
-    nn::{RmsNorm, RmsNormConfig},
     tensor::{Device, FloatDType, Tensor},
 };
 
 use super::{
     attention::KeysValues,
     linear::{Linear, LinearConfig},
-    operations::softmax,
+    operations::{soft_cap, softmax},
     precision::Precision,
+    rms_norm::{RmsNorm, RmsNormConfig},
     rotary::Rotation,
 };
 
@@ -30,8 +30,15 @@ pub struct GroupedAttentionConfig {
     /// Whether the projection of the heads' outputs has a bias.
     #[config(default = false)]
     pub output_bias: bool,
-    /// The epsilon of the norms of each query and key before they are rotated (Qwen3); `None` without norms.
+    /// The epsilon of the norms of each query and key before they are rotated (Qwen3, Gemma 3); `None` without norms.
     pub norm: Option<f64>,
+    /// See [`RmsNormConfig::offset`].
+    #[config(default = 0.0)]
+    pub norm_offset: f64,
+    /// The factor of the scores; `d_head^-½` where it is not set.
+    pub scale: Option<f64>,
+    /// The soft cap of the scores (Gemma 2).
+    pub soft_cap: Option<f64>,
     /// Standard deviation of the initial weights.
     #[config(default = 0.02)]
     pub std: f64,
@@ -56,6 +63,9 @@ pub struct GroupedAttention {
     heads: usize,
     key_heads: usize,
     d_head: usize,
+    scale: f64,
+    #[module(skip)]
+    soft_cap: Option<f64>,
 }
 
 /// Keys and values that tokens attend to, with the bias of their scores.
@@ -77,8 +87,8 @@ impl GroupedAttentionConfig {
                 .init(device)
         };
         let norm = || {
-            let config = |epsilon| RmsNormConfig::new(self.d_head).with_epsilon(epsilon);
-            self.norm.map(|epsilon| config(epsilon).init(device))
+            let config = RmsNormConfig::new(self.d_head).with_offset(self.norm_offset);
+            (self.norm).map(|epsilon| config.with_epsilon(epsilon).init(device))
         };
         let inner = self.heads * self.d_head;
         let of_keys = self.key_heads * self.d_head;
@@ -92,6 +102,8 @@ impl GroupedAttentionConfig {
             heads: self.heads,
             key_heads: self.key_heads,
             d_head: self.d_head,
+            scale: self.scale.unwrap_or((self.d_head as f64).powf(-0.5)),
+            soft_cap: self.soft_cap,
         }
     }
 }
@@ -156,7 +168,7 @@ impl GroupedAttention {
     fn attend(&self, queries: Tensor<5>, own: Seen<'_>) -> Tensor<5> {
         let [rows, length, key_heads, group, d_head] = queries.dims();
         #[cfg(feature = "flex")]
-        {
+        if self.soft_cap.is_none() {
             let shape = [rows, group * length, key_heads * d_head];
             let queries = queries.clone().permute([0, 3, 1, 2, 4]).reshape(shape);
             if let Some(heads) = rag_cpu::attention(rag_cpu::Attention {
@@ -164,7 +176,7 @@ impl GroupedAttention {
                 keys: &own.memory.keys,
                 values: &own.memory.values,
                 bias: own.bias,
-                scale: self.scale(),
+                scale: self.scale,
                 dropout: 0.0,
                 rounded: self.output.packed(&queries).is_some(),
             }) {
@@ -173,8 +185,8 @@ impl GroupedAttention {
             }
         }
         let queries = queries.permute([0, 2, 3, 1, 4]);
-        let queries = queries.reshape([rows, key_heads, group * length, d_head]) * self.scale();
-        let scores = scores(queries, own);
+        let queries = queries.reshape([rows, key_heads, group * length, d_head]) * self.scale;
+        let scores = self.scores(queries, own);
         let heads =
             (softmax(scores).cast(own.memory.values.dtype())).matmul(own.memory.values.clone());
         heads.reshape([rows, key_heads, group, length, d_head])
@@ -186,11 +198,11 @@ impl GroupedAttention {
         let [count, _, prompt_length, _] = prompts.memory.keys.dims();
         let own_length = own.memory.keys.dims()[2];
         let each = rows / count;
-        let queries = queries.permute([0, 2, 3, 1, 4]) * self.scale();
+        let queries = queries.permute([0, 2, 3, 1, 4]) * self.scale;
         let queries = queries.reshape([rows, key_heads, group * length, d_head]);
         let asked = by_prompt(queries.clone(), each);
-        let of_prompt = scores(asked, prompts);
-        let of_own = by_prompt(scores(queries, own), each);
+        let of_prompt = self.scores(asked, prompts);
+        let of_own = by_prompt(self.scores(queries, own), each);
         let weights = softmax(Tensor::cat(vec![of_prompt, of_own], 3));
         let weights = weights.cast(own.memory.values.dtype());
         let of_prompt =
@@ -198,6 +210,18 @@ impl GroupedAttention {
         let of_own = by_row(weights.narrow(3, prompt_length, own_length), each);
         let heads = by_row(of_prompt, each) + of_own.matmul(own.memory.values.clone());
         heads.reshape([rows, key_heads, group, length, d_head])
+    }
+
+    /// `[rows, heads, queries, length]` in f32, of scaled queries `[rows, heads, queries, d_head]`.
+    fn scores(&self, queries: Tensor<4>, seen: Seen<'_>) -> Tensor<4> {
+        let count = queries.dims()[2];
+        let keys = seen.memory.keys.clone().swap_dims(2, 3);
+        let scores = queries.matmul(keys).cast(FloatDType::F32);
+        let scores = soft_cap(scores, self.soft_cap);
+        match seen.bias {
+            Some(bias) => scores + for_each_query(bias, count),
+            None => scores,
+        }
     }
 
     /// See [`Linear::pack`].
@@ -208,21 +232,6 @@ impl GroupedAttention {
         self.value = self.value.pack(precision);
         self.output = self.output.pack(precision);
         self
-    }
-
-    fn scale(&self) -> f64 {
-        (self.d_head as f64).powf(-0.5)
-    }
-}
-
-/// `[rows, heads, queries, length]` in f32, of scaled queries `[rows, heads, queries, d_head]`.
-fn scores(queries: Tensor<4>, seen: Seen<'_>) -> Tensor<4> {
-    let count = queries.dims()[2];
-    let keys = seen.memory.keys.clone().swap_dims(2, 3);
-    let scores = queries.matmul(keys).cast(FloatDType::F32);
-    match seen.bias {
-        Some(bias) => scores + for_each_query(bias, count),
-        None => scores,
     }
 }
 

@@ -13,6 +13,7 @@ mod operations;
 #[cfg_attr(not(feature = "flex"), path = "packed_without_cpu.rs")]
 mod packed;
 mod precision;
+mod rms_norm;
 mod rotary;
 mod rows;
 mod workers;
@@ -25,10 +26,11 @@ pub use layer_norm::{LayerNorm, LayerNormConfig};
 pub use linear::{Linear, LinearConfig, flat_linear};
 pub use operations::{
     AdamWStep, LOGITS_AT_ONCE, adamw, dropout, fuses, gelu, keep, log_mixture, log_softmax,
-    softmax, word_log_probs,
+    soft_cap, softmax, word_log_probs,
 };
 pub use packed::Packed;
 pub use precision::{Precision, store_weights_as, with_precision};
+pub use rms_norm::{RmsNorm, RmsNormConfig};
 pub use rotary::{RopeParameters, Rotary, RotaryConfig, Rotation};
 pub use workers::among_workers;
 

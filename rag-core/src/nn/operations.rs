@@ -42,6 +42,15 @@ pub fn log_softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::log_softmax(x, D - 1)
 }
 
+/// `cap · tanh(x / cap)` of every element, which stays between -cap and cap (Gemma 2, arXiv 2408.00118). No kernel of
+/// `rag-cpu` has it: whoever caps scores or logits multiplies by Burn's own operations.
+pub fn soft_cap<const D: usize>(x: Tensor<D>, cap: Option<f64>) -> Tensor<D> {
+    match cap {
+        Some(cap) => activation::tanh(x / cap) * cap,
+        None => x,
+    }
+}
+
 /// log Σ_z exp(w_z) softmax(logits_z) over the contexts of `logits` `[searches, contexts, hypotheses, words]`, with
 /// w `[searches, contexts]`: `[searches, hypotheses, words]`, the mixture that RAG-Token decodes from. `None` where
 /// the device or the format wants Burn's own operations, or gradients are asked for.

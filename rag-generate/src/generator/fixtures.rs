@@ -68,13 +68,15 @@ impl Default for Tiny {
 }
 
 /// Every family, with the variants of it that take another path.
-pub const ALL: [Fixture; 6] = [
+pub const ALL: [Fixture; 8] = [
     Fixture::Bart,
     Fixture::T5,
     Fixture::GatedT5,
     Fixture::Llama,
     Fixture::Qwen2,
     Fixture::Qwen3,
+    Fixture::Gemma2,
+    Fixture::Gemma3,
 ];
 
 #[allow(non_upper_case_globals)]
@@ -109,7 +111,7 @@ impl Fixture {
     /// Llama, whose head is tied to the embeddings.
     pub const Llama: Self = Self {
         name: "llama",
-        config: |tiny| GeneratorConfig::Llama(causal(tiny, CausalConfig::llama())),
+        config: |tiny| GeneratorConfig::Causal(causal(tiny, CausalConfig::llama())),
         tokenizer: Words::ByteLevel,
         projections: "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj",
     };
@@ -122,7 +124,7 @@ impl Fixture {
                 factor: Some(2.0),
                 ..RopeParameters::default()
             };
-            GeneratorConfig::Qwen2(CausalConfig {
+            GeneratorConfig::Causal(CausalConfig {
                 rope_scaling: Some(scaling),
                 ..causal(tiny, CausalConfig::qwen2())
             })
@@ -134,7 +136,7 @@ impl Fixture {
     pub const Qwen3: Self = Self {
         name: "qwen3",
         config: |tiny| {
-            GeneratorConfig::Qwen3(CausalConfig {
+            GeneratorConfig::Causal(CausalConfig {
                 head_dim: Some(tiny.d_model / tiny.heads + 2),
                 tie_word_embeddings: false,
                 ..causal(tiny, CausalConfig::qwen3())
@@ -142,6 +144,35 @@ impl Fixture {
         },
         tokenizer: Words::ByteLevel,
         projections: "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj lm_head",
+    };
+    /// Gemma 2, with norms around its blocks, and with caps that bend its scores and logits.
+    pub const Gemma2: Self = Self {
+        name: "gemma2",
+        config: |tiny| {
+            GeneratorConfig::Causal(CausalConfig {
+                head_dim: Some(tiny.d_model / tiny.heads + 2),
+                query_pre_attn_scalar: Some(4),
+                attn_logit_softcapping: Some(1.0),
+                final_logit_softcapping: Some(4.0),
+                ..causal(tiny, CausalConfig::gemma2())
+            })
+        },
+        tokenizer: Words::ByteLevel,
+        projections: "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj",
+    };
+    /// Gemma 3, with norms around its blocks and of queries and keys, and with positions of their own in every second layer.
+    pub const Gemma3: Self = Self {
+        name: "gemma3",
+        config: |tiny| {
+            GeneratorConfig::Causal(CausalConfig {
+                query_pre_attn_scalar: Some(4),
+                rope_local_base_freq: Some(50.0),
+                sliding_window_pattern: Some(2),
+                ..causal(tiny, CausalConfig::gemma3())
+            })
+        },
+        tokenizer: Words::ByteLevel,
+        projections: "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj",
     };
 }
 

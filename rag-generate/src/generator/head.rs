@@ -6,7 +6,7 @@ use burn::{
     tensor::{Device, FloatDType, Int, Tensor},
 };
 use rag_core::nn::{
-    Linear, LinearConfig, Packed, Precision, flat_linear, log_softmax, store_weights_as,
+    Linear, LinearConfig, Packed, Precision, flat_linear, log_softmax, soft_cap, store_weights_as,
     word_log_probs,
 };
 
@@ -23,6 +23,8 @@ pub struct HeadConfig {
     pub std: f64,
     /// The factor of the states before a tied head: 1, or 1/√d_model in T5.
     pub tied_scale: f64,
+    /// The soft cap of the logits (Gemma 2).
+    pub soft_cap: Option<f64>,
     /// Whether a constant is added to the logits, which does not train (BART's `final_logits_bias`).
     pub constant: bool,
 }
@@ -37,6 +39,8 @@ pub struct Head {
     #[module(skip)]
     packed: Option<Arc<Packed>>,
     tied_scale: f64,
+    #[module(skip)]
+    soft_cap: Option<f64>,
     words: usize,
 }
 
@@ -61,6 +65,7 @@ impl HeadConfig {
             final_logits_bias: self.constant.then(constant),
             packed: None,
             tied_scale: self.tied_scale,
+            soft_cap: self.soft_cap,
             words: self.vocabulary,
         }
     }
@@ -93,6 +98,7 @@ impl Head {
             Some(bias) => logits + bias.val().cast(FloatDType::F32).unsqueeze_dim::<3>(0),
             None => logits,
         };
+        let logits = soft_cap(logits, self.soft_cap);
         match logits.dims() {
             [.., vocabulary] if vocabulary > self.words => logits.narrow(2, 0, self.words),
             _ => logits,
@@ -110,6 +116,7 @@ impl Head {
     ) -> Tensor<3> {
         let [rows, length, asked] = words.dims();
         if precision == Precision::F32
+            && self.soft_cap.is_none()
             && let Some(weight) = self.unpacked_weight(embeddings)
         {
             let [.., d_model] = states.dims();

@@ -26,14 +26,14 @@ use rag_core::{
     checkpoint::{Tensors, Weights},
     nn::{Precision, among_workers, with_precision},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::Value;
 
 use crate::decode::GenerationConfig;
 use family::{Family, Model};
 
 pub use bart::{Bart, BartConfig};
-pub(crate) use causal::MODEL_TYPES;
-pub use causal::{Architecture, Causal, CausalConfig};
+pub use causal::{Causal, CausalConfig, LayerType, ModelType};
 pub use head::{Head, HeadConfig};
 pub use memory::{Cache, Memory};
 pub use places::{Places, Positions};
@@ -41,8 +41,11 @@ pub use prompt::Prompt;
 pub use sizes::{Dropouts, Sizes, StackSizes};
 pub use t5::{T5, T5Config};
 
-/// Makes both enums and all that tells their variants apart, so that a family is one line in each list. Several
-/// configurations may describe one model.
+/// `model_type` of the decoders alone.
+pub(crate) const LANGUAGE_MODELS: &[&str] = CausalConfig::MODEL_TYPES;
+
+/// Makes both enums and all that tells their variants apart, so that a family is one line in each list. `MODEL_TYPES` of
+/// a configuration are the values of `model_type` in its files.
 macro_rules! families {
     (
         $(#[$on_models:meta])* $models:ident { $($(#[$on_model:meta])* $model:ident($weights:ident),)* }
@@ -79,6 +82,21 @@ macro_rules! families {
             }
         }
 
+        impl<'de> Deserialize<'de> for $configs {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+                let fields = Value::deserialize(from)?;
+                let found = fields["model_type"].as_str();
+                let found = found.ok_or_else(|| D::Error::missing_field("model_type"))?;
+                $(if $settings::MODEL_TYPES.contains(&found) {
+                    let config = serde_json::from_value(fields).map_err(D::Error::custom)?;
+                    return Ok(Self::$config(config));
+                })*
+                let known = [$($settings::MODEL_TYPES),*].concat().join(", ");
+                let error = format!("unknown model_type `{found}`, expected one of {known}");
+                Err(D::Error::custom(error))
+            }
+        }
+
         impl $configs {
             /// What the family says of itself.
             pub fn family(&self) -> &dyn Family {
@@ -103,30 +121,21 @@ families! {
     Generator {
         /// Lewis et al. 2019 (arXiv 1910.13461).
         Bart(Bart),
-        /// A decoder alone: Llama, Mistral, Qwen2, Qwen3.
+        /// A decoder alone: Llama, Mistral, Qwen, Gemma.
         Causal(Causal),
         /// Raffel et al. 2020 (arXiv 1910.10683), v1.0 and v1.1.
         T5(T5),
     }
 
     /// `config.json` of a generator.
-    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-    #[serde(tag = "model_type", rename_all = "lowercase")]
+    #[derive(Clone, Debug, PartialEq, Serialize)]
+    #[serde(untagged)]
+    #[allow(clippy::large_enum_variant)]
     GeneratorConfig {
         /// `"model_type": "bart"`
         Bart(BartConfig),
-        /// `"model_type": "llama"`: also SmolLM2.
-        #[serde(deserialize_with = "causal::read::llama")]
-        Llama(CausalConfig),
-        /// `"model_type": "mistral"`
-        #[serde(deserialize_with = "causal::read::mistral")]
-        Mistral(CausalConfig),
-        /// `"model_type": "qwen2"`: also Qwen2.5.
-        #[serde(deserialize_with = "causal::read::qwen2")]
-        Qwen2(CausalConfig),
-        /// `"model_type": "qwen3"`
-        #[serde(deserialize_with = "causal::read::qwen3")]
-        Qwen3(CausalConfig),
+        /// A decoder alone; its `model_type` is one of [`ModelType`].
+        Causal(CausalConfig),
         /// `"model_type": "t5"`
         T5(T5Config),
     }
@@ -254,5 +263,44 @@ impl Generator {
     pub fn device(&self) -> Device {
         let (_, embeddings) = self.model().head();
         embeddings.weight.lazy_device()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_configuration_is_read_by_the_model_type_that_it_is_written_with() {
+        for fixture in fixtures::ALL {
+            let config = (fixture.config)(fixtures::Tiny::default());
+            let written = serde_json::to_value(&config).unwrap();
+            let read: GeneratorConfig = serde_json::from_value(written).unwrap();
+            assert_eq!(read, config, "{}", fixture.name);
+        }
+        for name in CausalConfig::MODEL_TYPES {
+            let config = json!({"model_type": name});
+            let config: GeneratorConfig = serde_json::from_value(config).unwrap();
+            assert!(matches!(config, GeneratorConfig::Causal(_)), "{name}");
+            assert_eq!(serde_json::to_value(config).unwrap()["model_type"], *name);
+        }
+    }
+
+    #[test]
+    fn an_unknown_model_type_is_refused_with_those_that_are_known() {
+        let problem = |config| {
+            let read = serde_json::from_value::<GeneratorConfig>(config);
+            read.unwrap_err().to_string()
+        };
+        let unknown = problem(json!({"model_type": "gpt2"}));
+        for name in ["gpt2", "bart", "llama", "qwen3", "t5"] {
+            assert!(unknown.contains(name), "{unknown}");
+        }
+        let missing = problem(json!({"hidden_size": 8}));
+        assert!(missing.contains("model_type"), "{missing}");
+        let wrong = problem(json!({"model_type": "llama", "hidden_size": "wide"}));
+        assert!(wrong.contains("wide"), "{wrong}");
     }
 }

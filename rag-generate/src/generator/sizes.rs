@@ -7,6 +7,8 @@ pub struct Sizes<'a> {
     pub decoder: StackSizes<'a>,
     /// Whether the head multiplies the word embeddings.
     pub tied_head: bool,
+    /// Whether the logits have a soft cap (Gemma 2).
+    pub capped_logits: bool,
 }
 
 /// Layers of one kind, one after the other.
@@ -38,6 +40,10 @@ pub struct StackSizes<'a> {
     pub layer_norm: bool,
     /// Whether the norms stand before the blocks, or after them.
     pub normalize_before: bool,
+    /// Whether what each block adds has a norm too (Gemma).
+    pub norms_added: bool,
+    /// Whether the scores have a soft cap (Gemma 2).
+    pub capped_scores: bool,
     /// Tensors of all states that the sum of embeddings before the first layer keeps where activations are recomputed.
     pub embeddings: usize,
     /// Norms of all states outside the layers.

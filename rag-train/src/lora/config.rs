@@ -14,7 +14,7 @@ pub struct LoraConfig {
     pub scaling: Scaling,
     /// Ends of the checkpoint's names of the projections, such as `q_proj`, `encoder_attn.v_proj`,
     /// `SelfAttention.q` or `mlp.gate_proj`. `None` takes the queries and values of all attentions, as the paper
-    /// and PEFT: `q_proj` and `v_proj` in BART, Llama, Mistral and Qwen, `q` and `v` in T5, `query` and `value` in BERT.
+    /// and PEFT: `q_proj` and `v_proj` in BART, Llama, Mistral, Qwen and Gemma, `q` and `v` in T5, `query` and `value` in BERT.
     pub target_modules: Option<Vec<String>>,
     /// Name or folder of the base model, for PEFT's `adapter_config.json`.
     pub base_model: Option<String>,

@@ -86,9 +86,12 @@ impl Shape {
             context_encoder: reading(Component::ContextEncoder, &self.bert, contexts),
             encoder: if_trained(Component::Generator, encoder),
             decoder: if_trained(Component::Generator, decoder + head),
-            vocabulary: match keeping.fused_products() {
+            vocabulary: match self.fuses_logits(keeping) {
                 true => 0,
-                false => if_trained(Component::Generator, self.logits(answers)),
+                false => {
+                    let kept = 1 + u64::from(self.capped_logits);
+                    if_trained(Component::Generator, kept * self.logits(answers))
+                }
             },
             weight_copies: match settings.precision {
                 Precision::F32 => 0,
@@ -118,6 +121,11 @@ impl Shape {
         records.sum()
     }
 
+    /// Whether head and log-softmax are one operation, which keeps no logits.
+    fn fuses_logits(&self, keeping: Keeping) -> bool {
+        keeping.fused_products() && !self.capped_logits
+    }
+
     fn logits(&self, answers: Texts) -> u64 {
         F32 * answers.tokens() * self.vocabulary
     }
@@ -126,7 +134,7 @@ impl Shape {
     /// reads, where it is one operation with the log-softmax. Else two more tensors of the size of the logits for the
     /// gradient of the log-softmax, then the gradient of the head's weights, which Burn's own product makes twice.
     fn loss_workspace(&self, answers: Texts, keeping: Keeping) -> u64 {
-        if keeping.fused_products() {
+        if self.fuses_logits(keeping) {
             let [rows, words] = LOGITS_AT_ONCE.map(|most| most as u64);
             let logits = answers.tokens().min(rows) * self.vocabulary.min(words);
             let gradients = (self.vocabulary + answers.tokens()) * self.decoder.d_model;

@@ -12,6 +12,7 @@
 //!   of prompts     w T i      outputs of the heads. The scores are as in other stacks, and on the CPU in f32 nothing is
 //!                             kept of them
 //!   of answers     w T i      outputs of the heads
+//!     soft cap     4 S        the scores' tanh; of prompts too, whose softmax is then as that of answers
 //!     softmax      (8 + w) S  shifted scores, exponentials, weights; on the CPU 4 S, weights, and in 16 bits w S more
 //! ```
 //!
@@ -40,9 +41,9 @@ impl Stack {
     /// Prompts in all layers, with the keys and values that answers see.
     pub(super) fn prompting(&self, prompts: Texts, keeping: Keeping) -> u64 {
         let states = prompts.tokens() * self.d_model;
-        let softmax = match keeping.fused_products() {
+        let softmax = match keeping.fused_products() && !self.capped_scores {
             true => 0,
-            false => keeping.softmax(self.dropout.attention) * self.scores(prompts, prompts.length),
+            false => self.softmax(keeping) * self.scores(prompts, prompts.length),
         };
         let heads = prompts.tokens() * self.inner;
         let whole = keeping.inputs(states, 3)
@@ -68,7 +69,7 @@ impl Stack {
         let layer = keeping.inputs(answers.tokens() * self.d_model, 3)
             + self.keys_values(answers, keeping)
             + self.rotated(answers, self.inner, keeping)
-            + keeping.softmax(self.dropout.attention) * scores
+            + self.softmax(keeping) * scores
             + keeping.width() * heads
             + self.after_heads(answers, keeping);
         self.embedded(answers, keeping)
@@ -81,7 +82,12 @@ impl Stack {
     fn after_heads(&self, texts: Texts, keeping: Keeping) -> u64 {
         self.added(texts, keeping)
             + self.feed_forward(texts, keeping)
-            + 2 * self.norm(texts, keeping)
+            + self.layer_norms * self.norm(texts, keeping)
+    }
+
+    /// Bytes of a score that is left to a softmax, and to its soft cap.
+    fn softmax(&self, keeping: Keeping) -> u64 {
+        keeping.softmax(self.dropout.attention) + F32 * u64::from(self.capped_scores)
     }
 
     fn keys_values(&self, texts: Texts, keeping: Keeping) -> u64 {

@@ -19,6 +19,8 @@ pub(super) struct Shape {
     pub(super) encoder: Option<Stack>,
     pub(super) decoder: Stack,
     pub(super) vocabulary: u64,
+    /// Whether the logits have a soft cap.
+    pub(super) capped_logits: bool,
     /// Size of the question and passage vectors.
     pub(super) dimension: u64,
     /// Longest context in tokens, where the generator has one; with the answer, where its decoder is alone.
@@ -59,6 +61,10 @@ pub(super) struct Stack {
     pub(super) layer_norm: bool,
     /// Whether the norms stand before what they are for.
     pub(super) normalize_before: bool,
+    /// Norms of a layer that attends once: 4 where what each block adds has one too.
+    pub(super) layer_norms: u64,
+    /// Whether the scores have a soft cap.
+    pub(super) capped_scores: bool,
     /// Embeddings of all tokens that are added up.
     pub(super) embeddings: u64,
     /// Norms of all states outside the layers.
@@ -117,6 +123,7 @@ impl Shape {
             encoder: sizes.encoder.as_ref().map(Stack::of),
             decoder: Stack::of(&sizes.decoder),
             vocabulary: family.vocabulary() as u64,
+            capped_logits: sizes.capped_logits,
             dimension: config.question_encoder.dimension() as u64,
             longest: family.longest_context(),
             retriever: Count::of(&retriever, |_| false),
@@ -140,14 +147,17 @@ impl Shape {
     pub(super) fn context_norms(&self) -> u64 {
         match &self.encoder {
             Some(encoder) => 2 * encoder.layers + encoder.outer_norms,
-            None => (2 * self.decoder.layers).saturating_sub(1),
+            None => {
+                let norms = self.decoder.layer_norms;
+                (norms * self.decoder.layers + 1).saturating_sub(norms)
+            }
         }
     }
 
     /// Norms that answers go through.
     pub(super) fn answer_norms(&self) -> u64 {
-        let by_layer = if self.encoder.is_some() { 3 } else { 2 };
-        by_layer * self.decoder.layers + self.decoder.outer_norms
+        let across = u64::from(self.encoder.is_some());
+        (self.decoder.layer_norms + across) * self.decoder.layers + self.decoder.outer_norms
     }
 }
 
@@ -172,6 +182,8 @@ impl Stack {
             relative: false,
             layer_norm: true,
             normalize_before: false,
+            layer_norms: 2,
+            capped_scores: false,
             embeddings: 2,
             outer_norms: 1,
             outer_dropouts: states.into(),
@@ -194,6 +206,8 @@ impl Stack {
             relative: sizes.relative_positions,
             layer_norm: sizes.layer_norm,
             normalize_before: sizes.normalize_before,
+            layer_norms: if sizes.norms_added { 4 } else { 2 },
+            capped_scores: sizes.capped_scores,
             embeddings: sizes.embeddings as u64,
             outer_norms: sizes.outer_norms as u64,
             outer_dropouts: sizes.outer_dropouts as u64,

@@ -68,7 +68,9 @@ pub(super) fn config(container: &Container, architecture: Architecture) -> Resul
             false => ("hidden_act", "silu"),
         };
         values.insert(activation.0.into(), activation.1.into());
-        if architecture != Architecture::Granite {
+        // Without the key llama.cpp takes Gemma 2's own window, which is transformers' default too.
+        let by_default = architecture == Architecture::Gemma2 && window.is_none();
+        if architecture != Architecture::Granite && !by_default {
             values.insert("sliding_window".into(), window.into());
         }
         special(&keys, &heads, window, values)?;
@@ -132,13 +134,25 @@ fn special(
                 ));
             }
             set("query_pre_attn_scalar", scalar.into());
+            // Without them both llama.cpp and transformers take the architecture's own.
             for name in ["attn_logit_softcapping", "final_logit_softcapping"] {
-                set(name, number(name)?.into());
+                if let Some(cap) = number(name)? {
+                    set(name, cap.into());
+                }
+            }
+            let pattern = keys.count("attention.sliding_window_pattern")?;
+            if let Some(pattern) = pattern {
+                set("sliding_window_pattern", pattern.into());
             }
             if keys.architecture == Architecture::Gemma3 {
                 let local = number("rope.freq_base_swa")?.unwrap_or(10_000.0);
                 set("rope_local_base_freq", local.into());
-                set("sliding_window_pattern", 6.into());
+                // Without a window no layer is local.
+                let pattern = match window {
+                    Some(_) => pattern.unwrap_or(6),
+                    None => 1,
+                };
+                set("sliding_window_pattern", pattern.into());
             }
         }
     }

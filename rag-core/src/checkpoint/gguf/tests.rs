@@ -194,6 +194,27 @@ fn the_configuration_is_that_of_config_json() {
     assert_eq!(config["rope_local_base_freq"], 10_000.0);
     assert_eq!(config["sliding_window"], 16);
     assert_eq!(config["hidden_activation"], "gelu_pytorch_tanh");
+    assert_eq!(config["sliding_window_pattern"], 6);
+    let config = model("gemma3").open().unwrap().config().unwrap();
+    assert_eq!(config["sliding_window_pattern"], 1);
+    let config = model("gemma2").open().unwrap().config().unwrap();
+    for by_default in [
+        "attn_logit_softcapping",
+        "final_logit_softcapping",
+        "sliding_window",
+    ] {
+        assert_eq!(config.get(by_default), None, "{by_default}");
+    }
+    let capped = (model("gemma2"))
+        .number("gemma2.attn_logit_softcapping", 5.0)
+        .number("gemma2.final_logit_softcapping", 3.5)
+        .count("gemma2.attention.sliding_window", 16)
+        .count("gemma2.attention.sliding_window_pattern", 3);
+    let config = capped.open().unwrap().config().unwrap();
+    assert_eq!(config["attn_logit_softcapping"], 5.0);
+    assert_eq!(config["final_logit_softcapping"], 3.5);
+    assert_eq!(config["sliding_window"], 16);
+    assert_eq!(config["sliding_window_pattern"], 3);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{
 
 /// `config.json` of BART.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, tag = "model_type", rename = "bart")]
 pub struct BartConfig {
     /// Rows of the embeddings.
     pub vocab_size: usize,
@@ -95,6 +95,9 @@ impl Default for BartConfig {
 }
 
 impl BartConfig {
+    /// `model_type` of all configurations.
+    pub(crate) const MODEL_TYPES: &[&str] = &["bart"];
+
     fn stack_sizes(&self, layers: usize, heads: usize, hidden: usize) -> StackSizes<'_> {
         StackSizes {
             layers,
@@ -114,6 +117,8 @@ impl BartConfig {
             relative_positions: false,
             layer_norm: true,
             normalize_before: self.normalize_before,
+            norms_added: false,
+            capped_scores: false,
             embeddings: 1,
             outer_norms: 1 + usize::from(self.add_final_layer_norm),
             outer_dropouts: usize::from(self.dropout > 0.0),
@@ -175,6 +180,7 @@ impl Family for BartConfig {
                 self.decoder_ffn_dim,
             ),
             tied_head: self.tie_word_embeddings,
+            capped_logits: false,
         }
     }
 }

@@ -95,6 +95,7 @@ impl BartConfig {
                 tied: self.tie_word_embeddings,
                 std: self.init_std,
                 tied_scale: 1.0,
+                soft_cap: None,
                 constant: true,
             }
             .init(device),

@@ -1,7 +1,10 @@
-use rag_core::nn::{RopeParameters, Rotary, RotaryConfig};
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+use rag_core::{
+    Error, Result,
+    nn::{RopeParameters, Rotary, RotaryConfig},
+};
+use serde::{Deserialize, Serialize};
 
+use super::model_type::{LayerType, ModelType};
 use crate::{
     decode::{GenerationConfig, one_or_many},
     generator::{
@@ -10,15 +13,14 @@ use crate::{
     },
 };
 
-/// `config.json` of a decoder alone: Llama and SmolLM2, Mistral, Qwen2 and Qwen2.5, Qwen3.
+/// `config.json` of a decoder alone: Llama and SmolLM2, Mistral, Qwen2 and Qwen2.5, Qwen3, Gemma 2, Gemma 3.
 ///
 /// [`CausalConfig::llama`] and its siblings have the defaults of each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, remote = "Self")]
 pub struct CausalConfig {
     /// Which of them it is.
-    #[serde(skip)]
-    pub architecture: Architecture,
+    pub model_type: ModelType,
     /// Rows of the embeddings.
     pub vocab_size: usize,
     /// Size of the states.
@@ -35,8 +37,11 @@ pub struct CausalConfig {
     /// Size of a head; `hidden_size / num_attention_heads` where it is not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head_dim: Option<usize>,
-    /// Name of the activation.
+    /// Name of the activation, but for Gemma.
     pub hidden_act: String,
+    /// Name of Gemma's activation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden_activation: Option<String>,
     /// Longest text in tokens: prompt and answer.
     pub max_position_embeddings: usize,
     /// Added to the mean of squares in the norms.
@@ -47,9 +52,12 @@ pub struct CausalConfig {
     pub tie_word_embeddings: bool,
     /// The base of the rotary frequencies.
     pub rope_theta: f64,
+    /// The base of the frequencies in layers with a window (Gemma 3), which are not stretched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_local_base_freq: Option<f64>,
     /// How the frequencies are stretched.
     pub rope_scaling: Option<RopeParameters>,
-    /// Whether the projections of the attention have biases (Llama, Qwen3). Qwen2 has those of queries, keys and values
+    /// Whether the projections of the attention have biases (Llama, Qwen3, Gemma). Qwen2 has those of queries, keys and values
     /// without saying so.
     pub attention_bias: bool,
     /// Whether the feed-forward block has biases (Llama).
@@ -59,6 +67,21 @@ pub struct CausalConfig {
     /// Whether `sliding_window` counts (Qwen2, Qwen3).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_sliding_window: Option<bool>,
+    /// Which layers have the window (Gemma).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer_types: Option<Vec<LayerType>>,
+    /// Where `layer_types` does not say: one layer in so many sees all, and the others have the window (Gemma).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sliding_window_pattern: Option<usize>,
+    /// Scores are divided by its root, instead of that of a head's size (Gemma).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query_pre_attn_scalar: Option<usize>,
+    /// The soft cap of the attention's scores (Gemma).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attn_logit_softcapping: Option<f64>,
+    /// The soft cap of the logits (Gemma).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_logit_softcapping: Option<f64>,
     /// Start of a text.
     pub bos_token_id: Option<u32>,
     /// The tokens that end a text.
@@ -68,92 +91,9 @@ pub struct CausalConfig {
     pub pad_token_id: Option<u32>,
 }
 
-/// The kinds of models that are this one module.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Architecture {
-    /// Llama and SmolLM2.
-    #[default]
-    Llama,
-    /// Mistral.
-    Mistral,
-    /// Qwen2 and Qwen2.5: queries, keys and values have biases.
-    Qwen2,
-    /// Qwen3: queries and keys have norms.
-    Qwen3,
-}
-
-impl Default for CausalConfig {
-    /// transformers' defaults of Llama.
-    fn default() -> Self {
-        Self {
-            architecture: Architecture::Llama,
-            vocab_size: 32_000,
-            hidden_size: 4096,
-            intermediate_size: 11_008,
-            num_hidden_layers: 32,
-            num_attention_heads: 32,
-            num_key_value_heads: None,
-            head_dim: None,
-            hidden_act: "silu".into(),
-            max_position_embeddings: 2048,
-            rms_norm_eps: 1e-6,
-            initializer_range: 0.02,
-            tie_word_embeddings: false,
-            rope_theta: 10_000.0,
-            rope_scaling: None,
-            attention_bias: false,
-            mlp_bias: false,
-            sliding_window: None,
-            use_sliding_window: None,
-            bos_token_id: Some(1),
-            eos_token_id: vec![2],
-            pad_token_id: None,
-        }
-    }
-}
-
 impl CausalConfig {
-    /// Llama and SmolLM2, of transformers' default sizes.
-    pub fn llama() -> Self {
-        Self::default()
-    }
-
-    /// Mistral, of transformers' default sizes.
-    pub fn mistral() -> Self {
-        Self {
-            architecture: Architecture::Mistral,
-            intermediate_size: 14_336,
-            num_key_value_heads: Some(8),
-            max_position_embeddings: 131_072,
-            sliding_window: Some(4096),
-            ..Self::default()
-        }
-    }
-
-    /// Qwen2 and Qwen2.5, of transformers' default sizes.
-    pub fn qwen2() -> Self {
-        Self {
-            architecture: Architecture::Qwen2,
-            vocab_size: 151_936,
-            intermediate_size: 22_016,
-            num_key_value_heads: Some(32),
-            max_position_embeddings: 32_768,
-            sliding_window: Some(4096),
-            use_sliding_window: Some(false),
-            bos_token_id: None,
-            eos_token_id: Vec::new(),
-            ..Self::default()
-        }
-    }
-
-    /// Qwen3, of transformers' default sizes.
-    pub fn qwen3() -> Self {
-        Self {
-            architecture: Architecture::Qwen3,
-            head_dim: Some(128),
-            ..Self::qwen2()
-        }
-    }
+    /// `model_type` of all configurations.
+    pub(crate) const MODEL_TYPES: &[&str] = ModelType::NAMES;
 
     /// Heads of the keys and values.
     pub fn key_heads(&self) -> usize {
@@ -168,84 +108,128 @@ impl CausalConfig {
 
     /// Whether the projections of queries, keys and values, and that of the heads' outputs, have biases.
     pub(super) fn attention_biases(&self) -> [bool; 2] {
-        match self.architecture {
-            Architecture::Llama | Architecture::Qwen3 => [self.attention_bias; 2],
-            Architecture::Mistral => [false; 2],
+        match self.model_type {
+            ModelType::Mistral => [false; 2],
             // Whatever `attention_bias` says.
-            Architecture::Qwen2 => [true, false],
+            ModelType::Qwen2 => [true, false],
+            _ => [self.attention_bias; 2],
         }
     }
 
-    /// Whether queries and keys have norms.
-    pub(super) fn norms_queries(&self) -> bool {
-        self.architecture == Architecture::Qwen3
+    /// Name of the activation.
+    pub(super) fn activation(&self) -> &str {
+        let own = self.hidden_activation.as_deref();
+        own.filter(|_| self.model_type.is_gemma())
+            .unwrap_or(&self.hidden_act)
     }
 
-    pub(super) fn rotary(&self) -> rag_core::Result<Rotary> {
-        let config = RotaryConfig {
+    /// The factor of the embedded tokens.
+    pub(super) fn embedding_scale(&self) -> f64 {
+        match self.model_type.is_gemma() {
+            true => (self.hidden_size as f64).sqrt(),
+            false => 1.0,
+        }
+    }
+
+    /// The factor of the attention's scores.
+    pub(super) fn score_scale(&self) -> f64 {
+        let own = (self.query_pre_attn_scalar).filter(|_| self.model_type.is_gemma());
+        (own.unwrap_or(self.d_head()) as f64).powf(-0.5)
+    }
+
+    /// The soft caps of the attention's scores, and of the logits.
+    pub(super) fn soft_caps(&self) -> [Option<f64>; 2] {
+        let caps = [self.attn_logit_softcapping, self.final_logit_softcapping];
+        caps.map(|cap| cap.filter(|_| self.model_type.is_gemma()))
+    }
+
+    /// Whether the tokens of a layer see a window alone. Of a Gemma only some layers have it.
+    pub(super) fn has_window(&self, layer: usize) -> bool {
+        let in_gemma = || match &self.layer_types {
+            Some(types) => types.get(layer) == Some(&LayerType::SlidingAttention),
+            None => (self.sliding_window_pattern)
+                .is_some_and(|pattern| !(layer + 1).is_multiple_of(pattern)),
+        };
+        match self.model_type {
+            ModelType::Llama => false,
+            ModelType::Mistral => true,
+            ModelType::Qwen2 | ModelType::Qwen3 => self.use_sliding_window == Some(true),
+            ModelType::Gemma2 | ModelType::Gemma3Text => in_gemma(),
+        }
+    }
+
+    /// The rotation in layers that see all, and in those with a window where that is another.
+    pub(super) fn rotaries(&self) -> Result<(Rotary, Option<Rotary>)> {
+        let all = RotaryConfig {
             d_head: self.d_head(),
             theta: self.rope_theta,
             scaling: self.rope_scaling.as_ref(),
             max_positions: self.max_position_embeddings,
         };
-        config.init()
+        let local = self.rope_local_base_freq;
+        let local = local.filter(|_| self.model_type == ModelType::Gemma3Text);
+        let local = local.map(|theta| RotaryConfig {
+            theta,
+            scaling: None,
+            ..all.clone()
+        });
+        let local = local.map(|local| local.init()).transpose()?;
+        Ok((all.init()?, local))
+    }
+
+    /// Refuses values of which no model can be made.
+    pub(super) fn check(&self) -> Result<()> {
+        let (heads, key_heads) = (self.num_attention_heads, self.key_heads());
+        if key_heads == 0 || heads == 0 || !heads.is_multiple_of(key_heads) {
+            let expected = format!("a divisor of num_attention_heads {heads}");
+            return Err(wrong("num_key_value_heads", key_heads, expected));
+        }
+        // The others do not read what follows.
+        if !self.model_type.is_gemma() {
+            return Ok(());
+        }
+        if let Some(types) = &self.layer_types
+            && types.len() != self.num_hidden_layers
+        {
+            let expected = format!("one for each of {} layers", self.num_hidden_layers);
+            return Err(wrong("layer_types", types.len(), expected));
+        }
+        for (name, value) in [
+            ("query_pre_attn_scalar", self.query_pre_attn_scalar),
+            ("sliding_window_pattern", self.sliding_window_pattern),
+        ] {
+            if value == Some(0) {
+                return Err(wrong(name, 0, "a number above 0"));
+            }
+        }
+        for (name, value) in [
+            ("attn_logit_softcapping", self.attn_logit_softcapping),
+            ("final_logit_softcapping", self.final_logit_softcapping),
+        ] {
+            if let Some(cap) = value
+                && !(cap > 0.0 && cap.is_finite())
+            {
+                return Err(wrong(name, cap, "a number above 0, or null"));
+            }
+        }
+        Ok(())
     }
 
     /// The longest text that every token sees whole. Where a layer has a window, longer texts would need it.
     fn longest(&self) -> usize {
-        let window = self.sliding_window.filter(|_| match self.architecture {
-            Architecture::Llama => false,
-            Architecture::Mistral => true,
-            Architecture::Qwen2 | Architecture::Qwen3 => self.use_sliding_window == Some(true),
-        });
+        let has_window = (0..self.num_hidden_layers).any(|layer| self.has_window(layer));
+        let window = self.sliding_window.filter(|_| has_window);
         let positions = self.max_position_embeddings;
         window.map_or(positions, |window| window.min(positions))
     }
+}
 
-    fn read<'de, D: Deserializer<'de>>(from: D, defaults: Self) -> Result<Self, D::Error> {
-        // Fields that have the default of their kind are not in the file.
-        let architecture = defaults.architecture;
-        let failed = <D::Error as serde::de::Error>::custom::<serde_json::Error>;
-        let mut fields = serde_json::to_value(defaults).map_err(failed)?;
-        let mut own: Map<String, Value> = Map::deserialize(from)?;
-        // transformers 5 writes both together.
-        if let Some(parameters) = own.remove("rope_parameters") {
-            if let Some(theta) = parameters.get("rope_theta") {
-                own.insert("rope_theta".into(), theta.clone());
-            }
-            own.insert("rope_scaling".into(), parameters);
-        }
-        // Old files say so that there is no such token.
-        let none = |value: &Value| value.as_i64().is_some_and(|id| id < 0);
-        own.retain(|name, value| !(name.ends_with("_token_id") && none(value)));
-        if let Value::Object(fields) = &mut fields {
-            fields.extend(own);
-        }
-        let read: Self = serde_json::from_value(fields).map_err(failed)?;
-        Ok(Self {
-            architecture,
-            ..read
-        })
+fn wrong(field: &str, found: impl ToString, expected: impl Into<String>) -> Error {
+    Error::Config {
+        field: field.into(),
+        found: found.to_string(),
+        expected: expected.into(),
     }
-}
-
-/// Reads a configuration of each kind.
-macro_rules! readers {
-    ($($name:ident),*) => {
-        $(pub fn $name<'de, D: Deserializer<'de>>(from: D) -> Result<CausalConfig, D::Error> {
-            CausalConfig::read(from, CausalConfig::$name())
-        })*
-    };
-}
-
-/// `model_type` of each kind.
-pub(crate) const MODEL_TYPES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
-
-/// Readers for `#[serde(deserialize_with)]`.
-pub(crate) mod read {
-    use super::{CausalConfig, Deserializer};
-
-    readers!(llama, mistral, qwen2, qwen3);
 }
 
 impl Family for CausalConfig {
@@ -278,12 +262,7 @@ impl Family for CausalConfig {
     }
 
     fn architecture(&self) -> Option<&'static str> {
-        Some(match self.architecture {
-            Architecture::Llama => "LlamaForCausalLM",
-            Architecture::Mistral => "MistralForCausalLM",
-            Architecture::Qwen2 => "Qwen2ForCausalLM",
-            Architecture::Qwen3 => "Qwen3ForCausalLM",
-        })
+        Some(self.model_type.class())
     }
 
     fn is_redundant(&self, name: &str) -> bool {
@@ -305,9 +284,9 @@ impl Family for CausalConfig {
             heads: self.num_attention_heads,
             inner: self.num_attention_heads * self.d_head(),
             key_inner: self.key_heads() * self.d_head(),
-            head_norms: self.norms_queries(),
+            head_norms: self.model_type.norms_queries(),
             hidden: self.intermediate_size,
-            activation: &self.hidden_act,
+            activation: self.activation(),
             gated: true,
             dropout: Dropouts {
                 states: false,
@@ -317,6 +296,8 @@ impl Family for CausalConfig {
             relative_positions: false,
             layer_norm: false,
             normalize_before: true,
+            norms_added: self.model_type.is_gemma(),
+            capped_scores: self.soft_caps()[0].is_some(),
             embeddings: 1,
             outer_norms: 1,
             outer_dropouts: 0,
@@ -325,6 +306,7 @@ impl Family for CausalConfig {
             encoder: None,
             decoder: stack,
             tied_head: self.tie_word_embeddings,
+            capped_logits: self.soft_caps()[1].is_some(),
         }
     }
 }
@@ -336,6 +318,7 @@ const ANSWER: usize = 64;
 mod tests {
     use serde_json::json;
 
+    use super::*;
     use crate::generator::{GeneratorConfig, fixtures::changed};
 
     #[test]
@@ -357,6 +340,93 @@ mod tests {
             let has = |name: &str| names.iter().any(|known| known.ends_with(name));
             assert!(has("q_proj.bias") && has("v_proj.bias"), "{names:?}");
             assert!(!has("o_proj.bias"), "{names:?}");
+        }
+    }
+
+    fn problem(config: CausalConfig) -> String {
+        let found = config.init(&rag_core::device("cpu").unwrap());
+        found.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn numbers_of_which_no_model_can_be_made_are_named() {
+        let small = || CausalConfig {
+            num_hidden_layers: 1,
+            ..CausalConfig::gemma2()
+        };
+        for cap in [0.0, -1.0, f64::NAN] {
+            let found = problem(CausalConfig {
+                attn_logit_softcapping: Some(cap),
+                ..small()
+            });
+            assert!(found.contains("attn_logit_softcapping"), "{found}");
+            let found = problem(CausalConfig {
+                final_logit_softcapping: Some(cap),
+                ..small()
+            });
+            assert!(found.contains("final_logit_softcapping"), "{found}");
+        }
+        let found = problem(CausalConfig {
+            query_pre_attn_scalar: Some(0),
+            ..small()
+        });
+        assert!(found.contains("query_pre_attn_scalar"), "{found}");
+        let found = problem(CausalConfig {
+            sliding_window_pattern: Some(0),
+            ..small()
+        });
+        assert!(found.contains("sliding_window_pattern"), "{found}");
+        let found = problem(CausalConfig {
+            layer_types: Some(vec![LayerType::FullAttention; 2]),
+            ..small()
+        });
+        assert!(found.contains("layer_types"), "{found}");
+    }
+
+    #[test]
+    fn a_window_limits_texts_where_a_layer_has_it() {
+        let gemma = |layer_types: Option<Vec<LayerType>>| CausalConfig {
+            num_hidden_layers: 2,
+            sliding_window: Some(16),
+            layer_types,
+            ..CausalConfig::gemma3()
+        };
+        let [full, sliding] = [LayerType::FullAttention, LayerType::SlidingAttention];
+        for (config, longest) in [
+            // One layer in six sees all: none of two.
+            (gemma(None), 16),
+            (gemma(Some(vec![full, sliding])), 16),
+            (gemma(Some(vec![full, full])), 131_072),
+            (
+                CausalConfig {
+                    sliding_window: None,
+                    ..gemma(None)
+                },
+                131_072,
+            ),
+            (
+                CausalConfig {
+                    sliding_window_pattern: Some(1),
+                    ..gemma(None)
+                },
+                131_072,
+            ),
+            (
+                CausalConfig {
+                    sliding_window: Some(16),
+                    ..CausalConfig::llama()
+                },
+                2048,
+            ),
+            (
+                CausalConfig {
+                    sliding_window: Some(16),
+                    ..CausalConfig::qwen3()
+                },
+                32_768,
+            ),
+        ] {
+            assert_eq!(config.longest_context(), Some(longest), "{config:?}");
         }
     }
 }

@@ -1,24 +1,26 @@
 //! Decoders alone that rotate queries and keys: Llama (Touvron et al. 2023, arXiv 2302.13971) and what followed it.
 
 mod config;
+mod defaults;
+mod json;
+mod model_type;
 
 use burn::{
     module::{Initializer, Module},
-    nn::{Embedding, EmbeddingConfig, RmsNorm, RmsNormConfig},
+    nn::{Embedding, EmbeddingConfig},
     tensor::{Device, FloatDType, Int, Tensor},
 };
 use rag_core::{
-    Error, Result, TokenBatch,
+    Result, TokenBatch,
     checkpoint::{Names, Tensors, Weights},
     nn::{
         FeedForward, FeedForwardConfig, GroupedAttention, GroupedAttentionConfig, Precision,
-        Rotary, Rotation, Seen, activation, keep,
+        RmsNorm, RmsNormConfig, Rotary, Rotation, Seen, activation, keep,
     },
 };
 
-pub(crate) use config::MODEL_TYPES;
-pub(super) use config::read;
-pub use config::{Architecture, CausalConfig};
+pub use config::CausalConfig;
+pub use model_type::{LayerType, ModelType};
 
 use super::{
     family::Model,
@@ -27,12 +29,14 @@ use super::{
     places::{Places, Positions},
 };
 
-/// A decoder alone: Llama, SmolLM2, Mistral, Qwen2, Qwen3.
+/// A decoder alone: Llama, SmolLM2, Mistral, Qwen2, Qwen3, Gemma 2, Gemma 3.
 #[derive(Module, Debug)]
 pub struct Causal {
     shared: Embedding,
     decoder: Stack,
     head: Head,
+    /// The factor of the embedded tokens.
+    scale: f64,
 }
 
 #[derive(Module, Debug)]
@@ -41,19 +45,35 @@ struct Stack {
     norm: RmsNorm,
     #[module(skip)]
     rotary: Rotary,
+    /// That of layers with a window, where it is another.
+    #[module(skip)]
+    local: Option<Rotary>,
 }
 
 #[derive(Module, Debug)]
 struct Layer {
-    input_layernorm: RmsNorm,
+    before_attention: RmsNorm,
     self_attn: GroupedAttention,
-    post_attention_layernorm: RmsNorm,
+    /// Of what the block adds to the states (Gemma).
+    after_attention: Option<RmsNorm>,
+    before_feed_forward: RmsNorm,
     mlp: FeedForward,
+    /// Of what the block adds to the states (Gemma).
+    after_feed_forward: Option<RmsNorm>,
+    has_window: bool,
+}
+
+/// Cosines and sines of the same positions, for layers that see all and for those with a window.
+struct Rotations {
+    all: Rotation,
+    local: Option<Rotation>,
 }
 
 impl CausalConfig {
-    fn names() -> Names {
-        Names::new(&[
+    /// The checkpoint's names, of layers with or without norms after their blocks.
+    fn names(norms_after: bool) -> Names {
+        let names = Names::new(&[
+            (".before_attention.", ".input_layernorm."),
             (".shared.", ".model.embed_tokens."),
             (".decoder.", ".model."),
             (".head.", "."),
@@ -68,27 +88,31 @@ impl CausalConfig {
             (".gate.", ".up_proj."),
             (".down.", ".down_proj."),
             (".gamma", ".weight"),
-        ])
+        ]);
+        match norms_after {
+            false => names.and(&[(".before_feed_forward.", ".post_attention_layernorm.")]),
+            true => names.and(&[
+                (".after_attention.", ".post_attention_layernorm."),
+                (".before_feed_forward.", ".pre_feedforward_layernorm."),
+                (".after_feed_forward.", ".post_feedforward_layernorm."),
+            ]),
+        }
     }
 
     /// Freshly initialised weights.
     ///
     /// # Errors
-    /// [`Error::Config`] for an unknown activation or scaling of positions, and for heads that do not divide.
+    /// [`Error::Config`] for an unknown activation or scaling of positions, for heads that do not divide, and for other numbers of which no model
+    /// can be made.
     pub fn init(&self, device: &Device) -> Result<Causal> {
-        let (heads, key_heads) = (self.num_attention_heads, self.key_heads());
-        if key_heads == 0 || heads == 0 || !heads.is_multiple_of(key_heads) {
-            return Err(Error::Config {
-                field: "num_key_value_heads".into(),
-                found: key_heads.to_string(),
-                expected: format!("a divisor of num_attention_heads {heads}"),
-            });
-        }
+        self.check()?;
         let weights = Initializer::Normal {
             mean: 0.0,
             std: self.initializer_range,
         };
-        let layers = (0..self.num_hidden_layers).map(|_| self.layer(device));
+        let layers = (0..self.num_hidden_layers).map(|layer| self.layer(layer, device));
+        let (rotary, local) = self.rotaries()?;
+        let [_, soft_cap] = self.soft_caps();
         Ok(Causal {
             shared: EmbeddingConfig::new(self.vocab_size, self.hidden_size)
                 .with_initializer(weights)
@@ -96,7 +120,8 @@ impl CausalConfig {
             decoder: Stack {
                 layers: layers.collect::<Result<_>>()?,
                 norm: self.norm(device),
-                rotary: self.rotary()?,
+                rotary,
+                local,
             },
             head: HeadConfig {
                 d_model: self.hidden_size,
@@ -104,14 +129,19 @@ impl CausalConfig {
                 tied: self.tie_word_embeddings,
                 std: self.initializer_range,
                 tied_scale: 1.0,
+                soft_cap,
                 constant: false,
             }
             .init(device),
+            scale: self.embedding_scale(),
         })
     }
 
-    fn layer(&self, device: &Device) -> Result<Layer> {
+    fn layer(&self, layer: usize, device: &Device) -> Result<Layer> {
         let [bias, output_bias] = self.attention_biases();
+        let [soft_cap, _] = self.soft_caps();
+        let epsilon = Some(self.rms_norm_eps);
+        let after = || (self.model_type.is_gemma()).then(|| self.norm(device));
         let attention = GroupedAttentionConfig {
             d_model: self.hidden_size,
             heads: self.num_attention_heads,
@@ -119,29 +149,44 @@ impl CausalConfig {
             d_head: self.d_head(),
             bias,
             output_bias,
-            norm: self.norms_queries().then_some(self.rms_norm_eps),
+            norm: epsilon.filter(|_| self.model_type.norms_queries()),
+            norm_offset: self.norm_offset(),
+            scale: Some(self.score_scale()),
+            soft_cap,
             std: self.initializer_range,
         };
         let feed_forward = FeedForwardConfig::new(
             self.hidden_size,
             self.intermediate_size,
-            activation(&self.hidden_act)?,
+            activation(self.activation())?,
         )
         .with_gated(true)
         .with_bias(self.mlp_bias)
         .with_std(self.initializer_range);
         Ok(Layer {
-            input_layernorm: self.norm(device),
+            before_attention: self.norm(device),
             self_attn: attention.init(device),
-            post_attention_layernorm: self.norm(device),
+            after_attention: after(),
+            before_feed_forward: self.norm(device),
             mlp: feed_forward.init(device),
+            after_feed_forward: after(),
+            has_window: self.has_window(layer),
         })
     }
 
     fn norm(&self, device: &Device) -> RmsNorm {
         RmsNormConfig::new(self.hidden_size)
             .with_epsilon(self.rms_norm_eps)
+            .with_offset(self.norm_offset())
             .init(device)
+    }
+
+    /// Gemma's norms store what their factors are above 1.
+    fn norm_offset(&self) -> f64 {
+        match self.model_type.is_gemma() {
+            true => 1.0,
+            false => 0.0,
+        }
     }
 }
 
@@ -149,12 +194,13 @@ impl Model for Causal {
     fn read(&self, contexts: &TokenBatch, precision: Precision) -> Memory {
         let device = contexts.ids.device();
         let places = Places::after(0, contexts.dims()[1], &device);
-        let rotation = self.decoder.rotation(&places.read, &device);
+        let rotations = self.decoder.rotations(&places.read, &device);
         let mut states = self.embed(contexts.ids.clone());
         let mut layers = Vec::with_capacity(self.decoder.layers.len());
         for (i, layer) in self.decoder.layers.iter().enumerate() {
-            let normed = layer.input_layernorm.forward(states.clone());
-            let memory = (layer.self_attn).keys_values(normed.clone(), &rotation, precision);
+            let rotation = rotations.of(layer);
+            let normed = layer.before_attention.forward(states.clone());
+            let memory = (layer.self_attn).keys_values(normed.clone(), rotation, precision);
             // Of a prompt the last layer computes keys and values alone: nobody reads its states.
             if i + 1 < self.decoder.layers.len() {
                 // Padding is on the right, where no token of the prompt sees it.
@@ -164,8 +210,8 @@ impl Model for Causal {
                 };
                 let attended = layer
                     .self_attn
-                    .forward(normed, &rotation, own, None, precision);
-                states = layer.transform(keep(states + attended), precision);
+                    .forward(normed, rotation, own, None, precision);
+                states = layer.transform(states, attended, precision);
             }
             layers.push(memory);
         }
@@ -181,11 +227,12 @@ impl Model for Causal {
         precision: Precision,
     ) -> Tensor<3> {
         let (ids, places) = memory.continued(ids, places);
-        let rotation = self.decoder.rotation(&places.read, &ids.device());
+        let rotations = self.decoder.rotations(&places.read, &ids.device());
         let mut states = self.embed(ids);
         for (i, layer) in self.decoder.layers.iter().enumerate() {
-            let normed = layer.input_layernorm.forward(states.clone());
-            let next = (layer.self_attn).keys_values(normed.clone(), &rotation, precision);
+            let rotation = rotations.of(layer);
+            let normed = layer.before_attention.forward(states.clone());
+            let next = (layer.self_attn).keys_values(normed.clone(), rotation, precision);
             let own = Seen {
                 memory: match &mut cache {
                     Some(cache) => cache.extend(i, next),
@@ -194,8 +241,8 @@ impl Model for Causal {
                 bias: places.bias.as_ref(),
             };
             let prompts = Some(memory.layer(i));
-            let attended = (layer.self_attn).forward(normed, &rotation, own, prompts, precision);
-            states = layer.transform(keep(states + attended), precision);
+            let attended = (layer.self_attn).forward(normed, rotation, own, prompts, precision);
+            states = layer.transform(states, attended, precision);
         }
         self.decoder.norm.forward(states)
     }
@@ -209,11 +256,12 @@ impl Model for Causal {
     }
 
     fn store(&self, tensors: &mut Tensors, prefix: &str) {
-        tensors.add(self, prefix, &CausalConfig::names());
+        tensors.add(self, prefix, &self.names());
     }
 
     fn fill(self, weights: &mut Weights, prefix: &str) -> Result<Self> {
-        weights.fill(self, prefix, &CausalConfig::names())
+        let names = self.names();
+        weights.fill(self, prefix, &names)
     }
 
     fn pack(mut self, precision: Precision) -> Self {
@@ -226,16 +274,35 @@ impl Model for Causal {
 }
 
 impl Causal {
+    fn names(&self) -> Names {
+        let mut layers = self.decoder.layers.iter();
+        CausalConfig::names(layers.any(|layer| layer.after_attention.is_some()))
+    }
+
     /// `[rows, length, d_model]`
     fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        self.shared.forward(ids).cast(FloatDType::F32)
+        let states = self.shared.forward(ids).cast(FloatDType::F32);
+        match self.scale {
+            1.0 => states,
+            scale => states * scale,
+        }
     }
 }
 
 impl Stack {
-    fn rotation(&self, positions: &Positions, device: &Device) -> Rotation {
-        self.rotary
-            .at(positions.numbers(), positions.dims(), device)
+    fn rotations(&self, positions: &Positions, device: &Device) -> Rotations {
+        let of = |rotary: &Rotary| rotary.at(positions.numbers(), positions.dims(), device);
+        Rotations {
+            all: of(&self.rotary),
+            local: self.local.as_ref().map(of),
+        }
+    }
+}
+
+impl Rotations {
+    fn of(&self, layer: &Layer) -> &Rotation {
+        let local = self.local.as_ref().filter(|_| layer.has_window);
+        local.unwrap_or(&self.all)
     }
 }
 
@@ -246,8 +313,15 @@ impl Layer {
         self
     }
 
-    fn transform(&self, states: Tensor<3>, precision: Precision) -> Tensor<3> {
-        let normed = self.post_attention_layernorm.forward(states.clone());
-        keep(states + self.mlp.forward(normed, precision))
+    /// The states after the layer, of those before it and what its attention found.
+    fn transform(&self, states: Tensor<3>, attended: Tensor<3>, precision: Precision) -> Tensor<3> {
+        let after = |norm: &Option<RmsNorm>, added: Tensor<3>| match norm {
+            Some(norm) => norm.forward(added),
+            None => added,
+        };
+        let states = keep(states + after(&self.after_attention, attended));
+        let normed = self.before_feed_forward.forward(states.clone());
+        let added = self.mlp.forward(normed, precision);
+        keep(states + after(&self.after_feed_forward, added))
     }
 }

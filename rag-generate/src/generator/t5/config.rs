@@ -10,7 +10,7 @@ use crate::{
 
 /// `config.json` of T5.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, tag = "model_type", rename = "t5")]
 pub struct T5Config {
     /// Rows of the embeddings.
     pub vocab_size: usize,
@@ -74,6 +74,9 @@ impl Default for T5Config {
 }
 
 impl T5Config {
+    /// `model_type` of all configurations.
+    pub(crate) const MODEL_TYPES: &[&str] = &["t5"];
+
     /// Layers of the decoder.
     pub fn decoder_layers(&self) -> usize {
         self.num_decoder_layers.unwrap_or(self.num_layers)
@@ -113,6 +116,8 @@ impl T5Config {
             relative_positions: true,
             layer_norm: false,
             normalize_before: true,
+            norms_added: false,
+            capped_scores: false,
             embeddings: usize::from(!dropout),
             outer_norms: 1,
             outer_dropouts: 2 * usize::from(dropout),
@@ -166,6 +171,7 @@ impl Family for T5Config {
             encoder: Some(self.stack_sizes(self.num_layers)),
             decoder: self.stack_sizes(self.decoder_layers()),
             tied_head: self.tie_word_embeddings,
+            capped_logits: false,
         }
     }
 }

@@ -83,6 +83,7 @@ impl T5Config {
                 tied: self.tie_word_embeddings,
                 std: self.initializer_factor,
                 tied_scale: (self.d_model as f64).powf(-0.5),
+                soft_cap: None,
                 constant: false,
             }
             .init(device),
