@@ -50,6 +50,7 @@ pub mod watch;
 pub use data::{
     dpr::{DprExample, read_dpr, write_dpr},
     pairs::{QuestionAnswer, leaks, read_pairs},
+    unanswerable::unanswerable,
 };
 pub use error::{Error, Result};
 pub use evaluate::measured::{Measured, Metric};

@@ -3,3 +3,4 @@
 pub(crate) mod dpr;
 mod id;
 pub(crate) mod pairs;
+pub(crate) mod unanswerable;

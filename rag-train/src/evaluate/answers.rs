@@ -55,7 +55,7 @@ pub fn answers(
 
 /// The language of a pair. The question and the accepted answers choose it, not the model's answer, so that no
 /// answer changes its own measure.
-pub(crate) fn language_of(pair: &QuestionAnswer) -> Language {
+pub fn language_of(pair: &QuestionAnswer) -> Language {
     let mut texts = [&pair.question].into_iter().chain(&pair.answers);
     if texts.any(|text| Language::of(text) == Language::Chinese) {
         Language::Chinese

@@ -27,7 +27,8 @@ pub fn has_answer<S: AsRef<str>>(text: &str, answers: &[S]) -> bool {
     })
 }
 
-fn tokens(text: &str) -> Vec<String> {
+/// The tokens that [`has_answer`] compares.
+pub(crate) fn tokens(text: &str) -> Vec<String> {
     static TOKEN: LazyLock<Regex> =
         LazyLock::new(|| pattern(r"\p{Han}|[[\p{L}\p{N}\p{M}]--\p{Han}]+|[^\p{Z}\p{C}]"));
     let mut text = NormalizedString::from(text);

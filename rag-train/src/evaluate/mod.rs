@@ -7,6 +7,7 @@
 //! - passages: [`has_answer`] and [`AnswerPatterns`], [`rankings`] and the measures that it averages;
 //! - probabilities: [`Reliability`], [`brier`], [`auroc`], [`RiskCoverage`], [`Temperature`] and [`calibrate`];
 //! - answers with their passages, as [`Asked`]: [`Trust`], all of that with abstention, and [`Provenance`].
+//! - how far to trust any of these numbers: [`Interval`].
 
 mod abstain;
 pub(crate) mod answers;
@@ -16,6 +17,7 @@ mod bleu;
 mod calibrate;
 mod calibration;
 pub(crate) mod has_answer;
+mod interval;
 pub(crate) mod language;
 pub(crate) mod measured;
 mod provenance;
@@ -28,13 +30,14 @@ pub(crate) mod text;
 pub(crate) mod trust;
 
 pub use abstain::{RiskCoverage, RiskPoint};
-pub use answers::{AnswerScores, answers};
+pub use answers::{AnswerScores, answers, language_of};
 pub use asked::{Asked, LeftOut};
 pub use auroc::auroc;
 pub use bleu::{Bleu, bleu, sentence_bleu};
 pub use calibrate::calibrate;
 pub use calibration::{Reliability, ReliabilityBin, brier};
 pub use has_answer::{AnswerPatterns, has_answer};
+pub use interval::Interval;
 pub use language::{Language, normalize};
 pub use provenance::{Changed, Holds, Provenance, TokenShares};
 pub use recall::recall;
