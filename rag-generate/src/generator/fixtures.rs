@@ -165,7 +165,8 @@ impl Fixture {
         name: "gemma3",
         config: |tiny| {
             GeneratorConfig::Causal(CausalConfig {
-                query_pre_attn_scalar: Some(4),
+                head_dim: Some(tiny.d_model / tiny.heads + 2),
+                query_pre_attn_scalar: Some(8),
                 rope_local_base_freq: Some(50.0),
                 sliding_window_pattern: Some(2),
                 ..causal(tiny, CausalConfig::gemma3())
