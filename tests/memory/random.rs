@@ -10,6 +10,7 @@ use burn_rag::{
 
 use crate::{
     common::cpu,
+    counting::alone,
     random_model::{make, shape, tensors},
 };
 
@@ -22,6 +23,7 @@ const PARAMETERS: [(&str, usize); 3] = [
 
 #[test]
 fn a_random_model_has_the_parameters_of_its_namesake() {
+    let _alone = alone();
     for (name, parameters) in PARAMETERS {
         let config = shape(name).unwrap();
         let generator = config.init(&cpu()).unwrap();
@@ -38,6 +40,7 @@ fn a_random_model_has_the_parameters_of_its_namesake() {
 
 #[test]
 fn a_random_model_loads() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let config = shape("tiny").unwrap();
     make(&config, folder.path()).unwrap();
