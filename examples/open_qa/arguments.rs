@@ -42,6 +42,10 @@ pub struct Arguments {
     /// Held-out questions to measure on, evenly spread; all where there are fewer
     #[arg(long, default_value_t = 300)]
     pub questions: usize,
+    /// Of the half that confidences are measured on, how many are asked three times more: without the passages that hold
+    /// the answer, and without one of those found. Only where answers are read from the passages found, each by itself
+    #[arg(long, default_value_t = 100, value_name = "QUESTIONS")]
+    pub missing_passages: usize,
     /// Which passages they are answered from
     #[arg(long, value_enum, default_value_t = AnswerFrom::Retrieved)]
     pub answer_from: AnswerFrom,

@@ -34,6 +34,11 @@ impl<'a> Contexts<'a> {
         Self { setting, corpus }
     }
 
+    /// Whether questions are answered from the passages that are found, each by itself.
+    pub fn are_retrieved(&self, from: AnswerFrom) -> bool {
+        from == AnswerFrom::Retrieved && self.setting != Setting::Concatenated
+    }
+
     /// A retriever that finds what the language model is to be trained on for these pairs.
     pub fn to_train(
         &self,

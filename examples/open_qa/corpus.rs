@@ -134,6 +134,14 @@ impl Corpus {
         self.passages.iter().find(|passage| passage.id == *name)
     }
 
+    /// The document that the pair is about, as far as that is known: the title of its passage, or what it names; else the
+    /// question itself.
+    pub fn document<'a>(&'a self, pair: &'a QuestionAnswer) -> &'a str {
+        let title = self.gold(pair).map(|passage| &passage.title[..]);
+        let title = title.filter(|title| !title.is_empty());
+        title.or(pair.passage.as_deref()).unwrap_or(&pair.question)
+    }
+
     /// Says what no training can mend.
     pub fn warn(
         &self,

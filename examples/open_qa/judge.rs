@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use burn_rag::{prelude::*, train::watch::ExamplePassage};
+use burn_rag::{prelude::*, train::evaluate::Asked};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -16,30 +16,22 @@ use super::{
 const TOGETHER: usize = 8;
 /// Passages among which the right one is looked for.
 const DEEPEST: usize = 20;
-/// Characters of a passage that are kept for the report.
-const EXCERPT: usize = 401;
-
 /// What became of a question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judged {
-    pub question: String,
-    pub accepted: Vec<String>,
-    pub answer: String,
+    /// The question with its answer; of some, with the answers where passages are missing.
+    pub asked: Asked,
     /// Whether the answer equals an accepted one.
     pub exact: bool,
     /// F1 with the closest accepted answer; as f32, which JSON does not round.
     pub f1: f32,
     /// Whether the answer has an accepted one in it.
     pub contains: bool,
-    /// log P(y|x) of the answer.
-    pub log_likelihood: f32,
     /// log P(y|x) of the first accepted answer, which training would have read, and its tokens with the one that ends it.
     pub accepted_log_likelihood: f32,
     pub accepted_tokens: usize,
     /// The place of the first passage that answers, counted from 1, among the best 20 that are retrieved.
     pub rank: Option<usize>,
-    /// What the answer was read from.
-    pub passages: Vec<ExamplePassage>,
 }
 
 /// The answers of a run, as far as it is.
@@ -55,19 +47,22 @@ pub struct Measured {
     pub seconds: f64,
 }
 
-/// Asks every question, beginning after those that were answered before; `None` where `stopped` said so.
+/// Asks every question, and those at the places `again` with passages missing, but for what was answered before; `None`
+/// where `stopped` said so.
 pub fn answers(
     rag: &Rag,
     from: AnswerFrom,
     contexts: &Contexts,
     questions: &[QuestionAnswer],
+    again: &[usize],
     run: &Output,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Option<Measured>, Failure> {
     let name = file("answers", from);
     let mut answers: Answers = run.read(&name)?.unwrap_or_default();
     let as_before = answers.judged.iter().zip(questions);
-    let other = |(before, now): (&Judged, &QuestionAnswer)| before.question != now.question;
+    let other =
+        |(before, now): (&Judged, &QuestionAnswer)| before.asked.pair.question != now.question;
     if answers.judged.len() > questions.len() || as_before.into_iter().any(other) {
         return Err(format!(
             "{} has answers to other questions; give the same --questions, or remove the file to ask anew",
@@ -93,9 +88,14 @@ pub fn answers(
                 .iter()
                 .position(|found| pair.is_answered_by(&found.passage));
             let accepted = reader.score(&pair.question, &[&pair.answers[0]])?;
+            let mut pair = pair.clone();
+            if !contexts.are_retrieved(from) {
+                // What is read has no id in the corpus: its text says whether it holds the answer.
+                pair.passage = None;
+            }
             answers
                 .judged
-                .push(judged(pair, &answer, &accepted[0], rank));
+                .push(judged(pair, answer, &accepted[0], rank));
         }
         answers.seconds += begun.elapsed().as_secs_f64();
         let done = answers.judged.len();
@@ -106,6 +106,27 @@ pub fn answers(
             done,
             questions.len(),
         );
+    }
+    if contexts.are_retrieved(from) {
+        let asked = |at: &usize| &answers.judged[*at].asked;
+        let missing = |at: &usize| asked(at).removed.is_none() && asked(at).left_out.is_none();
+        let rest: Vec<usize> = again.iter().copied().filter(missing).collect();
+        let mut done = again.len() - rest.len();
+        for places in rest.chunks(TOGETHER) {
+            if stopped() {
+                return Ok(None);
+            }
+            for &at in places {
+                let asked = &mut answers.judged[at].asked;
+                asked.remove_passages(&reader)?;
+                asked.leave_out(&reader)?;
+            }
+            run.write(&name, &answers)?;
+            let before = done;
+            done += places.len();
+            let what = "asked with passages missing: questions";
+            progress(what, before, done, again.len());
+        }
     }
     Ok(Some(Measured {
         judged: answers.judged,
@@ -121,31 +142,15 @@ pub fn file(what: &str, from: AnswerFrom) -> String {
     }
 }
 
-fn judged(
-    pair: &QuestionAnswer,
-    answer: &Answer,
-    accepted: &Answer,
-    rank: Option<usize>,
-) -> Judged {
-    let language = evaluate::language_of(pair);
-    let passages = answer.evidence.iter().map(|evidence| ExamplePassage {
-        title: evidence.passage.title.clone(),
-        text: evidence.passage.text.chars().take(EXCERPT).collect(),
-        prior: evidence.prior,
-        posterior: evidence.posterior,
-        gold: evaluate::has_answer(&evidence.passage.text, &pair.answers),
-    });
+fn judged(pair: QuestionAnswer, answer: Answer, accepted: &Answer, rank: Option<usize>) -> Judged {
+    let language = evaluate::language_of(&pair);
     Judged {
-        question: pair.question.clone(),
-        accepted: pair.answers.clone(),
         exact: evaluate::exact_match(&answer.text, &pair.answers, language),
         f1: evaluate::f1(&answer.text, &pair.answers, language) as f32,
         contains: evaluate::has_answer(&answer.text, &pair.answers),
-        answer: answer.text.clone(),
-        log_likelihood: answer.log_likelihood,
         accepted_log_likelihood: accepted.log_likelihood,
         accepted_tokens: accepted.tokens.len(),
         rank: rank.map(|at| at + 1),
-        passages: passages.collect(),
+        asked: Asked::new(pair, answer),
     }
 }

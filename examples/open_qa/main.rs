@@ -20,7 +20,8 @@
 //! 4. `runs/<name>/train/`: the language model is trained, whole or by LoRA, as `--setting` says. Its model is in
 //!    `last/`, which `ask` reads; LoRA's adapters are in `runs/<name>/adapters/`.
 //! 5. `runs/<name>/`: the held-out questions are answered (`answers.json`) and measured (`results.json`, `report.html`); a
-//!    row of a Markdown table is printed.
+//!    row of a Markdown table is printed. Confidences are fitted to one half of the questions and measured on the other; of
+//!    that half some are asked again with passages missing (`--missing-passages`).
 //!
 //! A run that was killed or stopped goes on with the same command: what is finished is not done again, training goes on from
 //! its last checkpoint, answering from the last eight questions; only the tuning of the encoder begins anew. Ctrl-C stops
@@ -42,6 +43,7 @@ mod results;
 mod retrieve;
 mod settings;
 mod train;
+mod trust;
 
 use std::{
     error::Error,
@@ -59,6 +61,7 @@ use arguments::Given;
 use contexts::Contexts;
 use corpus::Corpus;
 use output::{Output, fingerprint};
+use trust::Halves;
 
 /// Any error, with a message for who runs this.
 pub(crate) type Failure = Box<dyn Error>;
@@ -80,7 +83,12 @@ fn main() -> Result<(), Failure> {
         eprintln!("\nstopping after this step; Ctrl-C again stops at once");
     })?;
     match run(&arguments, &|| STOPPED.load(Ordering::Relaxed))? {
-        Some(results) => println!("{}\n{}", results::HEAD, results.row()),
+        Some(results) => {
+            println!("{}\n{}", results::HEAD, results.row());
+            if let Some(trust) = &results.trust {
+                println!("\n{trust}");
+            }
+        }
         None => eprintln!("stopped; the same command goes on from here"),
     }
     Ok(())
@@ -134,11 +142,13 @@ pub(crate) fn run(
     };
 
     let from = arguments.answer_from;
-    let judged = judge::answers(&rag, from, &contexts, &questions, &run, stopped)?;
+    let halves = Halves::of(&questions, &corpus, arguments.missing_passages);
+    let again = halves.again();
+    let judged = judge::answers(&rag, from, &contexts, &questions, again, &run, stopped)?;
     let Some(judged) = judged else {
         return Ok(None);
     };
-    let results = Results::of(&arguments.run_name(), from, recipe, &judged, &run)?;
+    let results = Results::of(&arguments.run_name(), from, recipe, &judged, &halves, &run)?;
     results.write(&rag, &judged, from, &run)?;
     Ok(Some(results))
 }

@@ -10,8 +10,8 @@ use burn_rag::{
     core::{Error, checkpoint::read_json},
     prelude::*,
     train::{
-        evaluate::{Interval, Reliability, RiskCoverage},
-        watch::{EvaluationMetrics, Event, ExampleRow, MetricsLog, RunReport},
+        evaluate::{Asked, Interval, Reliability, RiskCoverage, Trust},
+        watch::{EvaluationMetrics, Event, ExamplePassage, ExampleRow, MetricsLog, RunReport},
     },
 };
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,7 @@ use super::{
     output::Output,
     settings::AnswerFrom,
     train::TRAIN,
+    trust::Halves,
 };
 
 /// The head of the table that [`Results::row`] is a row of.
@@ -33,6 +34,8 @@ pub const HEAD: &str = "\
 
 /// Bins of reliability.
 const BINS: usize = 15;
+/// Answers that the report shows.
+const EXAMPLES: usize = 10;
 /// Seed of the intervals: the same questions give the same intervals.
 const SEED: u64 = 0;
 
@@ -45,9 +48,13 @@ pub struct Results {
     pub questions: usize,
     /// By name, each with its 95 % interval over questions: shares of 0 to 1, or nats.
     pub scores: BTreeMap<String, Interval>,
-    /// How far P(y|x) can be trusted.
+    /// How far P(y|x) can be trusted as it is, on all questions.
     pub confidence: Confidence,
-    /// Time of all training steps, and of answering.
+    /// Confidences that were fitted to one half of the questions, measured on the other; `None` where they are all about
+    /// one document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Trust>,
+    /// Time of all training steps, and of answering, with that of scoring the accepted answers.
     pub seconds: [f64; 2],
     /// The most memory of the process after a training step, where the system tells.
     pub most_bytes: Option<u64>,
@@ -87,6 +94,7 @@ impl Results {
         from: AnswerFrom,
         recipe: &Recipe,
         measured: &Measured,
+        halves: &Halves,
         run: &Output,
     ) -> Result<Self, Failure> {
         let judged = &measured.judged;
@@ -108,6 +116,7 @@ impl Results {
             questions: judged.len(),
             scores,
             confidence: Confidence::of(judged)?,
+            trust: halves.trust(judged)?,
             seconds: [
                 steps.clone().fold(0.0, |sum, step| sum + step.seconds),
                 measured.seconds,
@@ -144,13 +153,7 @@ impl Results {
             loss_per_token: Some(-estimate("log_likelihood_per_token")),
             seconds: measured.seconds,
         }));
-        let examples = measured.judged.iter().map(|judged| ExampleRow {
-            question: judged.question.clone(),
-            accepted: judged.accepted.clone(),
-            answer: judged.answer.clone(),
-            exact: judged.exact,
-            passages: judged.passages.clone(),
-        });
+        let examples = measured.judged.iter().take(EXAMPLES).map(example);
         let seed = self.settings["seed"].as_u64().unwrap_or_default();
         let report = RunReport {
             title: self.run.clone(),
@@ -165,7 +168,8 @@ impl Results {
             seed,
             settings: self.settings.clone(),
             events,
-            examples: examples.take(10).collect(),
+            trust: self.trust.clone(),
+            examples: examples.collect(),
         };
         report.write(run.path(&file("report", from).replace(".json", ".html")))?;
         run.write(&file("results", from), self)
@@ -205,10 +209,8 @@ impl Results {
 }
 
 impl Confidence {
-    /// Of P(y|x) as the model gives it. Calibration has its place here: fitted to one half of the answers, reported on the
-    /// other, saved with the model.
     fn of(judged: &[Judged]) -> Result<Self, Failure> {
-        let probability = |one: &Judged| f64::from(one.log_likelihood).exp().min(1.0);
+        let probability = |one: &Judged| one.asked.answer.signals().log_likelihood.exp().min(1.0);
         let judged: Vec<(f64, bool)> = (judged.iter())
             .map(|one| (probability(one), one.exact))
             .collect();
@@ -216,6 +218,25 @@ impl Confidence {
             calibration_error: Reliability::of(&judged, BINS)?.expected_calibration_error(),
             risk_coverage_area: RiskCoverage::of(&judged)?.area(),
         })
+    }
+}
+
+/// An answer with its passages, for the report.
+fn example(judged: &Judged) -> ExampleRow {
+    let Asked { pair, answer, .. } = &judged.asked;
+    let passages = answer.evidence.iter().map(|evidence| ExamplePassage {
+        title: evidence.passage.title.clone(),
+        text: evidence.passage.text.clone(),
+        prior: evidence.prior,
+        posterior: evidence.posterior,
+        gold: evaluate::has_answer(&evidence.passage.text, &pair.answers),
+    });
+    ExampleRow {
+        question: pair.question.clone(),
+        accepted: pair.answers.clone(),
+        answer: answer.text.clone(),
+        exact: judged.exact,
+        passages: passages.collect(),
     }
 }
 
