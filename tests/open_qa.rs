@@ -311,6 +311,9 @@ fn another_encoder_model_corpus_or_setting_is_refused() {
         "n_docs",
     );
     refused(&untuned(&["--prior-questions", "5"]), "prior_questions");
+    let tuned = ["--negatives", "in-batch", "--setting", "zero-shot"];
+    let tuned = [&tuned[..], &["--name", "zero-shot-n2-untuned-seed0"]].concat();
+    refused(&arguments(given, &output, &tuned), "negatives");
 
     write_model(&given.join("model"), 2);
     refused(&untuned(&[]), "language model");

@@ -53,6 +53,7 @@ use std::{
 
 use burn_rag::prelude::*;
 use clap::Parser;
+use serde::Serialize;
 
 pub(crate) use arguments::Arguments;
 pub(crate) use results::{Results, table};
@@ -65,6 +66,14 @@ use trust::Halves;
 
 /// Any error, with a message for who runs this.
 pub(crate) type Failure = Box<dyn Error>;
+
+/// What a run is begun with. Numbers of its retriever are noted beside that.
+#[derive(Serialize)]
+struct Begun<'a> {
+    #[serde(flatten)]
+    recipe: &'a arguments::Recipe,
+    negatives: settings::Negatives,
+}
 
 /// Whether someone pressed Ctrl-C.
 static STOPPED: AtomicBool = AtomicBool::new(false);
@@ -125,7 +134,11 @@ pub(crate) fn run(
         return Ok(None);
     };
     let run = output.folder(&arguments.run_name())?;
-    run.settle_all("settings.json", recipe)?;
+    let begun = Begun {
+        recipe,
+        negatives: arguments.tuning.negatives,
+    };
+    run.settle_all("settings.json", &begun)?;
 
     let rag = recipe.rag(
         retriever.top_k(recipe.n_docs)?,
