@@ -22,6 +22,7 @@ use burn_rag::{
     generate::{Template, generator::fixtures::Tiny},
     prelude::*,
     retrieve::Role,
+    train::watch::{Event, MetricsLog},
 };
 use clap::Parser;
 use common::{Kind, Random, alone};
@@ -421,10 +422,16 @@ fn documents_with_pairs_are_a_corpus() {
     let path = folder.path().join("pairs.jsonl");
     write_lines(&path, &pairs.collect::<Vec<_>>());
     let output = folder.path().join("output");
-    let more = ["--setting", "sequence", "--pairs", path.to_str().unwrap()];
+    let path = path.to_str().unwrap();
+    let more = ["--setting", "sequence", "--steps", "9", "--pairs", path];
     let results = whole(&arguments(folder.path(), &output, &more));
     // A fifth of seventeen that can be used, rounded up.
     assert_eq!(results.questions, 4);
+    // Thirteen are left to train on: two a step, some of them twice.
+    let log = output.join("runs/sequence-n2-mined-seed0/train/metrics.jsonl");
+    let events = MetricsLog::read(log).unwrap().into_iter();
+    let steps = events.filter(|event| matches!(event, Event::Step(_)));
+    assert_eq!(steps.count(), 9);
 
     let error = run(&arguments(folder.path(), &output, &[]), &|| false).unwrap_err();
     assert!(error.to_string().contains("--pairs"), "{error}");

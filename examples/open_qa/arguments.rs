@@ -22,6 +22,7 @@ use super::{
 /// Tunes a retriever, trains a language model with it, and measures what became of them.
 #[derive(Parser)]
 #[command(
+    args_override_self = true,
     override_usage = "open_qa [OPTIONS] <ENCODER> <MODEL> <CORPUS> <OUTPUT>\n       open_qa --summary <OUTPUT>…"
 )]
 pub struct Arguments {
@@ -240,12 +241,8 @@ impl Recipe {
         })
     }
 
-    /// The training of the language model on `pairs` questions, with its files in `folder`.
-    pub fn training(&self, pairs: usize, folder: PathBuf) -> TrainConfig {
-        // Where there are too few questions, they are trained on again.
-        let steps_of_an_epoch = pairs.div_ceil(self.batch);
-        let epochs = self.steps.div_ceil(steps_of_an_epoch.max(1)).max(1);
-        let steps = (epochs * steps_of_an_epoch).max(1) as f64;
+    /// The training of the language model on [`Recipe::pairs`] questions, with its files in `folder`.
+    pub fn training(&self, folder: PathBuf) -> TrainConfig {
         let (whole, encoder) = match self.lora {
             Some(_) => (5e-4, ADAPTER_RATE),
             None => (5e-5, ENCODER_RATE),
@@ -255,7 +252,7 @@ impl Recipe {
             false => Part::Frozen,
         };
         TrainConfig {
-            epochs,
+            epochs: 1,
             batch_size: self.batch,
             micro_batch_size: self.micro_batch,
             learning_rate: self.learning_rate.unwrap_or(whole),
@@ -268,7 +265,7 @@ impl Recipe {
                 rescore: None,
             },
             // A share, which is rounded up to whole steps.
-            warmup: ((self.warmup as f64 - 0.5) / steps).clamp(0.0, 0.5),
+            warmup: ((self.warmup as f64 - 0.5) / self.steps.max(1) as f64).clamp(0.0, 0.5),
             max_gradient_norm: 1.0,
             retriever_loss: self.setting.retriever_loss(),
             precision: self.precision,

@@ -101,7 +101,7 @@ impl Corpus {
     }
 
     /// `count` questions to train the language model on, drawn by `seed`: the retriever has not learnt them, where there
-    /// are enough.
+    /// are enough. Where there are too few of all, they come again.
     pub fn pairs_for_generator(
         &self,
         tuning: &Tuning,
@@ -115,8 +115,7 @@ impl Corpus {
             false => self.train.clone(),
         };
         drawn.shuffle(&mut StdRng::seed_from_u64(seed));
-        drawn.truncate(count);
-        drawn
+        drawn.into_iter().cycle().take(count).collect()
     }
 
     /// `count` held-out questions, evenly spread, or all.

@@ -29,7 +29,7 @@ pub fn generator(
     if let Some(adapters) = &adapters {
         rag = adapters.apply(rag)?;
     }
-    let config = recipe.training(pairs.len(), run.path(TRAIN));
+    let config = recipe.training(run.path(TRAIN));
     let mut trainer = match run.path(TRAIN).join("last/training").is_dir() {
         true => Trainer::resume(rag, config)?,
         false => Trainer::new(rag, config)?,
