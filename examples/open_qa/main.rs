@@ -25,8 +25,8 @@
 //!
 //! A run that was killed or stopped goes on with the same command: what is finished is not done again, training goes on from
 //! its last checkpoint, answering from the last eight questions; only the tuning of the encoder begins anew. Ctrl-C stops
-//! after the step that runs; twice, at once. Several settings share an output folder, and what they share is made once. Another
-//! encoder, model or corpus in the same folder is refused.
+//! after the step that runs; twice, at once. Several settings share an output folder, one after the other, and what they share
+//! is made once. Another encoder, model or corpus in the same folder is refused.
 //!
 //! Training of all parameters holds four numbers for each in memory (parameter, gradient, two moments) beside activations,
 //! and a checkpoint has as many: 2 GB for a model of 135 million. `--lora` holds and saves moments of the adapters alone.
