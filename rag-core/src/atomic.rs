@@ -5,11 +5,20 @@ use std::{
     fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use crate::error::{Error, Result};
 
-/// Writes a file through `write`, then moves it into place.
+/// The beginning of the names of temporary files and folders.
+const TEMPORARY: &str = ".writing-";
+/// The end of the names of temporary files, so that none is taken for one of somebody else's.
+const PART: &str = ".burn-rag-part";
+/// How long nobody has written to a temporary file that a killed process has left.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Writes a file through `write`, then moves it into place. Temporary files in its folder that nobody has written to for a
+/// day, since their process was killed, are removed.
 ///
 /// # Errors
 /// [`Error::Io`]; the previous file is untouched then.
@@ -20,8 +29,9 @@ pub fn write_file(
     let path = path.as_ref();
     let folder = parent(path);
     fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    remove_abandoned(&folder);
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
+    builder.prefix(TEMPORARY).suffix(PART);
     // Temporary files are private by default; what is kept has the usual permissions.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
@@ -54,7 +64,7 @@ pub fn replace_folder<E: From<Error>>(
     let folder = parent(path);
     fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let prefix = format!(".writing-{name}-");
+    let prefix = format!("{TEMPORARY}{name}-");
     remove_leftovers(&folder, &prefix)?;
     let temporary = tempfile::Builder::new()
         .prefix(&prefix)
@@ -70,6 +80,22 @@ pub fn replace_folder<E: From<Error>>(
     }
     sync_folder(&folder)?;
     Ok(())
+}
+
+/// As far as it can: a file that stays does no harm.
+fn remove_abandoned(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_abandoned = |metadata: fs::Metadata| {
+            let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
+            metadata.is_file() && age.is_some_and(|age| age > ABANDONED)
+        };
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_temporary = name.starts_with(TEMPORARY) && name.ends_with(PART);
+        if is_temporary && entry.metadata().is_ok_and(is_abandoned) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn remove_leftovers(folder: &Path, prefix: &str) -> Result<()> {
@@ -159,6 +185,29 @@ mod tests {
         assert!(matches!(failed, Err(Error::Io { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "first");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_process_was_writing_is_removed_when_it_is_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = std::time::SystemTime::now();
+        for (name, age) in [
+            (".writing-old.burn-rag-part", 2 * ABANDONED),
+            (".writing-new.burn-rag-part", ABANDONED / 2),
+            (".writing-a-book", 2 * ABANDONED),
+        ] {
+            let file = File::create(folder.path().join(name)).unwrap();
+            file.set_modified(now - age).unwrap();
+        }
+        write_file(folder.path().join("a"), |file| file.write_all(b"a")).unwrap();
+        let names = fs::read_dir(folder.path()).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        assert_eq!(
+            names,
+            [".writing-a-book", ".writing-new.burn-rag-part", "a"]
+        );
     }
 
     #[test]
