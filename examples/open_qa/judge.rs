@@ -16,6 +16,7 @@ use super::{
 const TOGETHER: usize = 8;
 /// Passages among which the right one is looked for.
 const DEEPEST: usize = 20;
+
 /// What became of a question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judged {
