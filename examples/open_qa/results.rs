@@ -165,6 +165,7 @@ impl Results {
             seed,
             settings: self.settings.clone(),
             events,
+            trust: None,
             examples: examples.take(10).collect(),
         };
         report.write(run.path(&file("report", from).replace(".json", ".html")))?;
