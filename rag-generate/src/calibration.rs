@@ -104,10 +104,10 @@ pub fn log_odds(log_probability: f64) -> f64 {
     log_probability - (-log_probability.exp_m1()).max(f64::EPSILON).ln()
 }
 
-/// The entropy of a distribution in nats.
+/// The entropy of a distribution in nats; NaN where a probability is.
 pub fn entropy(probabilities: &[f32]) -> f64 {
     let terms = probabilities.iter().map(|&p| f64::from(p));
-    terms.filter(|&p| p > 0.0).map(|p| -p * p.ln()).sum()
+    terms.filter(|&p| p != 0.0).map(|p| -p * p.ln()).sum()
 }
 
 #[cfg(test)]
@@ -165,5 +165,6 @@ mod tests {
         assert_eq!(entropy(&[1.0, 0.0]), 0.0);
         assert!((entropy(&[0.5, 0.25, 0.25]) - 1.5 * 2f64.ln()).abs() < 1e-12);
         assert_eq!(entropy(&[]), 0.0);
+        assert!(entropy(&[f32::NAN, 0.5]).is_nan());
     }
 }

@@ -98,7 +98,7 @@ impl LanguageModel {
         }
         let tokenizer = Tokenizer::from_folder(folder)?;
         let template = Template::from_folder(folder)?.unwrap_or_else(Template::plain);
-        let end = template.end().and_then(|text| tokenizer.id(text));
+        let end = template.end(&tokenizer, &generation.eos_token_id);
         end_first(&mut generation.eos_token_id, end);
         Ok(Self {
             generator,
@@ -245,5 +245,18 @@ mod tests {
         let loaded = LanguageModel::load(folder.path(), &device("cpu").unwrap()).unwrap();
         assert_eq!(loaded.template, model.template);
         assert_eq!(loaded.generation, model.generation);
+    }
+
+    /// As in Gemma's folders, `eos_token` ends texts, and messages end with another token.
+    #[test]
+    fn answers_end_as_messages_do() {
+        let mut model = model();
+        let source = "{% for message in messages %}{{ message.content }} <eot>\n{% endfor %}";
+        model.template = Template::chat(source).with_tokens(None, Some("</s>".into()));
+        model.generation.eos_token_id = vec![2, 3];
+        let folder = tempfile::tempdir().unwrap();
+        model.save(folder.path()).unwrap();
+        let loaded = LanguageModel::load(folder.path(), &device("cpu").unwrap()).unwrap();
+        assert_eq!(loaded.generation.eos_token_id, [3, 2]);
     }
 }

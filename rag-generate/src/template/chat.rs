@@ -11,9 +11,10 @@ use super::error::{PromptPart, TemplateError};
 
 type Result<T> = std::result::Result<T, TemplateError>;
 
-/// Stand for passage and question while the template is rendered: characters that no text contains.
+/// Stand for passage, question and answer while the template is rendered: characters that no text contains.
 const PASSAGE: &str = "\u{e000}";
 const QUESTION: &str = "\u{e001}";
+const ANSWER: &str = "\u{e002}";
 /// A text by which a template that changes its messages is recognized.
 pub(super) const PROBE: &str = "Ab \"c\"  <b> & 'd'\n\n# e";
 /// Steps that a template may take, each 64 bytes of text at most. Those of published models take some thousands.
@@ -80,22 +81,11 @@ impl Chat {
             between,
             after,
         } = messages;
-        let date = self.date()?;
-        let variables = self.variables(date)?;
-        let source = without_generation(&self.source);
-        let environment = environment(date).map_err(TemplateError::Failed)?;
-        let template = environment
-            .template_from_named_str("chat_template", &source)
-            .map_err(TemplateError::Syntax)?;
         let render = |passage: &str, question: &str| {
-            let message = |role: &str, content: &str| context! { role => role, content => content };
             let user = format!("{before}{passage}{between}{question}{after}");
-            let messages: Vec<Value> = (system.map(|system| message("system", system)))
-                .into_iter()
-                .chain([message("user", &user)])
-                .collect();
-            let context = context! { messages => messages, ..variables.clone() };
-            template.render(context).map_err(failed)
+            let system = system.map(|system| ("system", system));
+            let messages: Vec<_> = system.into_iter().chain([("user", &user[..])]).collect();
+            self.render(&messages, true)
         };
 
         let text = render(PASSAGE, QUESTION)?;
@@ -134,6 +124,30 @@ impl Chat {
         })
     }
 
+    /// What the template writes after an answer, the end of its message first; `None` where it writes no answers.
+    pub fn after_answer(&self) -> Option<String> {
+        let messages = [("user", QUESTION), ("assistant", ANSWER)];
+        let text = self.render(&messages, false).ok()?;
+        let (_, after) = text.rsplit_once(ANSWER)?;
+        Some(after.to_owned())
+    }
+
+    /// Renders messages, each with the role that says it; where `asks`, with the beginning of an answer after them.
+    fn render(&self, messages: &[(&str, &str)], asks: bool) -> Result<String> {
+        let date = self.date()?;
+        let source = without_generation(&self.source);
+        let environment = environment(date).map_err(TemplateError::Failed)?;
+        let template = environment
+            .template_from_named_str("chat_template", &source)
+            .map_err(TemplateError::Syntax)?;
+        let messages: Vec<Value> = (messages.iter())
+            .map(|&(role, content)| context! { role => role, content => content })
+            .collect();
+        let variables = self.variables(date)?;
+        let context = context! { messages => messages, add_generation_prompt => asks, ..variables };
+        template.render(context).map_err(failed)
+    }
+
     fn date(&self) -> Result<Date> {
         (parse_strftime_borrowed("%Y-%m-%d").ok())
             .and_then(|format| Date::parse(&self.date, &format).ok())
@@ -148,7 +162,6 @@ impl Chat {
         let mut variables = BTreeMap::from([
             ("tools", Value::from(())),
             ("documents", Value::from(())),
-            ("add_generation_prompt", Value::from(true)),
             ("date_string", Value::from(date)),
             ("enable_thinking", Value::from(self.enable_thinking)),
         ]);

@@ -203,9 +203,18 @@ impl Template {
         self.chat.as_ref()?.bos_token.as_deref()
     }
 
-    /// The text of the token that ends a message, as the chat template knows it.
-    pub(crate) fn end(&self) -> Option<&str> {
-        self.chat.as_ref()?.eos_token.as_deref()
+    /// The token that ends a message: the one of `ends` that the chat template writes after an answer, else its `eos_token`,
+    /// which in Gemma ends texts alone.
+    pub(crate) fn end(&self, tokenizer: &Tokenizer, ends: &[u32]) -> Option<u32> {
+        let chat = self.chat.as_ref()?;
+        let after = chat.after_answer().unwrap_or_default();
+        let after = after.trim_start();
+        let comes_first = |end: &u32| {
+            let text = tokenizer.token(*end);
+            text.is_some_and(|text| after.starts_with(&text))
+        };
+        let eos = || tokenizer.id(chat.eos_token.as_deref()?);
+        ends.iter().copied().find(comes_first).or_else(eos)
     }
 
     /// The template that a folder with the same chat template gives, without settings of one's own.

@@ -65,7 +65,9 @@ fn positions(own: &mut Map<String, Value>) -> Result<(), String> {
                 "rope_parameters.sliding_attention.rope_type is {kind}: only default is supported in layers with a window"
             ));
         }
-        own.insert("rope_local_base_freq".into(), local["rope_theta"].clone());
+        if let Some(theta) = local.get("rope_theta") {
+            own.insert("rope_local_base_freq".into(), theta.clone());
+        }
     }
     if let Some(full) = parameters.get_mut("full_attention") {
         parameters = full.take();
@@ -128,6 +130,8 @@ mod tests {
         assert_eq!(config.rope_theta, 9e5);
         assert_eq!(config.rope_scaling.unwrap().factor, Some(8.0));
         assert_eq!(config.rope_local_base_freq, Some(2e4));
+        let config = of_layers(json!({"rope_type": "default"})).unwrap();
+        assert_eq!(config.rope_local_base_freq, Some(1e4));
         let local = json!({"rope_type": "yarn", "factor": 2.0, "rope_theta": 2e4});
         let error = of_layers(local).unwrap_err().to_string();
         assert!(error.contains("yarn"), "{error}");
