@@ -90,6 +90,43 @@ fn words_and_vectors_are_weighed_by_default() {
 }
 
 #[test]
+fn a_reranker_scores_every_passage() {
+    #[derive(Debug)]
+    struct Short;
+
+    impl Reranker for Short {
+        fn rerank(&self, _: &str, _: &[Passage]) -> Result<Vec<f32>> {
+            Ok(vec![1.0])
+        }
+    }
+
+    let error = dense().with_reranker(Short).retrieve(&QUESTIONS[..1]);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("1 scores for"), "{error}");
+}
+
+#[test]
+fn a_scale_counts_where_nothing_else_weighs() {
+    let scale = PriorWeights::from([20.0, 0.0, 0.0]);
+    let scaled = dense().with_scale(20.0);
+    assert_eq!(scaled.weights().unwrap(), Some(scale));
+    assert_eq!(scaled.prior(), None);
+    let ranks = hybrid().with_fusion(Fusion::Ranks);
+    for (plain, scaled) in [(dense(), scaled), (ranks.clone(), ranks.with_scale(20.0))] {
+        for question in QUESTIONS {
+            let [plain, scaled] = [&plain, &scaled].map(|retriever| ask(retriever, question));
+            assert_eq!(positions(&scaled), positions(&plain), "{question}");
+            let scores = |found: &[Retrieved], factor: f32| -> Vec<f32> {
+                found.iter().map(|one| factor * one.score).collect()
+            };
+            assert_eq!(scores(&scaled, 1.0), scores(&plain, 20.0), "{question}");
+        }
+    }
+    let [plain, scaled] = [hybrid(), hybrid().with_scale(20.0)].map(|one| one.weights().unwrap());
+    assert_eq!(scaled, plain);
+}
+
+#[test]
 fn words_and_vectors_are_put_in_one_order_by_ranks() {
     for question in [
         "who wrote hamlet?",

@@ -2,8 +2,7 @@ use std::sync::Arc;
 
 use rag_core::{TokenBatch, Tokenizer, marginal::RagModel, nn::Precision};
 use rag_retrieve::{
-    Embedder, Filter, Knowledge, Normalization, PriorWeights, Retrieved, Retriever, RetrieverError,
-    TextEncoder,
+    Embedder, Filter, Knowledge, Normalization, Retrieved, Retriever, RetrieverError, TextEncoder,
 };
 
 use crate::{
@@ -13,7 +12,7 @@ use crate::{
     config::RagConfig,
     decode::{AllowedAnswers, Control, GenerationConfig},
     error::{Error, Result},
-    generator::Generator,
+    generator::{Generator, GeneratorConfig},
     language_model::LanguageModel,
     likelihood::Forced,
     prompt::pack,
@@ -35,6 +34,31 @@ const CONTEXT: usize = 512;
 /// The factor of cosines in the softmax that sentence encoders are trained with (sentence-transformers'
 /// `MultipleNegativesRankingLoss`).
 const COSINE: f32 = 20.0;
+
+/// The longest prompt of a language model: [`CONTEXT`], or less where its window or its positions leave no room for an answer.
+fn longest_prompt(generator: &GeneratorConfig, generation: &GenerationConfig) -> usize {
+    let (Some(longest), Some(answer)) = (
+        generator.family().longest_context(),
+        generation.max_new_tokens,
+    ) else {
+        return CONTEXT;
+    };
+    let beside = (longest + 1).saturating_sub(answer);
+    // A model that is smaller still refuses what does not fit.
+    match beside > longest / 2 {
+        true => CONTEXT.min(beside),
+        false => CONTEXT,
+    }
+}
+
+/// Scales the inner products of an encoder that makes unit vectors, beside a language model: nothing has trained P(z|x) yet.
+pub(crate) fn with_cosines_scaled(retriever: Retriever) -> Retriever {
+    let encoder = retriever.question_encoder().text_encoder();
+    match encoder.map(|encoder| encoder.config().normalization) {
+        Some(Normalization::L2) => retriever.with_scale(COSINE),
+        _ => retriever,
+    }
+}
 
 /// A retriever and a generator that answer questions together. A clone shares weights, vectors and vocabularies with
 /// the original.
@@ -112,22 +136,15 @@ impl Rag {
     /// ```
     ///
     /// # Errors
-    /// [`rag_core::Error::Vocabulary`]; those of [`Template::check`] and [`Retriever::weights`].
+    /// [`rag_core::Error::Vocabulary`]; those of [`Template::check`].
     pub fn from_parts(retriever: Retriever, model: LanguageModel) -> Result<Self> {
         let encoder = retriever.question_encoder().text_encoder();
         let encoder = encoder.map(|encoder| encoder.config().clone());
         let encoder = encoder.unwrap_or_default();
-        let is_cosine = encoder.normalization == Normalization::L2;
-        let retriever = match retriever.weights()? {
-            None if is_cosine => retriever.with_prior(PriorWeights {
-                dense: COSINE,
-                ..PriorWeights::default()
-            }),
-            _ => retriever,
-        };
+        let retriever = with_cosines_scaled(retriever);
         let mut config = RagConfig::new(RagModel::Token, encoder, model.config);
         config.template = Some(model.template);
-        config.max_combined_length = CONTEXT;
+        config.max_combined_length = longest_prompt(&config.generator, &model.generation);
         let LanguageModel {
             generator,
             tokenizer,

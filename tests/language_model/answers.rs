@@ -208,6 +208,8 @@ fn a_saved_folder_answers_as_before() {
     assert_eq!(loaded.generation(), rag.generation());
     assert_eq!(loaded.config().template, rag.config().template);
     assert_eq!(loaded.retriever.prior(), rag.retriever.prior());
+    let weights = |rag: &Rag| rag.retriever.weights().unwrap();
+    assert_eq!(weights(&loaded), weights(&rag));
     for model in MODELS {
         let [before, after] = [&rag, &loaded].map(|rag| {
             let rag = rag.clone().with_model(model);

@@ -15,8 +15,12 @@ use rag_retrieve::{Knowledge, Retriever, Role, TextEncoder};
 use serde_json::{Map, Value};
 
 use crate::{
-    config::RagConfig, decode::GenerationConfig, error::Result, language_model::LanguageModel,
-    rag::Rag, template::Template,
+    config::RagConfig,
+    decode::GenerationConfig,
+    error::Result,
+    language_model::LanguageModel,
+    rag::{Rag, with_cosines_scaled},
+    template::Template,
 };
 
 /// The folder of the encoder of passages, here and where the generator has an encoder.
@@ -61,7 +65,7 @@ pub(super) fn load(
         config.template = Some(model.template);
     }
     Rag::of(
-        retriever,
+        with_cosines_scaled(retriever),
         model.generator,
         model.tokenizer,
         config,

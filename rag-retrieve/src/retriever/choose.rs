@@ -31,8 +31,9 @@ impl Retriever {
         vector: ArrayView1<f32>,
         mut found: Vec<Vec<Hit>>,
     ) -> Result<Vec<Retrieved>> {
-        let weights = self.weights()?;
-        self.check_sources(weights.unwrap_or_default())?;
+        let order = self.weights_of_order()?;
+        let weights = self.weights()?.unwrap_or_default();
+        self.check_sources(weights)?;
         let most = self.compared(queries.len());
         let dense: HashMap<usize, f32> = (found[0].iter())
             .map(|hit| (hit.position, hit.score))
@@ -55,11 +56,15 @@ impl Retriever {
             candidates.truncate(most);
             let passages = self.knowledge.passages_at(&positions(&candidates))?;
             let scores = reranker.rerank(queries[0], &passages)?;
+            if scores.len() != passages.len() {
+                let (expected, found) = (passages.len(), scores.len());
+                return Err(RetrieverError::Scores { expected, found }.into());
+            }
             for (candidate, score) in candidates.iter_mut().zip(scores) {
                 candidate.relevance.rerank = score;
             }
         }
-        match weights {
+        match order {
             Some(weights) => put_in_order(&mut candidates, weights),
             None => candidates.truncate(most),
         }
@@ -72,7 +77,6 @@ impl Retriever {
         }
         candidates.truncate(self.n_docs);
         let passages = self.knowledge.passages_at(&positions(&candidates))?;
-        let weights = weights.unwrap_or_default();
         Ok(candidates
             .into_iter()
             .zip(passages)

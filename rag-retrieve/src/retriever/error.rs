@@ -53,6 +53,14 @@ pub enum RetrieverError {
         /// The setter that gives it.
         give: &'static str,
     },
+    /// A reranker gave more or fewer scores than it was given passages.
+    #[error("the reranker gave {found} scores for {expected} passages; expected one for each")]
+    Scores {
+        /// Passages.
+        expected: usize,
+        /// Scores.
+        found: usize,
+    },
     /// The embedder cannot read the runs of words of passages that the default weights are learnt from.
     #[error(
         "the weights of vectors and words could not be learnt, since questions made of passages could not be embedded; \

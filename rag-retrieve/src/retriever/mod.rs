@@ -60,6 +60,8 @@ pub struct Retriever {
     n_docs: usize,
     lexical: Option<Arc<LexicalIndex>>,
     fusion: Fusion,
+    /// The factor of inner products that nothing else weighs.
+    scale: f32,
     /// The weights that [`Fusion::Weights`] learns, once they were asked for.
     pooled: Arc<OnceLock<PriorWeights>>,
     reranker: Option<Arc<dyn Reranker>>,
@@ -100,6 +102,7 @@ impl Retriever {
             n_docs: 0,
             lexical: None,
             fusion: Fusion::default(),
+            scale: 1.0,
             pooled: Arc::default(),
             reranker: None,
             candidates: CANDIDATES,
@@ -219,6 +222,13 @@ impl Retriever {
         Self { fusion, ..self }
     }
 
+    /// Sets the factor of the inner product in P(z|x) where neither a [prior](Retriever::with_prior) nor words nor a
+    /// reranker weigh it; 1 by default. Sentence encoders give cosines, of which the softmax is almost flat.
+    #[must_use]
+    pub fn with_scale(self, scale: f32) -> Self {
+        Self { scale, ..self }
+    }
+
     /// Sets [`Retriever::prior`].
     #[must_use]
     pub fn with_prior(self, weights: PriorWeights) -> Self {
@@ -310,11 +320,21 @@ impl Retriever {
     }
 
     /// The weights that P(z|x) is made with: the retriever's own, else, with a reranker, its word alone, else, with words,
-    /// those that [`Fusion::Weights`] learns from the passages; `None` for the inner product alone.
+    /// those that [`Fusion::Weights`] learns from the passages, else the inner product's [factor](Retriever::with_scale);
+    /// `None` for the inner product alone.
     ///
     /// # Errors
     /// [`RetrieverError::DefaultWeights`]; those of [`KnowledgeBase::passage`].
     pub fn weights(&self) -> Result<Option<PriorWeights>> {
+        let scaled = (self.scale != 1.0).then_some(PriorWeights {
+            dense: self.scale,
+            ..PriorWeights::default()
+        });
+        Ok(self.weights_of_order()?.or(scaled))
+    }
+
+    /// The weights that passages are put in order by; `None` for the order of what found them.
+    fn weights_of_order(&self) -> Result<Option<PriorWeights>> {
         let reranker = PriorWeights {
             dense: 0.0,
             lexical: 0.0,

@@ -13,6 +13,8 @@ use crate::{
 
 /// Passages that questions are made of, and that each question's passage is told from.
 const PASSAGES: usize = 128;
+/// Questions that are embedded at once.
+const AT_ONCE: usize = 32;
 /// Bytes of a question: six English words, twelve Chinese characters.
 const BYTES: usize = 36;
 /// Most bytes of a question, where a word is a page long.
@@ -65,17 +67,21 @@ impl Retriever {
         if questions.is_empty() {
             return Ok(Vec::new());
         }
-        let vectors = self.question_encoder.embed_questions(&questions)?;
-        one_each(&questions, &vectors)?;
-        check_queries(vectors.view(), knowledge.index().dimension())?;
-        let scores = vectors.dot(&knowledge.index().gather(&positions).t());
-        let of_each = scores.rows().into_iter().enumerate().map(|(own, scores)| {
-            let others = scores.iter().enumerate().filter(|(other, _)| *other != own);
-            others
-                .map(|(_, score)| f64::from(*score) - f64::from(scores[own]))
-                .collect()
-        });
-        Ok(of_each.collect())
+        let index = knowledge.index();
+        let passages = index.gather(&positions);
+        let mut differences = Vec::with_capacity(questions.len());
+        for some in questions.chunks(AT_ONCE) {
+            let vectors = self.question_encoder.embed_questions(some)?;
+            one_each(some, &vectors)?;
+            check_queries(vectors.view(), index.dimension())?;
+            for scores in vectors.dot(&passages.t()).rows() {
+                let own = differences.len();
+                let others = scores.iter().enumerate().filter(|(other, _)| *other != own);
+                let difference = |(_, score): (_, &f32)| f64::from(*score) - f64::from(scores[own]);
+                differences.push(others.map(difference).collect());
+            }
+        }
+        Ok(differences)
     }
 }
 
