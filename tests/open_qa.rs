@@ -107,7 +107,7 @@ fn write_lines(path: &Path, rows: &[Value]) {
 fn arguments(given: &Path, output: &Path, more: &[&str]) -> Arguments {
     let paths = ["encoder", "model", "corpus"].map(|name| given.join(name));
     let paths = paths.iter().map(PathBuf::as_path).chain([output]);
-    let few = "--tuning-questions 6 --prior-questions 6 --steps 4 --batch 2 --warmup 1 --n-docs 2 --new-tokens 4 \
+    let few = "--tuning-questions 6 --prior-questions 6 --steps 4 --batch 2 --warmup 1 --n-docs 2 --new-tokens 4 --prompt-tokens 100 \
                --checkpoint-every 1 --device cpu";
     let words = ["open_qa"].into_iter().map(PathBuf::from);
     let words = words.chain(paths.map(Path::to_owned));
