@@ -165,7 +165,7 @@ impl Fixture {
         name: "gemma3",
         config: |tiny| {
             GeneratorConfig::Causal(CausalConfig {
-                head_dim: Some(tiny.d_model / tiny.heads + 2),
+                head_dim: Some(tiny.d_model / tiny.heads + 4),
                 query_pre_attn_scalar: Some(8),
                 rope_local_base_freq: Some(50.0),
                 sliding_window_pattern: Some(2),

@@ -143,7 +143,10 @@ impl Shape {
         let logits = self.logits(answers);
         let head = keeping.width() * self.vocabulary * self.decoder.d_model;
         let states = (self.decoder).recomputed(answers, self.answer_norms(), keeping);
-        (2 * logits).max(2 * head + states)
+        // The CPU's log-softmax has its gradient in place of what it is given.
+        let in_place = keeping.fused_products() && keeping.recomputes();
+        let softmax = if in_place { logits } else { 2 * logits };
+        softmax.max(2 * head + states)
     }
 
     /// The most that activations and gradients take together. Activations go as gradients come, so
@@ -183,7 +186,7 @@ impl Shape {
             true => {
                 let head = F32 * self.vocabulary * self.decoder.d_model;
                 let workspace = self.layer_workspace(&self.decoder, answers, keeping);
-                kept.total() - kept.workspace + head + workspace
+                kept.total() - kept.workspace - kept.vocabulary + head + workspace
             }
             false => 0,
         };

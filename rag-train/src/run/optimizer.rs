@@ -7,7 +7,7 @@ use burn::{
     module::Module,
     optim::{AdafactorConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer},
     store::RecordError,
-    tensor::{Device, FloatDType, Tensor},
+    tensor::{Bytes, Device, FloatDType, Tensor},
 };
 use serde::{Deserialize, Serialize};
 
@@ -170,9 +170,9 @@ impl Optimizer {
     }
 
     /// Goes on from what was saved.
-    pub(crate) fn restore(self, path: &Path, scaler: LossScaler) -> Result<Self, RecordError> {
+    pub(crate) fn restore(self, saved: Bytes, scaler: LossScaler) -> Result<Self, RecordError> {
         Ok(Self {
-            optimizer: self.optimizer.load(path)?,
+            optimizer: self.optimizer.from_bytes(saved)?,
             scaler,
             ..self
         })

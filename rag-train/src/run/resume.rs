@@ -42,7 +42,7 @@ impl Trainer {
         trainer.set_model(model)?;
         let path = folder.join(state::OPTIMIZER);
         trainer.optimizer = (trainer.optimizer)
-            .restore(&path, state.scaler)
+            .restore(state::read(&path)?, state.scaler)
             .map_err(Error::record(path))?;
         if let Some(data) = &state.progress.data {
             let steps = trainer.config.steps(data.pairs);

@@ -5,6 +5,7 @@ use std::{fs, io, path::Path};
 use burn::{
     module::Module,
     store::{ModuleRecord, RecordError},
+    tensor::Bytes,
 };
 use rag_core::atomic;
 use serde::{Deserialize, Serialize};
@@ -218,9 +219,16 @@ pub(crate) fn save_module<M: Module>(module: &M, folder: &Path, name: &str) -> R
 
 pub(crate) fn load_module<M: Module>(module: M, folder: &Path, name: &str) -> Result<M> {
     let path = folder.join(name);
-    ModuleRecord::load(&path)
+    ModuleRecord::from_bytes(read(&path)?)
         .and_then(|record| module.try_load_record(record))
         .map_err(Error::record(path))
+}
+
+/// A whole file in memory. Burn would read its tensors from the file when they are first used, when the run's next
+/// checkpoint may have taken its place.
+pub(crate) fn read(path: &Path) -> Result<Bytes> {
+    let bytes = fs::read(path).map_err(rag_core::Error::io(path))?;
+    Ok(Bytes::from_bytes_vec(bytes))
 }
 
 /// The files of a run.
