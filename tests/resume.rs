@@ -5,6 +5,7 @@
 mod common;
 
 use std::{
+    fs,
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
@@ -129,8 +130,13 @@ fn resumed_after_kills_at_random_steps_is_uninterrupted() {
         kill_after(first, &mut new(config.clone()));
         let resume = || Trainer::resume(rag(Kind::T5), config.clone()).unwrap();
         kill_after(second, &mut resume());
+        let last = resume();
+        // It has read all of its state: the next checkpoint takes the place of these files.
+        for name in ["model.bpk", "optimizer.bpk"] {
+            fs::remove_file(folder.path().join("killed/last/training").join(name)).unwrap();
+        }
         assert_eq!(
-            finish(resume()),
+            finish(last),
             uninterrupted,
             "killed at {first} and {second}"
         );
