@@ -102,8 +102,8 @@ impl CausalConfig {
     /// Freshly initialised weights.
     ///
     /// # Errors
-    /// [`Error::Config`] for an unknown activation or scaling of positions, for heads that do not divide, and for other numbers of which no model
-    /// can be made.
+    /// [`rag_core::Error::Config`] for an unknown activation or scaling of positions, for heads that do not divide, and for
+    /// other numbers of which no model can be made.
     pub fn init(&self, device: &Device) -> Result<Causal> {
         self.check()?;
         let weights = Initializer::Normal {
