@@ -47,13 +47,16 @@ mod trust;
 
 use std::{
     error::Error,
-    process::exit,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use burn_rag::prelude::*;
 use clap::Parser;
 use serde::Serialize;
+use signal_hook::{consts::SIGINT, flag};
 
 pub(crate) use arguments::Arguments;
 pub(crate) use results::{Results, table};
@@ -75,9 +78,6 @@ struct Begun<'a> {
     negatives: settings::Negatives,
 }
 
-/// Whether someone pressed Ctrl-C.
-static STOPPED: AtomicBool = AtomicBool::new(false);
-
 fn main() -> Result<(), Failure> {
     burn_rag::cpu::keep_freed_pages();
     let arguments = Arguments::parse();
@@ -85,13 +85,11 @@ fn main() -> Result<(), Failure> {
         println!("{}", table(&arguments.paths)?);
         return Ok(());
     }
-    ctrlc::set_handler(|| {
-        if STOPPED.swap(true, Ordering::Relaxed) {
-            exit(130);
-        }
-        eprintln!("\nstopping after this step; Ctrl-C again stops at once");
-    })?;
-    match run(&arguments, &|| STOPPED.load(Ordering::Relaxed))? {
+    // The first Ctrl-C asks to stop, the second ends the process.
+    let stopped = Arc::new(AtomicBool::new(false));
+    flag::register_conditional_shutdown(SIGINT, 130, stopped.clone())?;
+    flag::register(SIGINT, stopped.clone())?;
+    match run(&arguments, &|| stopped.load(Ordering::Relaxed))? {
         Some(results) => {
             println!("{}\n{}", results::HEAD, results.row());
             if let Some(trust) = &results.trust {
