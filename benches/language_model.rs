@@ -2,8 +2,8 @@
 //! reads and writes. One process measures one precision, since the peak of memory is a process's.
 //!
 //! ```text
-//! cargo bench --bench language_model -- --folder /tmp/qwen --make qwen2.5-0.5b
-//! cargo bench --bench language_model -- --folder /tmp/qwen --precision bf16
+//! cargo bench --bench language_model -- --folder qwen --make qwen2.5-0.5b
+//! cargo bench --bench language_model -- --folder qwen --precision bf16
 //! ```
 
 mod common;

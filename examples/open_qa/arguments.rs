@@ -1,4 +1,4 @@
-//! What is asked for on the command line.
+//! The arguments of the command line.
 
 use std::path::{Path, PathBuf};
 
@@ -75,7 +75,7 @@ pub struct Tuning {
 // How the language model is trained and asked.
 #[derive(Args, Clone, Debug, Serialize)]
 pub struct Recipe {
-    /// What is compared
+    /// How the language model is trained, and what it reads
     #[arg(long, value_enum, default_value_t = Setting::Sequence)]
     pub setting: Setting,
     /// RAG-Sequence or RAG-Token: sequence or token [default: as the setting says]
@@ -142,7 +142,7 @@ const ENCODER_RATE: f64 = 1e-5;
 const ADAPTER_RATE: f64 = 1e-4;
 
 impl Arguments {
-    /// What was given.
+    /// The four paths.
     pub fn given(&self) -> Result<Given<'_>, Failure> {
         match self.paths.as_slice() {
             [encoder, model, corpus, output] => Ok(Given {

@@ -13,13 +13,13 @@ use super::{
 /// Passages that may answer a question whose own is not known.
 const LOOKED_AT: usize = 20;
 
-/// What is read by a setting, of a corpus.
+/// The passages that a setting reads, of a corpus.
 pub struct Contexts<'a> {
     setting: Setting,
     corpus: &'a Corpus,
 }
 
-/// What is read for a question.
+/// The one passage that is read for a question.
 #[derive(Clone, Copy)]
 enum Given {
     /// All that is retrieved, joined.

@@ -17,7 +17,7 @@ const TOGETHER: usize = 8;
 /// Passages among which the right one is looked for.
 const DEEPEST: usize = 20;
 
-/// What became of a question.
+/// A held-out question with its answer, judged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judged {
     /// The question with its answer; of some, with the answers where passages are missing.

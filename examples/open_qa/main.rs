@@ -70,7 +70,7 @@ use trust::Halves;
 /// Any error, with a message for who runs this.
 pub(crate) type Failure = Box<dyn Error>;
 
-/// What a run is begun with. Numbers of its retriever are noted beside that.
+/// The settings that a run is begun with. Numbers of its retriever are noted beside that.
 #[derive(Serialize)]
 struct Begun<'a> {
     #[serde(flatten)]

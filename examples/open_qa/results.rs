@@ -39,7 +39,7 @@ const EXAMPLES: usize = 10;
 /// Seed of the intervals: the same questions give the same intervals.
 const SEED: u64 = 0;
 
-/// What was measured of a run, and how it was made.
+/// The measurements of a run, and how it was made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Results {
     /// The folder of the run, and what it answered from where that is not what it retrieved.
@@ -274,7 +274,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(entries)
 }
 
-/// What happened in training, where there was some.
+/// The events of training, where there was some.
 fn events(run: &Output) -> Result<Vec<Event>, Failure> {
     let path = run.path(TRAIN).join("metrics.jsonl");
     Ok(match path.is_file() {
