@@ -126,12 +126,12 @@ fn without_times(mut results: Results) -> Results {
     results
 }
 
-/// What a run leaves in its output folder, but for times and optimiser: encoder, negatives, vectors, weights, answers,
+/// The files that a run leaves in its output folder, but for times and optimiser: encoder, negatives, vectors, weights, answers,
 /// results.
 fn made(output: &Path) -> BTreeMap<String, Vec<u8>> {
     let timeless = |name: &String| {
         let names = ["metrics.jsonl", "report.html", "state.bin"];
-        // What a killed process was writing stays beside its place.
+        // The file that a killed process was writing stays beside its place.
         let whole = !name.contains(".writing-");
         whole && !names.iter().any(|times| name.ends_with(times)) && !name.contains(".bpk")
     };

@@ -91,7 +91,7 @@ pub fn answers(
             let accepted = reader.score(&pair.question, &[&pair.answers[0]])?;
             let mut pair = pair.clone();
             if !contexts.are_retrieved(from) {
-                // What is read has no id in the corpus: its text says whether it holds the answer.
+                // The passage read has no id in the corpus: its text says whether it holds the answer.
                 pair.passage = None;
             }
             answers

@@ -12,7 +12,7 @@
 //! passage_id}; both folders' passages become one knowledge base. Or it is documents, with questions and answers in a file
 //! beside them, of which a fifth is held out.
 //!
-//! What happens, and where in the output folder it ends up:
+//! The stages, and where in the output folder each ends up:
 //!
 //! 1. `retriever-…/`: hard negatives are mined (`mined.json`), and the encoder learns from them (`encoder/`).
 //! 2. All passages are embedded (`knowledge/`); words are searched beside the vectors, by BM25.

@@ -45,7 +45,7 @@ impl Halves {
         &self.again
     }
 
-    /// What confidences fitted to one half are worth on the other; `None` where a half is empty.
+    /// Confidences fitted to one half and measured on the other; `None` where a half is empty.
     pub fn trust(&self, judged: &[Judged]) -> Result<Option<Trust>, Failure> {
         if self.measure.is_empty() {
             eprintln!(

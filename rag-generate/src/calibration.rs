@@ -82,7 +82,7 @@ impl Signals {
 }
 
 impl Answer {
-    /// What tells how likely the answer is to be right.
+    /// The signals of how likely the answer is to be right.
     pub fn signals(&self) -> Signals {
         let posterior: Vec<f32> = self
             .evidence

@@ -41,7 +41,7 @@ impl Heads {
     }
 }
 
-/// What is added to the scores, `[rows | 1, heads | 1, period, memory length]`: query i has the bias of `i % period`.
+/// The bias that is added to the scores, `[rows | 1, heads | 1, period, memory length]`: query i has the bias of `i % period`.
 pub(super) struct Bias {
     pub shape: [usize; 4],
     view: View<4>,

@@ -124,7 +124,7 @@ impl Chat {
         })
     }
 
-    /// What the template writes after an answer, the end of its message first; `None` where it writes no answers.
+    /// The text that the template writes after an answer, the end of its message first; `None` where it writes no answers.
     pub fn after_answer(&self) -> Option<String> {
         let messages = [("user", QUESTION), ("assistant", ANSWER)];
         let text = self.render(&messages, false).ok()?;

@@ -18,7 +18,7 @@ use crate::{
 struct Candidate {
     position: usize,
     relevance: Relevance,
-    /// What it is put in order by.
+    /// The score that it is put in order by.
     score: f32,
 }
 
@@ -32,7 +32,7 @@ impl Retriever {
         mut found: Vec<Vec<Hit>>,
     ) -> Result<Vec<Retrieved>> {
         let order = self.weights_of_order()?;
-        let weights = self.weights()?.unwrap_or_default();
+        let weights = order.or(self.scaled()).unwrap_or_default();
         self.check_sources(weights)?;
         let most = self.compared(queries.len());
         let dense: HashMap<usize, f32> = (found[0].iter())
@@ -122,7 +122,7 @@ impl Retriever {
             .collect())
     }
 
-    /// What chooses the passages that a reranker reads: the weights of vectors and words in the retriever's own prior, else
+    /// The weights by which a reranker's passages are chosen: those of vectors and words in the retriever's own prior, else
     /// those that it has by default; `None` for the order of what found them.
     fn weights_before_reranker(&self) -> Result<Option<PriorWeights>> {
         match self.prior {

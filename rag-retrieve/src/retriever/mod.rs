@@ -326,11 +326,15 @@ impl Retriever {
     /// # Errors
     /// [`RetrieverError::DefaultWeights`]; those of [`KnowledgeBase::passage`].
     pub fn weights(&self) -> Result<Option<PriorWeights>> {
-        let scaled = (self.scale != 1.0).then_some(PriorWeights {
+        Ok(self.weights_of_order()?.or(self.scaled()))
+    }
+
+    /// The weights of inner products alone, where they have a factor.
+    fn scaled(&self) -> Option<PriorWeights> {
+        (self.scale != 1.0).then_some(PriorWeights {
             dense: self.scale,
             ..PriorWeights::default()
-        });
-        Ok(self.weights_of_order()?.or(scaled))
+        })
     }
 
     /// The weights that passages are put in order by; `None` for the order of what found them.

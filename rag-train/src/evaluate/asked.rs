@@ -16,12 +16,12 @@ use crate::{data::pairs::QuestionAnswer, error::Result};
 pub struct Asked {
     /// The question, with the accepted answers.
     pub pair: QuestionAnswer,
-    /// What the model answers.
+    /// The model's answer.
     pub answer: Answer,
-    /// What it answers where no passage that holds the answer is in the knowledge base.
+    /// Its answer where no passage that holds the answer is in the knowledge base.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removed: Option<Answer>,
-    /// What it answers where one of the retrieved passages is missing.
+    /// Its answers where one of the retrieved passages is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_out: Option<LeftOut>,
 }

@@ -92,7 +92,7 @@ fn logistic(values: Array2<f64>, right: &[bool]) -> (f64, Array1<f64>) {
     let mut centred = values - &mean;
     let deviation = (&centred * &centred).sum_axis(Axis(0)) / answers;
     let deviation = deviation.mapv(f64::sqrt);
-    // What is constant but for rounding stays out.
+    // A signal that is constant but for rounding stays out.
     let scale = Array1::from_iter(mean.iter().zip(&deviation).map(|(mean, deviation)| {
         if *deviation > 1e-9 * mean.abs().max(1e-9) {
             1.0 / deviation

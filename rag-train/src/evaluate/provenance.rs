@@ -27,7 +27,7 @@ pub struct Provenance {
     pub random: Holds,
     /// Of any of the retrieved passages: no choice among them can reach more.
     pub any: Holds,
-    /// What becomes of answers where a passage is missing, over those for which that is known.
+    /// The change of answers where a passage is missing, over those for which that is known.
     pub left_out: Option<Changed>,
     /// The tokens that some of the retrieved passages hold and others do not; `None` where there are none.
     pub tokens: Option<TokenShares>,

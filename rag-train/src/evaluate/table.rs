@@ -43,7 +43,7 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }
 
-/// What is written where nothing was measured.
+/// The content of a cell where nothing was measured.
 pub(crate) fn or_dash(value: Option<f64>, write: impl Fn(f64) -> String) -> String {
     value.map_or_else(|| "–".to_owned(), write)
 }

@@ -1,4 +1,4 @@
-//! What transformers assumes where a `config.json` does not say.
+//! The defaults of transformers, for fields that a `config.json` leaves out.
 
 use super::{config::CausalConfig, model_type::ModelType};
 

@@ -21,7 +21,7 @@ pub enum ModelType {
     Gemma3Text,
 }
 
-/// What a layer's tokens see.
+/// The tokens that a layer's tokens see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LayerType {

@@ -116,7 +116,7 @@ pub struct Confidence {
     pub auroc_removed: Option<f64>,
 }
 
-/// What comes of answering only with a confidence of at least a threshold.
+/// The effect of answering only with a confidence of at least a threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Abstention {
     /// The share of the fitted questions that it answers at least.

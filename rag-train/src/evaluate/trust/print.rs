@@ -6,7 +6,7 @@ use super::{Abstention, COVERAGE, Confidence, ConfidenceKind, Trust};
 use crate::evaluate::table::{Table, or_dash, percent};
 
 impl Trust {
-    /// What was measured, and P(z|x,y), in sentences.
+    /// The measurements, and P(z|x,y), in sentences.
     pub(crate) fn sentences(&self) -> Vec<String> {
         let mut sentences = vec![format!(
             "Fitted to {} questions and measured on {} others, of which {} % are answered exactly.",
@@ -62,7 +62,7 @@ impl Trust {
         table
     }
 
-    /// What comes of abstaining, by the confidences that rank answers differently.
+    /// The effect of abstaining, by the confidences that rank answers differently.
     pub(crate) fn abstention_table(&self) -> Table {
         let mut table = Table::new([
             "confidence",
